@@ -1,0 +1,75 @@
+# The commands of memgen. Every target sets up what it needs; `make help` lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+PROFILE ?= default
+PYTHON ?= python3
+CORES ?= all
+PORT ?= 8000
+RUNS_PER_ACCELERATOR ?= 1
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PROFILES := $(sort $(basename $(notdir $(wildcard config/*.yaml))))
+
+ifneq ($(filter book,$(MAKECMDGOALS)),)
+ifneq ($(words $(filter $(PROFILES),$(PROFILE))),1)
+$(error PROFILE=$(PROFILE) is unknown; allowed: $(PROFILES))
+endif
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup book serve lab test lint bench lock clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "Profiles: $(PROFILES) (make book PROFILE=smoke); now: $(PROFILE)"
+
+setup: $(READY)  ## Make the environment .venv with the pinned packages (every other target does so when needed)
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "memgen needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Name another one: make PYTHON=python3.11" >&2; exit 1; }
+	@echo "Setting up $(VENV) with the packages of requirements.lock (some minutes the first time) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# What Snakemake says beside what runs, what is done and what is left.
+NOISE := '^(\[|Select jobs|Execute [0-9]|Finished jobid|Assuming unrestricted|Using shell|Rules claiming|Provided|Building DAG|Complete log|$$)'
+
+# Another `make book` is refused while one runs. One that was killed leaves Snakemake's lock behind: it is opened.
+book: $(READY)  ## Run what is missing or changed for PROFILE, then render _build/html
+	@if ps -p "$$(cat .snakemake/pid 2>/dev/null || echo 0)" -o args= 2>/dev/null | grep -q snakemake; then \
+		echo "Another make book is running here (process $$(cat .snakemake/pid)); wait for it or stop it." >&2; exit 1; fi
+	@mkdir -p .snakemake && rm -rf .snakemake/locks
+	@. $(BIN)/activate && sh -c 'echo $$$$ > .snakemake/pid; exec snakemake "$$@"' snakemake --cores $(CORES) \
+		--config profile=$(PROFILE) --resources accelerator=$(RUNS_PER_ACCELERATOR) \
+		--rerun-incomplete --keep-going --scheduler greedy --quiet rules reason host 2>&1 | (trap '' INT; grep --line-buffered -Ev $(NOISE))
+	@echo "The book of the profile $(PROFILE): _build/html/index.html (make serve shows it)"
+
+serve: $(READY)  ## Show the book on http://localhost:8000 (PORT=...)
+	@test -e _build/html/index.html || { echo "There is no book yet: make book PROFILE=smoke makes a small one." >&2; exit 1; }
+	@echo "The book: http://localhost:$(PORT) (Ctrl-C ends)"
+	@$(BIN)/python -m http.server --bind localhost --directory _build/html $(PORT)
+
+lab: $(READY)  ## Open JupyterLab on the notebooks; the .py and .ipynb of a pair are saved together
+	@. $(BIN)/activate && jupytext --quiet --sync notebooks/*.py && jupyter lab notebooks
+
+test: $(READY) lint  ## Run all tests, the smoke profile and the strict book build among them
+	@. $(BIN)/activate && python -m pytest
+
+lint: $(READY)  ## Check style, format and types
+	@. $(BIN)/activate && ruff check . && ruff format --check . && mypy
+
+bench: $(READY)  ## Measure training, recording of activations, and every stage
+	@. $(BIN)/activate && python benchmarks/run.py
+
+lock: $(READY)  ## Write requirements.lock from what is installed
+	@{ echo "# The whole resolution of requirements.txt: what make installs. Renewed by: make lock"; \
+		$(BIN)/python -m pip freeze --all --exclude pip --exclude memgen | sed -E 's/\+[a-z0-9.]+$$//'; } > requirements.lock
+	@touch $(READY)
+
+clean:  ## Remove the built book and caches; results and environment stay
+	@rm -rf _build book/chapters book/_static/downloads book/_static/vega.js .snakemake .mypy_cache .pytest_cache .ruff_cache

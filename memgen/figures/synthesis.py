@@ -1,0 +1,54 @@
+"""Figures of the synthesis chapter."""
+
+import altair as alt
+import pandas as pd
+
+from memgen.figures import theme
+
+
+def headline(frame: pd.DataFrame, summary: pd.DataFrame | None = None) -> alt.TopLevelMixin:
+    """Show the headline numbers of every seed, with the mean and interval over seeds.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns task, measure, seed, value: a dot for each seed.
+    summary : DataFrame
+        Columns task, measure, value, low, high: a tick and a line for each measure; left out, the mean alone.
+    """
+    frame = theme.require(frame, "task", "measure", "seed", "value").assign(what="seed")
+    if summary is None:
+        means = frame.groupby(["task", "measure"], as_index=False, sort=False).value.mean()
+        summary = means.assign(low=float("nan"), high=float("nan"))
+    summary = theme.require(summary, "task", "measure", "value", "low", "high").assign(what="mean")
+    rows = pd.concat([frame, summary], ignore_index=True)
+    base = alt.Chart(rows).encode(
+        y=alt.Y("measure:N", title=None, sort=theme.names_of(rows, "measure")),
+        yOffset=alt.YOffset("task:N", sort=theme.names_of(rows, "task")),
+        color=theme.color(rows, "task"),
+    )
+    mean, seed = (base.transform_filter(alt.datum.what == what) for what in ("mean", "seed"))
+    tooltip = theme.tooltip(["task", "measure"], ["value", "low", "high"])
+    value = alt.X("value:Q", title="value")
+    lines = mean.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q", tooltip=tooltip)
+    ticks = mean.mark_tick(thickness=3, size=16).encode(x=value, tooltip=tooltip)
+    dots = seed.mark_circle(size=45, opacity=0.6).encode(
+        x=value, tooltip=theme.tooltip(["task", "measure", "seed"], ["value"])
+    )
+    return theme.finish((lines + ticks + dots).properties(height=alt.Step(16)))
+
+
+def depth(frame: pd.DataFrame) -> alt.TopLevelMixin:
+    """Show a measure over layers for every seed: columns task, seed, layer, ratio."""
+    frame = theme.require(frame, "task", "seed", "layer", "ratio")
+    lines = (
+        alt.Chart(frame)
+        .mark_line(point=True, color=theme.CONTROLS[0])
+        .encode(
+            x=theme.layer_axis(),
+            y=alt.Y("ratio:Q", title="mean |NMD| / chance"),
+            detail="seed:N",
+            tooltip=theme.tooltip(["task", "seed", "layer"], ["ratio"]),
+        )
+    )
+    return theme.finish(theme.facet(lines, frame, "task"))

@@ -1,0 +1,196 @@
+"""From executed notebooks to chapters: what failed or was changed never reaches the book."""
+
+import base64
+import importlib.metadata
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import vl_convert
+
+from memgen import config
+from memgen.config import InputError
+from memgen.report import stages
+from memgen.report.provenance import digest
+from memgen.report.stages import NEEDS, NOTEBOOK, SYNTHESIS, Place
+
+CHAPTERS = Path("book/chapters")
+DOWNLOADS = Path("book/_static/downloads")  # Sphinx copies what is below book/_static
+SCRIPT = Path("book/_static/vega.js")
+EMBEDDED = re.compile(  # as display.py writes it
+    r'(href|src)="data:[a-z/]+;base64,([A-Za-z0-9+/=]*)" (download|data-name)="([A-Za-z0-9_.-]+)"'
+)
+
+
+def seal(stage_dir: str | os.PathLike, executed_notebook: str | os.PathLike) -> None:
+    """Put the executed notebook beside the results that it made, and its sha256 into the manifest.
+
+    Raises
+    ------
+    InputError
+        If the stage did not finish, or the notebook has an error or a cell that was not run.
+    """
+    stage_dir, executed_notebook = Path(stage_dir), Path(executed_notebook)
+    if not stages.finished(stage_dir):
+        raise InputError(
+            f"{stage_dir} has no manifest: the stage did not finish; its notebook is {executed_notebook}."
+        )
+    _read_executed(executed_notebook)
+    manifest = stages.load_manifest(stage_dir)
+    beside = stage_dir / f".{NOTEBOOK}.{os.getpid()}"
+    shutil.copyfile(executed_notebook, beside)
+    beside.replace(stage_dir / NOTEBOOK)
+    manifest["outputs"][NOTEBOOK] = digest(stage_dir / NOTEBOOK)
+    stages.write_json(stage_dir / "manifest.json", manifest)
+
+
+def stage_book(profile: str, results: str = "results") -> list[Path]:
+    """Copy the finished notebooks of a profile into the book, all of them checked first.
+
+    Each stage has one chapter a task, from the first model and the first seed; the synthesis has one for all.
+
+    Raises
+    ------
+    InputError
+        If a stage did not finish, or its notebook has errors or is not the one that was sealed.
+    """
+    loaded = config.load_profile(profile)
+    places = {
+        f"{stage}-{task}": Place(stage, profile, task, models[0], loaded.seeds[0], results)
+        for task, models in loaded.runs.items()
+        for stage in NEEDS
+    }
+    places[SYNTHESIS] = Place(SYNTHESIS, profile, results=results)
+    notebooks = {chapter: _chapter(place) for chapter, place in places.items()}
+    root = config.root()
+    for folder in (CHAPTERS, DOWNLOADS):
+        shutil.rmtree(root / folder, ignore_errors=True)
+    (root / CHAPTERS).mkdir(parents=True)
+    for chapter, notebook in notebooks.items():
+        _extract_downloads(notebook, chapter)
+        nbformat.write(notebook, root / CHAPTERS / f"{chapter}.ipynb")
+    write_vega_bundle(root / SCRIPT)
+    return [CHAPTERS / f"{chapter}.ipynb" for chapter in notebooks]
+
+
+def write_vega_bundle(path: str | os.PathLike) -> None:
+    """Write the one script that draws every figure of the book; nothing is done where it is there already."""
+    path = Path(path)
+    drawing = Path(__file__).with_name("figures.js").read_text(encoding="utf-8")
+    mark = f"// vl-convert {importlib.metadata.version('vl-convert-python')}\n"
+    if path.is_file():
+        old = path.read_text(encoding="utf-8")
+        if old.startswith(mark) and old.endswith(drawing):
+            return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    path.write_text(f"{mark}{bundle}\n{drawing}", encoding="utf-8")
+
+
+def _read_executed(path: Path) -> Any:
+    """Read a notebook; refuse it if a cell failed or was not run."""
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except (OSError, ValueError) as error:
+        raise InputError(f"The notebook {path} cannot be read ({type(error).__name__}).") from None
+    for cell in notebook.cells:
+        if cell.cell_type != "code" or not cell.source.strip():
+            continue
+        for output in cell.outputs:
+            if output.output_type == "error":
+                raise InputError(f"The notebook {path} failed with {output.ename}: {output.evalue}")
+        if cell.execution_count is None:
+            raise InputError(
+                f"The notebook {path} has a cell that was not run; it begins {cell.source[:40]!r}."
+            )
+    return notebook
+
+
+def _chapter(place: Place) -> Any:
+    """Make a finished notebook a chapter: its task named, technical cells marked, provenance added."""
+    stages.settle(place)
+    path = place.folder / NOTEBOOK
+    where = os.path.relpath(path, config.root())
+    again = "make it with `make book`"
+    if not stages.finished(place.folder):
+        raise InputError(
+            f"The {place.label} did not finish in {os.path.relpath(place.folder, config.root())}; {again}."
+        )
+    manifest = stages.load_manifest(place.folder)
+    if not path.is_file() or NOTEBOOK not in manifest["outputs"]:
+        raise InputError(f"The {place.label} has no sealed notebook in {where}; {again}.")
+    if digest(path) != manifest["outputs"][NOTEBOOK]:
+        raise InputError(
+            f"{where} was changed after it ran; {again} (to keep the changes, move it away first)."
+        )
+    notebook = _read_executed(path)
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        cell.metadata = nbformat.from_dict({"tags": list(cell.metadata.get("tags", []))})
+        if "injected-parameters" in cell.metadata.tags:
+            cell.metadata.tags.append("remove-cell")
+        if "parameters" in cell.metadata.tags:
+            cell.metadata.tags.append("hide-input")
+    if place.task:
+        _name_run(notebook, place)
+    footer = nbformat.v4.new_markdown_cell(_footer(place, manifest))
+    footer.id = "provenance"
+    notebook.cells.append(footer)
+    return notebook
+
+
+def _name_run(notebook: Any, place: Place) -> None:
+    """Add the task to the title, so that a stage's chapters can be told apart."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(
+                r"^# (.+)$", rf"# \1: {place.task}", cell.source, count=1, flags=re.MULTILINE
+            )
+            return
+
+
+def _footer(place: Place, manifest: dict[str, Any]) -> str:
+    machine, git = manifest["machine"], manifest["git"]
+    changed = " with uncommitted changes" if git["dirty"] else ""
+    facts = {
+        "Run": f"profile `{place.profile}`"
+        + (f", `{place.task}/{place.model}/seed{place.seed}`" if place.task else ""),
+        "Parameters": ", ".join(f"`{name} = {value!r}`" for name, value in manifest["parameters"].items()),
+        "Code": f"commit `{git['commit'] or 'unknown'}`{changed}",
+        "Finished": f"{manifest['finished']}, after {manifest['wall_seconds']:.0f} s; "
+        f"at most {manifest['peak_memory_bytes'] / 2**20:.0f} MiB of memory",
+        "Machine": ", ".join(
+            [
+                machine["processor"],
+                f"{machine['cores']} cores",
+                machine["accelerator"] or "no GPU",
+                machine["system"],
+            ]
+        ),
+        "Versions": ", ".join(
+            [f"Python {machine['python']}"]
+            + [f"{name} {version}" for name, version in manifest["packages"].items()]
+        ),
+        "Make it again": f"`make book PROFILE={place.profile}`, or this stage alone: `{place.command}`",
+    }
+    lines = "\n".join(f"- **{name}:** {fact}" for name, fact in facts.items())
+    return f"```{{admonition}} How this page was made\n:class: dropdown\n\n{lines}\n```"
+
+
+def _extract_downloads(notebook: Any, chapter: str) -> None:
+    """Move the data and pictures inside a page into files of their own."""
+    folder = config.root() / DOWNLOADS / chapter
+    depth = "../" * len(CHAPTERS.parts)
+
+    def to_file(match: re.Match[str]) -> str:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / match[4]).write_bytes(base64.b64decode(match[2]))
+        return f'{match[1]}="{depth}_static/{DOWNLOADS.name}/{chapter}/{match[4]}" {match[3]}="{match[4]}"'
+
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if "text/html" in output.get("data", {}):
+                output.data["text/html"] = EMBEDDED.sub(to_file, output.data["text/html"])

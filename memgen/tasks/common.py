@@ -1,0 +1,71 @@
+"""What the tasks share: the frames they make, the splits by group, the tokenizer."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+KINDS = ("memorized_only", "inferred_only", "aligned", "conflict")
+SPLITS = ("train", "validation", "test")
+SPLIT_SHARES = (0.5, 0.2, 0.3)
+BOS, EOS, PAD = "<bos>", "<eos>", "<pad>"
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskData:
+    """The data of one run.
+
+    Attributes
+    ----------
+    memory
+        One row per bound entity: `group`, `answer_memorization`, `split`.
+    corpus
+        The texts that the language model is trained on: `input_ids` (the whole text), `prompt_length` (tokens),
+        `text`, `kind`.
+    splits
+        ``train``, ``validation`` and ``test``: prompts for the analysis, disjoint in `group`. Columns `input_ids`,
+        `prompt`, `kind`, `answer_memorization`, `answer_generalization` (None where there is none), `group`,
+        `variant_of` (the index of the row it rewrites, -1 for an original), `memorized_share` (the share of training
+        texts with such a conflict that end with the memorized answer; nan where there is no conflict), `evidence` (how
+        often the input supports the inferred answer).
+    """
+
+    memory: pd.DataFrame
+    corpus: pd.DataFrame
+    splits: Mapping[str, pd.DataFrame]
+
+
+def split_groups(groups: Sequence[str], rng: np.random.Generator) -> dict[str, str]:
+    """Assign each group to one split, at random, in the shares of `SPLIT_SHARES`."""
+    order = rng.permutation(len(groups))
+    edges = np.round(np.cumsum(SPLIT_SHARES) * len(groups)).astype(int)
+    split_of = np.searchsorted(edges, np.arange(len(groups)), side="right")
+    return {groups[i]: SPLITS[split_of[position]] for position, i in enumerate(order)}
+
+
+def exact_shares(n: int, shares: Sequence[float], rng: np.random.Generator) -> np.ndarray:
+    """`n` labels 0, 1, ... in (nearly) exactly the given shares, in random order."""
+    edges = np.cumsum(shares) / np.sum(shares)
+    return rng.permutation(np.searchsorted(edges, (np.arange(n) + 0.5) / n))
+
+
+def word_tokenizer(words: Sequence[str], pattern: str, joiner: str) -> PreTrainedTokenizerFast:
+    """A word-level tokenizer: one token a match of `pattern`, a first token before each text."""
+    vocabulary = {word: i for i, word in enumerate([PAD, BOS, EOS, *words])}
+    if len(vocabulary) != len(words) + 3:
+        raise ValueError("A word stands twice in the vocabulary.")
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=PAD))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "removed", invert=True)
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, vocabulary[BOS])])
+    tokenizer.decoder = decoders.Fuse() if joiner == "" else decoders.WordPiece(prefix="##", cleanup=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=PAD,
+        clean_up_tokenization_spaces=False,
+        model_input_names=["input_ids", "attention_mask"],
+    )

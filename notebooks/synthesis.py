@@ -1,0 +1,116 @@
+# %%
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+
+# %% [markdown]
+# # Synthesis
+#
+# **What is asked.** What is left of each claim when every number stands over several seeds, each trained anew, with its
+# interval and beside its control? All numbers of this chapter are read from the `metrics.json` files of the runs.
+
+# %% tags=["parameters"]
+profile: str = "default"  # a file of config/: smoke, default or paper
+results: str = "results"  # the folder that holds the results
+
+# %%
+from memgen import report
+
+run = report.begin("synthesis", globals())
+
+# %%
+import pandas as pd
+
+from memgen import synthesis
+from memgen.figures import synthesis as figures
+
+metrics = run.metrics()
+metrics["run"] = metrics.task + " (" + metrics.model + ")"
+n_seeds = metrics.seed.nunique()
+print(f"{len(run.cells())} runs: {', '.join(metrics.run.unique())}; {n_seeds} seeds")
+
+# %% [markdown]
+# ## Headline numbers
+#
+# The mean over seeds, with Student's 95 % interval over seeds: it says what to expect of a *new* seed's mean, not of a
+# new input, and with three seeds it is wide. A single seed has no interval.
+
+# %%
+headline = synthesis.headline(metrics)
+summary = synthesis.over_seeds(headline)
+run.figure(
+    figures.headline(headline, summary),
+    "headline",
+    caption="Headline numbers: a dot for each seed, the mean and its 95 % interval over seeds.",
+    alt="For each measure, a row of dots for the seeds with their mean and interval; one panel for each task.",
+    data=headline,
+)
+
+# %%
+run.table(summary, "headline", caption="Headline numbers over seeds: mean, 95 % interval, number of seeds.")
+
+# %%
+for row in summary.itertuples():
+    run.record(
+        f"{row.task}: {row.measure}",
+        row.value,
+        interval=(row.low, row.high),
+        definition=f"Mean over seeds of: {row.measure} ({row.task}).",
+        unit=row.unit,
+        n=row.n,
+    )
+
+# %% [markdown]
+# ## Where the difference begins
+#
+# The study finds the difference near zero in early layers and growing with depth. For each layer, how many times the
+# chance level is the mean |NMD|, and how often does patching that layer's residual stream turn the behaviour?
+
+# %%
+depth = synthesis.depth(metrics)
+run.figure(
+    figures.depth(depth),
+    "depth",
+    caption="Mean |NMD| at the residual stream over its chance level, by layer; a line for each seed.",
+    alt="Lines over layers, one for each seed; a panel for each task.",
+    data=depth,
+)
+
+# %% [markdown]
+# ## Claim by claim
+#
+# The rule for each verdict was fixed before the numbers: *holds* where the interval over seeds (or, with one seed, the
+# mean) lies wholly above the bar named in the table, *in part* where only some of the conditions do, *does not hold*
+# where none does.
+
+# %%
+claims = synthesis.claims(metrics)
+run.table(
+    claims,
+    "claims",
+    caption="The study's claims, the numbers it reports, what came out here (mean over seeds and 95 % interval), the "
+    "strongest control beside it, and whether the claim holds on these models.",
+)
+
+# %% [markdown]
+# ## What this does not show
+#
+# The models are small and the tasks synthetic; the conflict is part of the training texts, graded by us. The memorized
+# answers of both tasks have a format of their own (tags, a second palette of colours), so that a late layer may differ
+# for the format alone. A steering vector that works is weak evidence of *where* a behaviour lives: a vector fitted on
+# other neurons could work as well. The page on limits says what else is missing.
+
+# %%
+run.finish()
+
+# %% [markdown]
+# In this chapter we have put the seeds together and given each claim the verdict that its numbers allow.

@@ -1,0 +1,73 @@
+"""A copy of the project in a temporary folder, where the smoke profile is run through `make book` once."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+NOT_SOURCES = (".git", ".venv", ".snakemake", ".*_cache", "__pycache__", "*.egg-info", "results", "_build", "chapters", "downloads", "vega.js")
+FROM_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PROFILE", "VENV")  # pytest itself may have been started by make
+TIME_LIMIT = 900  # seconds for one command; far above what any should take
+
+
+@dataclass(frozen=True)
+class Project:
+    """A copy of the project, and how its commands are run there."""
+
+    root: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of this test run, with the copy's own memgen."""
+        inherited = {name: value for name, value in os.environ.items() if name not in FROM_MAKE}
+        path = f"{Path(sys.prefix) / 'bin'}{os.pathsep}{os.environ['PATH']}"
+        return inherited | {"PATH": path, "PYTHONPATH": str(self.root)}
+
+    def command(self, *words: str) -> list[str]:
+        """A call of make that takes the environment of this test run as set up."""
+        return ["make", f"VENV={sys.prefix}", "-o", f"{sys.prefix}/.ready", *words]
+
+    def run(self, *command: str) -> subprocess.CompletedProcess:
+        """Run a command in the copy."""
+        return subprocess.run(
+            command, cwd=self.root, env=self.environment, capture_output=True, text=True, timeout=TIME_LIMIT, check=False
+        )
+
+    def make(self, *words: str) -> subprocess.CompletedProcess:
+        """Run make in the copy."""
+        return self.run(*self.command(*words))
+
+    def read(self, path: str) -> str:
+        """The text of a file."""
+        return (self.root / path).read_text(encoding="utf-8")
+
+    def contents(self, folder: str) -> dict[str, bytes]:
+        """Every file below a folder and what is in it."""
+        paths = sorted(path for path in (self.root / folder).rglob("*") if path.is_file())
+        return {str(path.relative_to(self.root)): path.read_bytes() for path in paths}
+
+
+def copy_project(target: Path) -> Project:
+    """Copy the project's sources, without results, environment or caches."""
+    shutil.copytree(ROOT, target, ignore=shutil.ignore_patterns(*NOT_SOURCES))
+    return Project(target)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
+    """The project after `make book PROFILE=smoke`, and what that printed."""
+    project = copy_project(tmp_path_factory.mktemp("graph") / "project")
+    done = project.make("book", "PROFILE=smoke")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return project, done.stdout
+
+
+@pytest.fixture(scope="session")
+def project(built: tuple[Project, str]) -> Project:
+    """The project after `make book PROFILE=smoke`."""
+    return built[0]

@@ -1,0 +1,173 @@
+"""The graph of runs, end to end: what `make book` does, does again, does after an edit, and leaves after a failure."""
+
+import json
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from .conftest import Project
+
+AFTER_STEERING = {"steering", "synthesis", "chapters", "book", "all"}
+STEERING_STAMP = "results/smoke/inference/{model}/seed0/log/steering.json"
+
+
+@contextmanager
+def edited(project: Project, path: str, old: str, new: str) -> Iterator[None]:
+    """A file with a text replaced, put back afterwards."""
+    original = project.read(path)
+    assert old in original
+    (project.root / path).write_text(original.replace(old, new, 1), encoding="utf-8")
+    try:
+        yield
+    finally:
+        (project.root / path).write_text(original, encoding="utf-8")
+
+
+def planned(project: Project) -> set[str]:
+    """The rules that would run now."""
+    done = project.run("snakemake", "--dry-run", "--cores", "2", "--config", "profile=smoke", "--quiet", "rules", "host")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return set(re.findall(r"^(\w+) +\d+$", done.stdout + done.stderr, flags=re.MULTILINE)) - {"total"}
+
+
+def model_of(project: Project) -> str:
+    return next((project.root / "results/smoke/inference").iterdir()).name
+
+
+def test_the_terminal_shows_what_runs_what_is_done_and_what_is_left(built: tuple[Project, str]) -> None:
+    project, printed = built
+    for stage in ("data", "training", "localization", "prediction", "steering"):
+        assert f"▶ addition/{model_of(project)}/seed0 {stage}: started" in printed
+        assert re.search(rf"▶ addition/\S+/seed0 {stage}: done in \d+ s", printed)
+    assert re.search(r"(\d+) of \1 steps \(100%\) done", printed)
+    training = [line for line in printed.splitlines() if re.match(r"▶ \w+/\S+/seed0 training .*step", line)]
+    assert training, "training says how far it is"
+
+
+def test_a_second_run_does_nothing_and_says_so(project: Project) -> None:
+    before = {**project.contents("results"), **project.contents("_build/html")}
+    began = time.monotonic()
+    done = project.make("book", "PROFILE=smoke")
+    assert done.returncode == 0
+    assert "Nothing to be done" in done.stdout
+    assert time.monotonic() - began < 30
+    assert {**project.contents("results"), **project.contents("_build/html")} == before
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("notebooks/steering.py", AFTER_STEERING),
+        ("memgen/steering.py", AFTER_STEERING),
+        ("memgen/figures/steering.py", AFTER_STEERING),
+        ("notebooks/synthesis.py", {"synthesis", "chapters", "book", "all"}),
+        ("notebooks/prediction.py", {"prediction", "synthesis", "chapters", "book", "all"}),
+        ("book/index.md", {"book", "all"}),
+        ("README.md", set()),
+    ],
+)
+def test_after_an_edit_only_what_depends_on_it_runs(project: Project, path: str, expected: set[str]) -> None:
+    text = project.read(path)
+    with edited(project, path, text, text + "\n# An edit.\n"):
+        assert planned(project) == expected
+    assert planned(project) == set(), "put back as it was, there is nothing to do"
+
+
+def test_a_changed_setting_runs_only_the_stages_that_read_it(project: Project) -> None:
+    with edited(project, "config/smoke.yaml", "fit_steps:", "max_other: 0.04\n  fit_steps:"):
+        assert planned(project) == {"localization", "prediction", "synthesis", *AFTER_STEERING}
+
+
+def test_a_failed_stage_keeps_its_notebook_and_harms_nothing(project: Project) -> None:
+    stamp = STEERING_STAMP.format(model=model_of(project))
+    folder = stamp.replace("log/steering.json", "steering")
+    results, book = project.contents(folder), project.contents("_build/html")
+    begin = 'run = report.begin("steering", globals())'
+    command = ("snakemake", "--cores", "1", "--config", "profile=smoke", "--quiet", "all", "--", stamp)
+    with edited(project, "notebooks/steering.py", begin, begin + '\nraise ValueError("planted failure")'):
+        done = project.run(*command)
+        assert done.returncode != 0
+        assert "steering failed: ValueError: planted failure" in done.stdout
+        notebook = re.search(r"The notebook with the error: (\S+);", done.stdout)
+        assert notebook is not None
+        assert "planted failure" in project.read(notebook[1])
+        assert "steering" in planned(project), "the failed stage is still to be done"
+    assert project.contents(folder) == results
+    assert project.contents("_build/html") == book
+    assert project.run(*command).returncode == 0, "the next run goes on"
+
+
+def test_a_killed_run_goes_on(project: Project) -> None:
+    """Kill all of `make book` without warning; the next one opens the lock and finishes what is left."""
+    (project.root / "results/smoke/log/synthesis.json").unlink()
+    process = subprocess.Popen(
+        project.command("book", "PROFILE=smoke"),
+        cwd=project.root, env=project.environment, stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "started" in line:
+            break
+    subprocess.run(["kill", f"-{signal.SIGKILL.value}", f"-{process.pid}"], check=True)
+    process.wait()
+    assert list((project.root / ".snakemake/locks").iterdir())
+    done = project.make("book", "PROFILE=smoke")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert planned(project) == set()
+
+
+def test_an_unknown_profile_is_refused_before_anything_runs(project: Project) -> None:
+    done = project.make("book", "PROFILE=huge")
+    assert done.returncode != 0
+    assert "PROFILE=huge is unknown; allowed: default paper smoke" in done.stderr
+    assert "▶" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        (["-p", "sed", "1"], "sed"),
+        (["-p", "seed", "x"], "seed"),
+        (["-p", "seed", "-1"], "seed"),
+        (["-p", "task", "subtraction"], "subtraction"),
+        (["-p", "model", "elephant"], "elephant"),
+        (["-p", "profile", "huge"], "huge"),
+        (["-p", "seed", "77"], "papermill notebooks/data.ipynb"),
+    ],
+)
+def test_papermill_alone_refuses_bad_input_in_a_sentence(project: Project, parameters: list[str], said: str) -> None:
+    before = project.contents("results")
+    given = [] if "profile" in parameters else ["-p", "profile", "smoke"]
+    done = project.run("papermill", "notebooks/training.ipynb", "out.ipynb", "--no-progress-bar", *given, *parameters)
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("InputError: ")
+    assert said in last
+    assert project.contents("results") == before
+
+
+def test_papermill_alone_gives_the_same_bytes(project: Project) -> None:
+    """A stage run by itself, into other results, makes what the graph made."""
+    for stage in ("data", "training"):
+        done = project.run(
+            *f"papermill notebooks/{stage}.ipynb out.ipynb --no-progress-bar -p profile smoke -p results again".split()
+        )
+        assert done.returncode == 0, done.stderr
+    run = f"smoke/inference/{model_of(project)}/seed0"
+    for name in ("data/train.parquet", "data/tokenizer/tokenizer.json", "training/model/model.safetensors"):
+        assert (project.root / "again" / run / name).read_bytes() == (project.root / "results" / run / name).read_bytes(), name
+    outputs = [json.loads(project.read(f"{folder}/{run}/data/manifest.json"))["outputs"] for folder in ("again", "results")]
+    assert set(outputs[1]) - set(outputs[0]) == {"notebook.ipynb"}
+
+
+def test_papermill_explains_the_parameters(project: Project) -> None:
+    done = project.run("papermill", "--help-notebook", "notebooks/steering.ipynb")
+    assert done.returncode == 0
+    for name in ("profile: str", "task: str", "model: str", "seed: int", "results: str"):
+        line = next(line for line in (done.stdout + done.stderr).splitlines() if line.strip().startswith(name))
+        assert "Unknown" not in line

@@ -1,0 +1,166 @@
+"""Every figure: valid, in the agreed colours, with tooltips, on a theme that fits light, dark and small pages."""
+
+import itertools
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from memgen.figures import data, localization, prediction, steering, synthesis, theme, training
+
+SITES = ["resid_post", "mlp_out"]
+TARGETS = list(theme.TARGETS)
+
+
+def rows(**columns):
+    """A frame with a row for each combination, and numbers in whatever column a figure may want."""
+    frame = pd.DataFrame(list(itertools.product(*columns.values())), columns=list(columns))
+    numbers = np.random.default_rng(0).random((len(frame), 2))
+    for name in ("value", "accuracy", "share", "rate", "log_odds"):
+        frame[name] = numbers[:, 0]
+    return frame.assign(
+        nmd=numbers[:, 1] - 0.5, r=numbers[:, 1] - 0.5, low=frame.value - 0.1, high=frame.value + 0.1
+    )
+
+
+PROBES = rows(site=SITES, layer=[0, 1, 2], probe=["linear probe"])
+BASELINES = rows(site=[None], layer=[None], probe=["input only", "majority"])
+BY_LAYER = pd.concat([PROBES, BASELINES], ignore_index=True)
+METHODS = ["none", "top |r|"]
+HEADLINE = rows(task=["inference", "addition"], measure=["accuracy", "steered"], seed=[0, 1])
+
+BEHAVIORS = {theme.MEMORIZATION, theme.GENERALIZATION}
+CHARTS = {  # name: chart, colours that must be in it
+    "make_up": (
+        lambda: data.make_up(rows(split=["train", "test"], kind=list(data.KIND_COLORS)).assign(n=10)),
+        BEHAVIORS,
+    ),
+    "trajectory": (
+        lambda: training.trajectory(rows(step=[0, 50, 100], measure=list(training.MEASURES)), chosen=50),
+        BEHAVIORS | {theme.OTHER},
+    ),
+    "loss": (lambda: training.loss(rows(step=[0, 50, 100]).assign(loss=[3.0, 2.0, 1.0])), set()),
+    "heat_map": (lambda: localization.heat_map(rows(site=SITES, layer=[0, 1], rank=range(8))), BEHAVIORS),
+    "heat_map of one site": (
+        lambda: localization.heat_map(rows(site=SITES[:1], layer=[0, 1], rank=range(8))),
+        BEHAVIORS,
+    ),
+    "top_neurons": (lambda: localization.top_neurons(rows(layer=[0, 1], neuron=[3, 4, 5])), BEHAVIORS),
+    "depth_profile": (
+        lambda: localization.depth_profile(
+            rows(site=SITES, layer=[0, 1, 2], measure=["mean |NMD|", "share"])
+        ),
+        set(),
+    ),
+    "patching": (
+        lambda: localization.patching(rows(site=SITES, layer=[0, 1, 2], direction=TARGETS)),
+        BEHAVIORS,
+    ),
+    "by_layer": (lambda: prediction.by_layer(BY_LAYER), set()),
+    "by_pairs": (lambda: prediction.by_pairs(rows(n_pairs=[8, 16, 32])), set()),
+    "outcomes": (
+        lambda: steering.outcomes(rows(method=METHODS, target=TARGETS, behavior=[*TARGETS, "other"])),
+        BEHAVIORS | {theme.OTHER},
+    ),
+    "sweep": (
+        lambda: steering.sweep(rows(n=[1, 10], alpha=[1.0, 4.0], target=TARGETS, method=METHODS)),
+        BEHAVIORS,
+    ),
+    "dose": (lambda: steering.dose(rows(alpha=[0.0, 1.0, 2.0], target=TARGETS)), BEHAVIORS),
+    "dose by method": (
+        lambda: steering.dose(rows(alpha=[0.0, 1.0], target=TARGETS, method=METHODS)),
+        BEHAVIORS,
+    ),
+    "by_answer": (
+        lambda: steering.by_answer(rows(answer=["red", "teal"], target=TARGETS).assign(n=9)),
+        BEHAVIORS,
+    ),
+    "headline": (lambda: synthesis.headline(HEADLINE), set()),
+    "headline with intervals": (lambda: synthesis.headline(HEADLINE, HEADLINE.drop(columns="seed")), set()),
+}
+
+
+@pytest.fixture(params=CHARTS)
+def name(request):
+    return request.param
+
+
+def parts(content, key):
+    """Every value of `key`, at any depth."""
+    if isinstance(content, dict):
+        yield from (content[key] for _ in range(key in content))
+        content = list(content.values())
+    if isinstance(content, list):
+        for part in content:
+            yield from parts(part, key)
+
+
+def test_valid_with_tooltip_theme_and_colors(name):
+    make, colors = CHARTS[name]
+    specification = make().to_dict()  # checks it against Vega-Lite's schema
+    text = json.dumps(specification)
+    assert list(parts(specification, "tooltip"))
+    assert all(color in text for color in colors)
+    assert specification["config"]["background"] == "transparent"
+    assert specification["config"]["axis"]["labelColor"] == theme.INK
+    assert "http" not in text.replace(specification["$schema"], "")
+
+
+def test_fits_a_small_page(name):
+    """One view takes the width of its column; facets are ones that can wrap."""
+    specification = CHARTS[name][0]().to_dict()
+    if "facet" in specification:
+        assert specification["columns"] * specification["spec"]["width"] <= theme.FACETS_WIDTH
+    else:
+        assert specification["width"] == "container"
+
+
+def test_frames_are_left_alone():
+    frame = rows(site=SITES, layer=[0, 1], rank=range(4))
+    before = frame.copy()
+    localization.heat_map(frame)
+    pd.testing.assert_frame_equal(frame, before)
+
+
+def test_missing_column_is_named():
+    with pytest.raises(ValueError, match="needs the columns loss; the frame has step"):
+        training.loss(pd.DataFrame({"step": [1]}))
+
+
+def test_unknown_measure_is_named():
+    with pytest.raises(ValueError, match="not accuracy"):
+        training.trajectory(pd.DataFrame({"step": [1], "measure": ["accuracy"], "rate": [1.0]}))
+
+
+def test_heat_map_is_centred_on_zero():
+    frame = rows(site=SITES, layer=[0], rank=range(4)).assign(nmd=[4.0, 1.0, 0.0, -1.0, 0.1, 0.0, 0.0, -0.2])
+    specification = localization.heat_map(frame).to_dict()
+    (data_rows,) = specification["datasets"].values()
+    assert [row["scaled"] for row in data_rows] == [1, 0.25, 0, -0.25, 0.5, 0, 0, -1]
+    assert specification["spec"]["encoding"]["color"]["scale"]["domain"] == [-1, 0, 1]
+
+
+def test_baselines_stand_in_every_site():
+    (data_rows,) = prediction.by_layer(BY_LAYER).to_dict()["datasets"].values()
+    baselines = [(row["site"], row["probe"]) for row in data_rows if row["layer"] is None]
+    assert sorted(baselines) == sorted(itertools.product(SITES, ["input only", "majority"]))
+
+
+def test_colors_can_be_told_apart():
+    shades = [theme.MEMORIZATION, theme.GENERALIZATION, theme.OTHER, *theme.CONTROLS]
+    assert (theme.MEMORIZATION, theme.GENERALIZATION, theme.OTHER) == ("#0072B2", "#E69F00", "#777777")
+    assert len(set(shades)) == len(shades)
+
+
+@pytest.mark.parametrize("page", ["#FFFFFF", "#121212"])
+def test_text_is_readable_on_light_and_dark_pages(page):
+    def luminance(color):
+        channels = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        return linear @ [0.2126, 0.7152, 0.0722]
+
+    lighter, darker = sorted([luminance(theme.INK), luminance(page)], reverse=True)
+    assert (lighter + 0.05) / (
+        darker + 0.05
+    ) > 4  # the WCAG contrast; the book's script takes the page's own ink
