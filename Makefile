@@ -19,7 +19,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book serve lab test lint bench lock clean
+.PHONY: help setup book serve lab test lint format bench lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,7 +41,7 @@ NOISE := '^(\[|Select jobs|Execute [0-9]|Finished jobid|Assuming unrestricted|Us
 
 # Another `make book` is refused while one runs. One that was killed leaves Snakemake's lock behind: it is opened.
 book: $(READY)  ## Run what is missing or changed for PROFILE, then render _build/html
-	@if ps -p "$$(cat .snakemake/pid 2>/dev/null || echo 0)" -o args= 2>/dev/null | grep -q snakemake; then \
+	@if ps -p "$$(cat .snakemake/pid 2>/dev/null || echo 0)" -o args= 2>/dev/null | grep -q 'snakemake --cores'; then \
 		echo "Another make book is running here (process $$(cat .snakemake/pid)); wait for it or stop it." >&2; exit 1; fi
 	@mkdir -p .snakemake && rm -rf .snakemake/locks
 	@. $(BIN)/activate && sh -c 'echo $$$$ > .snakemake/pid; exec snakemake "$$@"' snakemake --cores $(CORES) \
@@ -62,6 +62,9 @@ test: $(READY) lint  ## Run all tests, the smoke profile and the strict book bui
 
 lint: $(READY)  ## Check style, format and types
 	@. $(BIN)/activate && ruff check . && ruff format --check . && mypy
+
+format: $(READY)  ## Format the code, and bring each notebook's .ipynb in line with its .py
+	@. $(BIN)/activate && ruff check --fix --quiet . ; ruff format . && jupytext --quiet --update --to ipynb notebooks/*.py
 
 bench: $(READY)  ## Measure training, recording of activations, and every stage
 	@. $(BIN)/activate && python benchmarks/run.py

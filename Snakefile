@@ -24,12 +24,22 @@ workdir: workflow.basedir
 
 
 from memgen import config as settings
-from memgen.report.stages import NEEDS
 
+# Which earlier stages of the same run a stage reads; the synthesis reads all of all runs.
+NEEDS = {
+    "data": [],
+    "training": ["data"],
+    "localization": ["data", "training"],
+    "prediction": ["data", "training", "localization"],
+    "steering": ["data", "training", "localization"],
+}
 # The settings that a stage reads; those of earlier stages reach it through their results.
-SETTINGS = dict.fromkeys(NEEDS, ["analysis"]) | {
+SETTINGS = {
     "data": ["task_options"],
     "training": ["model", "training", "analysis.batch_size", "analysis.n_resamples"],
+    "localization": ["analysis.batch_size", "analysis.n_permutations", "analysis.n_resamples"],
+    "prediction": ["analysis.n_resamples"],
+    "steering": ["analysis"],
 }
 
 try:

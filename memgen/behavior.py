@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 
+from memgen.config import InputError
+
 MEMORIZATION, GENERALIZATION, OTHER = 1, -1, 0
 NAMES = {MEMORIZATION: "memorization", GENERALIZATION: "generalization", OTHER: "other"}
 NO_TOKEN = -1
@@ -207,17 +209,27 @@ def accuracy(frame: pd.DataFrame, behavior: pd.Series, kind: str) -> float:
     return float((behavior[frame.kind == kind] == target).mean())
 
 
-def flip_pairs(frame: pd.DataFrame, behavior: pd.Series) -> pd.DataFrame:
+def flip_pairs(frame: pd.DataFrame, behavior: pd.Series, at_least: int = 0) -> pd.DataFrame:
     """The pairs: conflict inputs and variants of them on which the model behaves oppositely.
 
     Returns
     -------
     pandas.DataFrame
         `memorization` and `generalization`: the index (in `frame`) of the member with that behaviour; `group`.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than `at_least` pairs.
     """
     variants = frame[(frame.kind == "conflict") & (frame.variant_of >= 0)]
     own, base = behavior.loc[variants.index].to_numpy(), behavior.loc[variants.variant_of].to_numpy()
     flips = own * base == MEMORIZATION * GENERALIZATION
+    if flips.sum() < at_least:
+        raise InputError(
+            f"Only {flips.sum()} of {len(variants)} variants flip this model's behaviour, and {at_least} pairs are "
+            "needed: train it longer, or on other data."
+        )
     own_memorized = own[flips] == MEMORIZATION
     index, of = variants.index.to_numpy()[flips], variants.variant_of.to_numpy()[flips]
     return pd.DataFrame(

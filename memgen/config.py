@@ -17,6 +17,7 @@ import yaml
 MODEL_PATTERN = re.compile(r"(gpt2|llama)-(\d+)x(\d+)")
 PUBLISHED_SIZES = {"gpt2": (12, 12, 768), "gpt2-medium": (24, 16, 1024)}
 HEAD_WIDTH = 16  # of the small models; the published sizes have heads of 64
+LARGEST_SEED = 2**32 - 1  # what numpy takes
 
 
 class InputError(ValueError):
@@ -32,19 +33,24 @@ def _require(condition: bool, sentence: str) -> None:
         raise InputError(sentence)
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def build(cls: type, values: dict[str, Any] | None, what: str) -> Any:
     """Make the dataclass `cls` from a mapping; an unknown name or a wrong type is an :class:`InputError`."""
+    _require(values is None or isinstance(values, dict), f"{what} must be settings by name, not {values!r}.")
     values = dict(values or {})
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     for name, value in values.items():
         _require(name in fields, f"{what} has no setting {name!r}; it has {', '.join(fields)}.")
         default = fields[name].default
         if isinstance(default, tuple):
-            _require(isinstance(value, list | tuple), f"{what}: {name} must be a list, not {value!r}.")
+            is_list = isinstance(value, list | tuple) and all(map(_is_number, value))
+            _require(is_list, f"{what}: {name} must be a list of numbers, not {value!r}.")
             values[name] = tuple(value)
         elif isinstance(default, float):
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            _require(is_number, f"{what}: {name} must be a number, not {value!r}.")
+            _require(_is_number(value), f"{what}: {name} must be a number, not {value!r}.")
             values[name] = float(value)
         elif default is not dataclasses.MISSING:
             _require(
@@ -66,6 +72,7 @@ class ModelConfig:
 
     @classmethod
     def from_name(cls, name: str) -> "ModelConfig":
+        _require(isinstance(name, str), f"A model must be a name such as gpt2-3x64, not {name!r}.")
         if name in PUBLISHED_SIZES:
             return cls(name, "gpt2", *PUBLISHED_SIZES[name])
         match = MODEL_PATTERN.fullmatch(name)
@@ -103,6 +110,10 @@ class TrainingConfig:
             value = getattr(self, name)
             _require(value >= 0, f"training: {name} must be 0 or more, not {value}.")
         _require(self.learning_rate > 0, f"training: learning_rate must be above 0, not {self.learning_rate}.")
+        _require(self.weight_decay >= 0, f"training: weight_decay must be 0 or more, not {self.weight_decay}.")
+        for name in ("decay_fraction", "required_accuracy"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"training: {name} must be from 0 to 1, not {value}.")
         allowed = ("no", "bf16", "fp16")
         _require(
             self.mixed_precision in allowed,
@@ -116,7 +127,7 @@ class AnalysisConfig:
 
     batch_size: int = 256
     n_resamples: int = 1000
-    n_permutations: int = 1000
+    n_permutations: int = 20_000
     top_fractions: tuple = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
     alphas: tuple = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
     max_other: float = 0.03
@@ -138,6 +149,10 @@ class AnalysisConfig:
             len(self.alphas) > 0 and all(a > 0 for a in self.alphas),
             f"analysis: alphas must be above 0, not {list(self.alphas)}.",
         )
+        _require(0 <= self.max_other <= 1, f"analysis: max_other must be from 0 to 1, not {self.max_other}.")
+        rate, penalty = self.fit_learning_rate, self.norm_penalty
+        _require(rate > 0, f"analysis: fit_learning_rate must be above 0, not {rate}.")
+        _require(penalty >= 0, f"analysis: norm_penalty must be 0 or more, not {penalty}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,17 +205,26 @@ def profiles() -> list[str]:
 
 
 def check_seed(seed: Any) -> None:
-    """A seed is a whole number, 0 or more."""
+    """A seed is a whole number that every library takes."""
     is_whole = isinstance(seed, int) and not isinstance(seed, bool)
-    _require(is_whole and seed >= 0, f"seed must be a whole number, 0 or more, not {seed!r}.")
+    _require(
+        is_whole and 0 <= seed <= LARGEST_SEED,
+        f"seed must be a whole number from 0 to {LARGEST_SEED}, not {seed!r}.",
+    )
 
 
 def load_profile(name: str) -> Profile:
     """Read and validate ``config/<name>.yaml``."""
     known = profiles()
     _require(name in known, f"The profile {name!r} is unknown; allowed are {', '.join(known)}.")
-    sections = yaml.safe_load((root() / "config" / f"{name}.yaml").read_text()) or {}
+    try:
+        sections = yaml.safe_load((root() / "config" / f"{name}.yaml").read_text())
+    except yaml.YAMLError as error:
+        place = getattr(error, "problem_mark", None)
+        line = f" in line {place.line + 1}" if place else ""
+        raise InputError(f"config/{name}.yaml is not valid YAML{line}.") from None
     allowed = ("runs", "seeds", "task", "training", "analysis")
+    _require(isinstance(sections, dict), f"config/{name}.yaml must have the sections {', '.join(allowed)}.")
     for key in sections:
         _require(key in allowed, f"config/{name}.yaml has an unknown section {key!r}; allowed are {', '.join(allowed)}.")
     runs, seeds = sections.get("runs"), sections.get("seeds")
@@ -208,9 +232,21 @@ def load_profile(name: str) -> Profile:
     _require(bool(seeds) and isinstance(seeds, list), f"config/{name}.yaml must list at least one seed.")
     for seed in seeds:
         check_seed(seed)
-    for models in runs.values():
+    _require(len(set(seeds)) == len(seeds), f"config/{name}.yaml names a seed twice: {seeds}.")
+    for task, models in runs.items():
+        _require(isinstance(task, str), f"config/{name}.yaml: a task must be a name, not {task!r}.")
+        is_list = isinstance(models, list) and len(models) > 0
+        _require(is_list, f"config/{name}.yaml must list the models of the task {task!r}, not {models!r}.")
         for model in models:
             ModelConfig.from_name(model)
+        _require(len(set(models)) == len(models), f"config/{name}.yaml names a model of {task} twice: {models}.")
+    for key in ("task", "training"):
+        own = sections.get(key) or {}
+        _require(isinstance(own, dict), f"config/{name}.yaml: {key} must hold settings by task, not {own!r}.")
+        for task in own:
+            _require(
+                task in runs, f"config/{name}.yaml: {key} names {task!r}, but the runs are of {', '.join(runs)}."
+            )
     return Profile(name, runs, seeds, sections)
 
 
@@ -223,7 +259,10 @@ def resolve(profile: str, task: str, model: str = "", seed: int = 0) -> RunConfi
         If the profile, task, model or seed is not allowed.
     """
     loaded = load_profile(profile)
-    _require(task in loaded.runs, f"The task {task!r} is unknown in the profile {profile}; allowed are {', '.join(loaded.runs)}.")
+    _require(
+        isinstance(task, str) and task in loaded.runs,
+        f"The task {task!r} is unknown in the profile {profile}; allowed are {', '.join(loaded.runs)}.",
+    )
     check_seed(seed)
     _require(isinstance(model, str), f"model must be a name such as gpt2-3x64, not {model!r}.")
 

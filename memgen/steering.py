@@ -115,9 +115,8 @@ def study_shift(table: pd.DataFrame, site: str, n: int, alpha: float, shape: tup
     """The study's shift towards memorization [n_layer, d]: ``alpha * sign(r) * |NMD|`` on the top `n` neurons."""
     chosen = top_neurons(table, site, n)
     shift = torch.zeros(shape)
-    shift[chosen.layer.to_numpy(), chosen.neuron.to_numpy()] = torch.tensor(
-        (alpha * np.sign(chosen.r) * chosen.nmd.abs()).to_numpy(), dtype=torch.float32
-    )
+    where = (chosen.layer.to_list(), chosen.neuron.to_list())
+    shift[where] = torch.tensor((alpha * np.sign(chosen.r) * chosen.nmd.abs()).to_list())
     return shift
 
 

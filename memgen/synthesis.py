@@ -80,13 +80,13 @@ class Condition:
         """Whether the whole interval over seeds (with one seed, the mean) is on the right side of the bar."""
         value, low, high, _ = self.estimate
         if self.above:
-            return (value if np.isnan(low) else low) >= self.bar
-        return (value if np.isnan(high) else high) <= self.bar
+            return bool((value if np.isnan(low) else low) > self.bar)
+        return bool((value if np.isnan(high) else high) < self.bar)
 
     def __str__(self) -> str:
         value, low, high, _ = self.estimate
         interval = "" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]"
-        sign = "≥" if self.above else "≤"
+        sign = ">" if self.above else "<"
         return f"{self.what} {value:.2f}{interval} ({'met' if self.met else 'not met'}: {sign} {self.bar:g})"
 
 

@@ -73,6 +73,7 @@ def model_configuration(
     return GPT2Config(
         **common,
         n_positions=n_positions,
+        activation_function="gelu_pytorch_tanh",  # GPT-2's own GELU, in one operation
         n_embd=config.n_embd,
         n_layer=config.n_layer,
         n_head=config.n_head,
@@ -114,7 +115,7 @@ def _optimizer(model: PreTrainedModel, config: TrainingConfig) -> torch.optim.Ad
     matrices = [p for p in model.parameters() if p.dim() >= 2]
     others = [p for p in model.parameters() if p.dim() < 2]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=BETAS, foreach=True)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=BETAS, fused=True)
 
 
 def evaluate(

@@ -1,4 +1,3 @@
-# %%
 # ---
 # jupyter:
 #   jupytext:
@@ -11,6 +10,8 @@
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
+#     name: python3
+# ---
 
 # %% [markdown]
 # # Localization
@@ -55,7 +56,7 @@ model = training.load_model(run.input("training", "model"))
 tokenizer = AutoTokenizer.from_pretrained(run.input("training", "model"))
 train = pd.read_parquet(run.input("data", "train.parquet"))
 labels = pd.read_parquet(run.input("training", "behavior", "train.parquet")).behavior
-pairs = behavior.flip_pairs(train, labels)
+pairs = behavior.flip_pairs(train, labels, at_least=4)
 analysis, n_layer = run.config.analysis, model.config.num_hidden_layers
 
 # %% [markdown]

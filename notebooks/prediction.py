@@ -1,4 +1,3 @@
-# %%
 # ---
 # jupyter:
 #   jupytext:
@@ -11,6 +10,8 @@
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
+#     name: python3
+# ---
 
 # %% [markdown]
 # # Prediction
@@ -63,7 +64,7 @@ conflicts, pairs, states = {}, {}, {}
 for split in SPLITS:
     frame = pd.read_parquet(run.input("data", f"{split}.parquet"))
     frame["behavior"] = pd.read_parquet(run.input("training", "behavior", f"{split}.parquet")).behavior
-    pairs[split] = behavior.flip_pairs(frame, frame.behavior)
+    pairs[split] = behavior.flip_pairs(frame, frame.behavior, at_least=2)
     conflicts[split] = frame[(frame.kind == "conflict") & (frame.behavior != behavior.OTHER)]
     parts = [state[SITE] for _, state in localization.read_states(model, conflicts[split], tokenizer, [SITE])]
     states[split] = np.concatenate(parts)

@@ -1,4 +1,3 @@
-# %%
 # ---
 # jupyter:
 #   jupytext:
@@ -11,6 +10,8 @@
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
+#     name: python3
+# ---
 
 # %% [markdown]
 # # Synthesis

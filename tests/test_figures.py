@@ -1,4 +1,4 @@
-"""Every figure: valid, in the agreed colours, with tooltips, on a theme that fits light, dark and small pages."""
+"""Every figure: valid, in the agreed colours, with tooltips, fit for light, dark and small pages."""
 
 import itertools
 import json
@@ -77,6 +77,12 @@ CHARTS = {  # name: chart, colours that must be in it
         BEHAVIORS,
     ),
     "headline": (lambda: synthesis.headline(HEADLINE), set()),
+    "depth": (
+        lambda: synthesis.depth(
+            rows(task=["inference", "addition"], seed=[0, 1], layer=[0, 1]).assign(ratio=2.0)
+        ),
+        set(),
+    ),
     "headline with intervals": (lambda: synthesis.headline(HEADLINE, HEADLINE.drop(columns="seed")), set()),
 }
 

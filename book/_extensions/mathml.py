@@ -1,4 +1,4 @@
-"""Formulas as MathML: every current browser shows it, and screen readers read it, with no script and no network."""
+"""Formulas as MathML: browsers show it and screen readers read it, with no script and no network."""
 
 import html
 from typing import NoReturn

@@ -42,7 +42,7 @@ def top_neurons(frame: pd.DataFrame) -> alt.TopLevelMixin:
     if "site" in frame and frame.site.nunique() > 1:
         frame["name"] = frame.site + ", " + frame.name
     frame["behavior"] = (frame.r > 0).map({True: "memorization", False: "generalization"})
-    r = alt.X("r:Q", title="correlation with the behaviour (Pearson r)", scale=alt.Scale(domain=[-1, 1]))
+    r = alt.X("r:Q", title="Pearson r with the behaviour", scale=alt.Scale(domain=[-1, 1]))
     order = frame.loc[frame.r.abs().sort_values(ascending=False).index, "name"].tolist()
     chart = (
         alt.Chart(frame, height=alt.Step(18))

@@ -1,5 +1,7 @@
 """Figures of the synthesis chapter."""
 
+import textwrap
+
 import altair as alt
 import pandas as pd
 
@@ -22,8 +24,10 @@ def headline(frame: pd.DataFrame, summary: pd.DataFrame | None = None) -> alt.To
         summary = means.assign(low=float("nan"), high=float("nan"))
     summary = theme.require(summary, "task", "measure", "value", "low", "high").assign(what="mean")
     rows = pd.concat([frame, summary], ignore_index=True)
+    rows["row"] = rows.measure.map(lambda name: textwrap.fill(name, 26))
+    folded = alt.Axis(labelExpr="split(datum.label, '\\n')")
     base = alt.Chart(rows).encode(
-        y=alt.Y("measure:N", title=None, sort=theme.names_of(rows, "measure")),
+        y=alt.Y("row:N", title=None, sort=theme.names_of(rows, "row"), axis=folded),
         yOffset=alt.YOffset("task:N", sort=theme.names_of(rows, "task")),
         color=theme.color(rows, "task"),
     )

@@ -1,7 +1,6 @@
 """From executed notebooks to chapters: what failed or was changed never reaches the book."""
 
 import base64
-import importlib.metadata
 import os
 import re
 import shutil
@@ -77,17 +76,17 @@ def stage_book(profile: str, results: str = "results") -> list[Path]:
 
 
 def write_vega_bundle(path: str | os.PathLike) -> None:
-    """Write the one script that draws every figure of the book; nothing is done where it is there already."""
+    """Write the one script that draws every figure of the book, unless it is there already."""
     path = Path(path)
-    drawing = Path(__file__).with_name("figures.js").read_text(encoding="utf-8")
-    mark = f"// vl-convert {importlib.metadata.version('vl-convert-python')}\n"
-    if path.is_file():
-        old = path.read_text(encoding="utf-8")
-        if old.startswith(mark) and old.endswith(drawing):
-            return
-    path.parent.mkdir(parents=True, exist_ok=True)
     bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    path.write_text(f"{mark}{bundle}\n{drawing}", encoding="utf-8")
+    drawing = Path(__file__).with_name("figures.js").read_text(encoding="utf-8")
+    script = f"(() => {{\n{bundle}\n{drawing}}})();\n"  # its names must not meet those of Sphinx's scripts
+    if path.is_file() and path.read_text(encoding="utf-8") == script:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(script, encoding="utf-8")
+    beside.replace(path)
 
 
 def _read_executed(path: Path) -> Any:

@@ -1,8 +1,8 @@
-"""``python -m memgen.report.execute NOTEBOOK.py COPY.ipynb FOLDER``: run a notebook's source and seal what it made.
+"""``python -m memgen.report.execute NOTEBOOK.py COPY.ipynb FOLDER``: run a notebook and seal what it made.
 
-One process does what the command line would do in three (jupytext, papermill, seal). The executed copy is written cell
-by cell and stays where it is when the run fails. Everything that the notebook prints goes to a text beside the copy;
-its progress lines, which begin with the mark ▶, come to the terminal too.
+One process does what the command line would do in three (jupytext, papermill, seal). The executed copy is
+written cell by cell and stays where it is when the run fails. Everything that the notebook prints goes to a
+text beside the copy; its progress lines, which begin with the mark ▶, come to the terminal too.
 """
 
 import argparse
@@ -19,7 +19,6 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from memgen.config import InputError
 from memgen.report.book import seal
 
 MARK = "▶"

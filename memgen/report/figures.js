@@ -1,5 +1,5 @@
-// Draws the figures of a page from the specifications in it. Appended to the bundle of Vega, Vega-Lite and Vega-Embed,
-// so that a page needs one script and no network. Without it, each figure's picture stays.
+// Draws the figures of a page from the specifications in it. book.py puts it behind the bundle of Vega, Vega-Lite and
+// Vega-Embed, so that a page needs one script and no network. Without it, each figure's picture stays.
 (() => {
   const INK = "#757575"; // memgen.figures.theme.INK: text and lines; here they follow the page, light or dark
   const NARROWEST = 240; // a facet is never narrower than this; columns wrap instead
@@ -23,7 +23,8 @@
     view.style.width = "100%";
     holder.append(view);
     try {
-      await window.vegaEmbed(view, specification, { actions: false, renderer: "svg", mode: "vega-lite" });
+      const options = { actions: false, renderer: "svg", mode: "vega-lite", logLevel: 1 }; // log errors only
+      await window.vegaEmbed(view, specification, options);
       for (const drawing of view.querySelectorAll("svg")) {
         drawing.style.maxWidth = "100%";
         drawing.style.height = "auto";

@@ -193,27 +193,32 @@ def _check(need: Place, earlier: dict[Place, dict[str, Any]]) -> dict[str, Any]:
     where = os.path.relpath(need.folder, config.root())
     if not (need.folder / "manifest.json").is_file():
         raise InputError(f"The {need.label} was not found in {where}; make it with `{need.command}`.")
-    again = f"make it again with `{need.command}`"
     try:
-        manifest = load_manifest(need.folder)
-        outputs, inputs = dict(manifest["outputs"]), dict(manifest["inputs"])
-        for name, expected in outputs.items():
-            if name != NOTEBOOK and digest(need.folder / name) != expected:
-                raise InputError(f"{where}/{name} was changed after its stage finished; {again}.")
-        for name, used in inputs.items():
-            stage, _, rest = name.partition("/")
-            now = earlier[need.at(stage)]["outputs"].get(rest)
-            if now is not None and now != used:
-                raise InputError(
-                    f"The {need.label} was made from another {name} than the one there now; {again}."
-                )
-    except FileNotFoundError as error:
-        raise InputError(f"{os.path.relpath(error.filename, config.root())} is missing; {again}.") from None
+        manifest = json.loads((need.folder / "manifest.json").read_text(encoding="utf-8"))
+        problem = _problem(need, where, manifest, earlier)
     except (OSError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{where} cannot be read ({type(error).__name__}: {error}); {again}.") from None
+        problem = f"{where} cannot be read ({type(error).__name__}: {error})"
+    if problem:
+        raise InputError(f"{problem}; make it again with `{need.command}`.")
     return manifest
+
+
+def _problem(
+    need: Place, where: str, manifest: dict[str, Any], earlier: dict[Place, dict[str, Any]]
+) -> str | None:
+    """Compare a stage with its manifest, and what it was made from with what is there now."""
+    for name, expected in manifest["outputs"].items():
+        if name == NOTEBOOK:
+            continue
+        if not (need.folder / name).is_file():
+            return f"{where}/{name} is missing"
+        if digest(need.folder / name) != expected:
+            return f"{where}/{name} was changed after its stage finished"
+    for name, used in manifest["inputs"].items():
+        stage, _, file = name.partition("/")
+        if earlier[need.at(stage)]["outputs"].get(file, used) != used:
+            return f"The {need.label} was made from another {name} than the one there now"
+    return None
 
 
 def _read(path: Path) -> Any:

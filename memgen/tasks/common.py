@@ -2,11 +2,14 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
+
+from memgen.config import InputError
 
 KINDS = ("memorized_only", "inferred_only", "aligned", "conflict")
 SPLITS = ("train", "validation", "test")
@@ -36,6 +39,22 @@ class TaskData:
     memory: pd.DataFrame
     corpus: pd.DataFrame
     splits: Mapping[str, pd.DataFrame]
+
+
+def check_counts(task: Any, *names: str) -> None:
+    """Settings that must be 1 or more; else an :class:`InputError`."""
+    for name in names:
+        if getattr(task, name) < 1:
+            raise InputError(f"{name} must be 1 or more, not {getattr(task, name)}.")
+
+
+def check_kind_shares(shares: Sequence[float], kinds: Sequence[str]) -> None:
+    """One share a kind, 0 or more; else an :class:`InputError`."""
+    if len(shares) != len(kinds) or not all(share >= 0 for share in shares) or sum(shares) <= 0:
+        raise InputError(
+            f"kind_shares must be the {len(kinds)} shares of {', '.join(kinds)}, 0 or more and one of them above 0, "
+            f"not {list(shares)}."
+        )
 
 
 def split_groups(groups: Sequence[str], rng: np.random.Generator) -> dict[str, str]:

@@ -17,7 +17,18 @@ import pandas as pd
 from transformers import PreTrainedTokenizerFast
 
 from memgen.config import InputError
-from memgen.tasks.common import BOS, EOS, PAD, SPLITS, TaskData, exact_shares, split_groups, word_tokenizer
+from memgen.tasks.common import (
+    BOS,
+    EOS,
+    PAD,
+    SPLITS,
+    TaskData,
+    check_counts,
+    check_kind_shares,
+    exact_shares,
+    split_groups,
+    word_tokenizer,
+)
 
 ANIMALS = "frog swan lion rhino wolf goat mouse cat sheep horse tiger bear otter crow seal hare".split()
 PLAIN_COLORS = "red green blue white black gray yellow brown pink orange".split()
@@ -60,10 +71,12 @@ class Task:
                 f"n_bound must be 10 or more and n_free 20 or more, at most {len(NAMES)} together, "
                 f"not {self.n_bound} and {self.n_free}."
             )
-        if not 5 <= self.n_sentences <= 20:
-            raise InputError(f"n_sentences must be from 5 to 20, not {self.n_sentences}.")
+        if not 5 <= self.n_sentences < 20:  # each has a name of its own, of those that are not bound nor asked about
+            raise InputError(f"n_sentences must be from 5 to 19, not {self.n_sentences}.")
         if len(self.memorized_share) != 4 or not all(0 <= share <= 1 for share in self.memorized_share):
             raise InputError(f"memorized_share must be four shares from 0 to 1, not {list(self.memorized_share)}.")
+        check_kind_shares(self.kind_shares, KIND_NAMES)
+        check_counts(self, "corpus_size", "conflicts_per_group", "others_per_group")
 
     @property
     def bound_palette(self) -> list[str]:

@@ -10,8 +10,26 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-NOT_SOURCES = (".git", ".venv", ".snakemake", ".*_cache", "__pycache__", "*.egg-info", "results", "_build", "chapters", "downloads", "vega.js")
-FROM_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PROFILE", "VENV")  # pytest itself may have been started by make
+NOT_SOURCES = (
+    ".git",
+    ".venv",
+    ".snakemake",
+    ".*_cache",
+    "__pycache__",
+    "*.egg-info",
+    "results",
+    "_build",
+    "chapters",
+    "downloads",
+    "vega.js",
+)
+FROM_MAKE = (
+    "MAKEFLAGS",
+    "MAKELEVEL",
+    "MFLAGS",
+    "PROFILE",
+    "VENV",
+)  # pytest itself may have been started by make
 TIME_LIMIT = 900  # seconds for one command; far above what any should take
 
 
@@ -35,7 +53,13 @@ class Project:
     def run(self, *command: str) -> subprocess.CompletedProcess:
         """Run a command in the copy."""
         return subprocess.run(
-            command, cwd=self.root, env=self.environment, capture_output=True, text=True, timeout=TIME_LIMIT, check=False
+            command,
+            cwd=self.root,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=TIME_LIMIT,
+            check=False,
         )
 
     def make(self, *words: str) -> subprocess.CompletedProcess:

@@ -25,7 +25,8 @@ COLUMNS = {
     "training/trajectory.parquet": "step",
     "localization/neurons.parquet": "site layer neuron nmd r effect_size p_value q_value selected",
     "prediction/probes.parquet": "site layer probe baseline split n accuracy auroc ci_low ci_high",
-    "steering/outcomes.parquet": "method target behavior_before behavior_after log_odds_before log_odds_after group in_flip_pair",
+    "steering/outcomes.parquet": "method target behavior_before behavior_after log_odds_before "
+    "log_odds_after group in_flip_pair",
 }
 METRIC = {"name", "value", "ci_low", "ci_high", "n", "unit", "definition"}
 
@@ -51,7 +52,9 @@ def digest(path: Path) -> str:
 def test_manifests_name_every_file_with_its_sha256(stages: list[Path]) -> None:
     for folder in stages:
         manifest = json.loads((folder / "manifest.json").read_text())
-        files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {"manifest.json"}
+        files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {
+            "manifest.json"
+        }
         assert set(manifest["outputs"]) == files, folder
         for name, entry in manifest["outputs"].items():
             assert entry["sha256"] == digest(folder / name), name

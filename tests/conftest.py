@@ -1,0 +1,186 @@
+"""What several test modules share: tiny random models, tiny data, and a model with a planted answer."""
+
+import copy
+import dataclasses
+import functools
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+from memgen import behavior, config, training
+from memgen.tasks import addition, inference
+
+ARCHITECTURES = ("gpt2-2x32", "llama-2x32")
+TASKS = {
+    "inference": inference.Task(n_bound=12, n_free=20, corpus_size=100, conflicts_per_group=4, others_per_group=2),
+    "addition": addition.Task(n_bound=30, corpus_size=100, unbound_per_split=6),
+}
+LONGEST_ANSWER = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A model, its tokenizer and prompts; some of the answers are those that the model gives."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    frame: pd.DataFrame
+    query_length: int
+
+    @property
+    def pairs(self) -> pd.DataFrame:
+        """Every variant with its original, as if each flipped the behaviour."""
+        variants = self.frame[self.frame.variant_of >= 0]
+        return pd.DataFrame(
+            {
+                "memorization": variants.variant_of.to_numpy(),
+                "generalization": variants.index.to_numpy(),
+                "group": variants.group.to_numpy(),
+            }
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Planted(Setting):
+    """A model in which one direction, one neuron and one dimension decide between two answers.
+
+    The last token's embedding lies on one side of `direction` or the other; `neuron` (layer, index at
+    `mlp.hook_post`) reads that and writes to `dimension` (layer, index at `resid_post`), which decides.
+    """
+
+    direction: Tensor
+    neuron: tuple[int, int]
+    dimension: tuple[int, int]
+
+
+def random_model(name: str, tokenizer: PreTrainedTokenizerFast, n_tokens: int, spread: float) -> PreTrainedModel:
+    """A random model; weights wider than usual (0.02) make its answers depend on the input."""
+    settings = training.model_configuration(config.ModelConfig.from_name(name), tokenizer, n_tokens)
+    settings.initializer_range = spread
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(settings).eval()
+
+
+@torch.no_grad()
+def greedy(model: PreTrainedModel, prompt: np.ndarray, n_tokens: int) -> list[int]:
+    """The greedy answer of `n_tokens` tokens, one forward pass over everything for each."""
+    ids = list(prompt)
+    for _ in range(n_tokens):
+        ids.append(int(model(torch.tensor([ids]).long(), use_cache=False).logits[0, -1].argmax()))
+    return ids[len(prompt) :]
+
+
+@functools.cache
+def _setting(architecture: str, task: str) -> Setting:
+    tokenizer = TASKS[task].tokenizer()
+    frame = TASKS[task].generate(np.random.default_rng(0)).splits["train"]
+    longest = frame.input_ids.str.len().max() + LONGEST_ANSWER
+    model = random_model(architecture, tokenizer, longest, 0.3)
+    # In turn, an input gets the model's own answer as the memorized one, as the inferred one, or as none.
+    joiner = " " if task == "inference" else ""
+    for i in frame.index:
+        name = ("answer_memorization", "answer_generalization", None)[i % 3]
+        if name and pd.notna(frame.loc[i, name]):
+            n_tokens = len(tokenizer(frame.loc[i, name], add_special_tokens=False).input_ids)
+            answer = greedy(model, frame.input_ids[i], n_tokens)
+            if min(answer) > 2:  # the special tokens are no words
+                frame.loc[i, name] = joiner.join(tokenizer.convert_ids_to_tokens(answer))
+    return Setting(model, tokenizer, frame, TASKS[task].query_length)
+
+
+@functools.cache
+def _planted() -> Planted:
+    rng = np.random.default_rng(0)
+    tokenizer = TASKS["inference"].tokenizer()
+    cues = np.array(tokenizer.convert_tokens_to_ids(inference.ANIMALS))
+    names = np.array(tokenizer.convert_tokens_to_ids(inference.NAMES_BY_PLACE[:32]))
+    remembered, inferred = tokenizer.convert_tokens_to_ids(["crimson", "red"])
+
+    n, half = 60, len(cues) // 2
+    side = rng.integers(2, size=n)  # of the original; its variant ends with a cue of the other side
+    context = rng.choice(names, (n, 6))
+    own, other = (cues[half * s + rng.integers(half, size=n)] for s in (side, 1 - side))
+    first = np.full((n, 1), tokenizer.bos_token_id)
+    ids = np.vstack([np.hstack([first, context, last[:, None]]) for last in (own, other)])
+    frame = pd.DataFrame({"input_ids": list(ids), "kind": "conflict", "group": np.tile(np.arange(n) // 2, 2).astype(str)})
+    frame["answer_memorization"], frame["answer_generalization"] = "crimson", "red"
+    frame["variant_of"] = np.concatenate([np.full(n, -1), np.arange(n)])
+
+    model = random_model("gpt2-2x32", tokenizer, ids.shape[1] + 1, 0.02)
+    layer, neuron, dimension = 1, 77, 9
+    direction = rng.standard_normal(32)
+    direction[dimension] = 0.0
+    direction -= direction.sum() / 31 * (np.arange(32) != dimension)  # a layer norm takes the mean away
+    direction = torch.from_numpy(direction / np.linalg.norm(direction)).float()
+    with torch.no_grad():
+        embedding = model.transformer.wte.weight
+        embedding[cues] += torch.from_numpy(rng.normal(scale=0.3, size=(len(cues), 32))).float()
+        embedding[cues, dimension] = 0.0
+        embedding[cues[:half]] += direction
+        embedding[cues[half:]] -= direction
+        embedding[remembered, dimension] += 6.0
+        embedding[inferred, dimension] -= 6.0
+        mlp = model.transformer.h[layer].mlp
+        mlp.c_fc.weight[:, neuron] = direction
+        mlp.c_proj.weight[neuron, dimension] = 1.0
+        mlp.c_proj.bias[dimension] = -1.5
+    return Planted(model, tokenizer, frame, 1, direction, (layer, neuron), (layer, dimension))
+
+
+def hooks(model: PreTrainedModel) -> int:
+    """The number of hooks on all of a model's modules."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
+
+
+def _guarded(made: Setting):
+    """Yield a setting that all tests share, and require that the test left it as it was."""
+    model, frame = made.model, made.frame.copy()
+    weights = copy.deepcopy(model.state_dict())
+    assert hooks(model) == 0
+    yield made
+    assert hooks(model) == 0, "a hook was left on the model"
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+    pd.testing.assert_frame_equal(made.frame, frame)
+
+
+@pytest.fixture(params=[(a, t) for a in ARCHITECTURES for t in TASKS], ids=lambda param: "-".join(param))
+def setting(request):
+    """Each architecture with each task."""
+    yield from _guarded(_setting(*request.param))
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def stories(request):
+    """Each architecture with the task whose answers are single tokens."""
+    yield from _guarded(_setting(request.param, "inference"))
+
+
+@pytest.fixture
+def sums():
+    """A GPT-2 with the task that has answers of one token and of several."""
+    yield from _guarded(_setting("gpt2-2x32", "addition"))
+
+
+@pytest.fixture
+def planted():
+    """A GPT-2 in which what decides is known."""
+    yield from _guarded(_planted())
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def planted_pairs(planted):
+    """The planted model's flip pairs: every input flips."""
+    measured = behavior.measure(planted.model, behavior.prepare(planted.model, planted.frame, planted.tokenizer))
+    return behavior.flip_pairs(planted.frame, measured.behavior, at_least=len(planted.frame) // 2)

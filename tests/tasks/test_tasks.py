@@ -1,0 +1,130 @@
+"""The package of tasks: which there are, how one is made from a run, and what they share."""
+
+import dataclasses
+import sys
+
+import numpy as np
+import pytest
+
+from memgen import tasks
+from memgen.config import AnalysisConfig, InputError, ModelConfig, RunConfig, TrainingConfig
+from memgen.tasks import common
+
+THIRD = '''
+"""A task that another wrote: one file beside the others, or in a folder of its own."""
+import dataclasses
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    n: int = 3
+    query_length: int = dataclasses.field(default=1, init=False)
+
+    def tokenizer(self):
+        return "a tokenizer"
+
+    def generate(self, rng):
+        return rng.random(self.n)
+'''
+
+
+def run_of(task, **options):
+    model = ModelConfig.from_name("gpt2-1x16")
+    return RunConfig("tiny", task, model, 0, options, TrainingConfig(), AnalysisConfig())
+
+
+@pytest.fixture
+def third(tmp_path, monkeypatch):
+    """A third task, as a new file in the package."""
+    (tmp_path / "echo.py").write_text(THIRD)
+    monkeypatch.setattr(tasks, "__path__", [*tasks.__path__, str(tmp_path)])
+    yield
+    sys.modules.pop("memgen.tasks.echo", None)
+    vars(tasks).pop("echo", None)
+
+
+def test_names():
+    assert tasks.names() == ["addition", "inference"]
+
+
+def test_a_new_file_is_a_new_task(third):
+    assert tasks.names() == ["addition", "echo", "inference"]
+    made = tasks.from_config(run_of("echo", n=4))
+    assert type(made).__module__ == "memgen.tasks.echo"
+    assert made.generate(np.random.default_rng(0)).shape == (4,)
+    with pytest.raises(InputError, match=r"The task echo has no setting 'm'; it has n\."):
+        tasks.from_config(run_of("echo", m=4))
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "parts"),
+    [
+        ("chess", {}, ["'chess'", "addition, inference"]),
+        ("common", {}, ["'common'", "addition, inference"]),
+        ("inference", {"n_names": 3}, ["'n_names'", "form, n_bound, n_free"]),
+        ("inference", {"query_length": 3}, ["'query_length'"]),
+        ("inference", {"n_bound": "many"}, ["n_bound", "int", "'many'"]),
+        ("inference", {"n_bound": True}, ["n_bound", "True"]),
+        ("inference", {"form": 3}, ["form", "str", "3"]),
+        ("addition", {"kind_shares": 0.5}, ["kind_shares", "list", "0.5"]),
+        ("addition", {"memorized_share": ["a", "b", "c", "d"]}, ["memorized_share", "numbers"]),
+        ("addition", {"n_bound": 3}, ["n_bound", "3"]),
+    ],
+)
+def test_bad_settings(task, options, parts):
+    with pytest.raises(InputError) as caught:
+        tasks.from_config(run_of(task, **options))
+    assert all(part in str(caught.value) for part in parts), str(caught.value)
+
+
+@pytest.mark.parametrize("name", tasks.names())
+def test_every_task_keeps_the_contract(name):
+    small = {"corpus_size": 50, "n_bound": 12}
+    task = tasks.from_config(run_of(name, **small))
+    assert dataclasses.is_dataclass(task)
+    data = task.generate(np.random.default_rng(0))
+    assert {"group", "answer_memorization", "split"} <= set(data.memory)
+    assert {"input_ids", "prompt_length", "text", "kind"} <= set(data.corpus)
+    assert list(data.splits) == list(tasks.SPLITS)
+    for frame in data.splits.values():
+        expected = "input_ids prompt kind answer_memorization answer_generalization group variant_of".split()
+        assert list(frame)[:7] == expected
+        assert set(frame.kind) <= set(tasks.KINDS)
+        assert {"memorized_share", "evidence"} <= set(frame)
+        queries = frame.input_ids.str[-task.query_length :].str.len()
+        assert (queries == task.query_length).all()
+        has = frame[["answer_memorization", "answer_generalization"]].notna()
+        assert (has.answer_memorization == (frame.kind != "inferred_only")).all()
+        assert (has.answer_generalization == (frame.kind != "memorized_only")).all()
+    ids = np.unique(np.concatenate(data.corpus.input_ids.to_list()))
+    assert ids.max() < len(task.tokenizer())
+
+
+@pytest.mark.parametrize("n", [10, 11, 97])
+def test_split_groups(n):
+    groups = [f"g{i}" for i in range(n)]
+    one, same, other = (common.split_groups(groups, np.random.default_rng(seed)) for seed in (0, 0, 1))
+    assert one == same != other
+    assert set(one) == set(groups)
+    counts = {split: list(one.values()).count(split) for split in common.SPLITS}
+    for split, share in zip(common.SPLITS, common.SPLIT_SHARES, strict=True):
+        assert abs(counts[split] - share * n) <= 1
+
+
+@pytest.mark.parametrize("shares", [(0.4, 0.12, 0.36, 0.12), (1, 1, 1), (0, 3)])
+def test_exact_shares(shares):
+    labels = common.exact_shares(1000, shares, np.random.default_rng(0))
+    for label, share in enumerate(shares):
+        assert abs((labels == label).sum() - 1000 * share / sum(shares)) <= 1
+    assert (labels[:500] != labels[500:]).any()
+
+
+def test_word_tokenizer_refuses_a_word_twice():
+    with pytest.raises(ValueError, match="twice"):
+        common.word_tokenizer(["a", "b", "a"], r"[^ ]+", " ")
+
+
+def test_padding_goes_to_the_mask():
+    tokenizer = common.word_tokenizer(["a", "b"], r"[^ ]+", " ")
+    both = tokenizer(["a", "a b a"], padding=True)
+    assert both.input_ids == [[1, 3, 0, 0], [1, 3, 4, 3]]
+    assert both.attention_mask == [[1, 1, 0, 0], [1, 1, 1, 1]]

@@ -1,0 +1,256 @@
+"""Labels and log-probabilities against token-by-token decoding; batches, padding and kept prefixes change nothing."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from memgen import behavior
+from memgen.config import InputError
+from tests.conftest import LONGEST_ANSWER
+
+COLUMNS = ["behavior", "log_p_memorization", "log_p_generalization", "log_odds"]
+
+
+def measured(setting, frame=None, **options):
+    frame = setting.frame if frame is None else frame
+    return behavior.measure(setting.model, behavior.prepare(setting.model, frame, setting.tokenizer, **options))
+
+
+def assert_same(one, other):
+    """Labels equal; log-probabilities as close as the order of float32 sums allows."""
+    assert one.behavior.to_list() == other.behavior.to_list()
+    pd.testing.assert_frame_equal(one, other, check_exact=False, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def naive(setting, row) -> dict[str, float]:
+    """The label from `generate`, and log-probabilities summed token by token."""
+    model, prompt = setting.model, torch.tensor(row.input_ids)[None].long()
+    options = {"max_new_tokens": LONGEST_ANSWER, "do_sample": False, "attention_mask": torch.ones_like(prompt)}
+    said = model.generate(prompt, **options)[0, prompt.shape[1] :].tolist()
+    result = {"behavior": 0}
+    for label, name in ((-1, "generalization"), (1, "memorization")):
+        result[f"log_p_{name}"] = np.nan
+        if pd.isna(row[f"answer_{name}"]):
+            continue
+        answer = setting.tokenizer(row[f"answer_{name}"], add_special_tokens=False).input_ids
+        if said[: len(answer)] == answer:
+            result["behavior"] = label
+        ids, total = prompt, 0.0
+        for token in answer:
+            total += model(ids).logits[0, -1].log_softmax(-1)[token].item()
+            ids = torch.cat([ids, torch.tensor([[token]])], 1)
+        result[f"log_p_{name}"] = total
+    result["log_odds"] = result["log_p_memorization"] - result["log_p_generalization"]
+    return result
+
+
+def test_measure_equals_decoding_token_by_token(setting):
+    frame = setting.frame.iloc[::2]
+    expected = pd.DataFrame([naive(setting, row) for _, row in frame.iterrows()], index=frame.index)[COLUMNS]
+    result = measured(setting, frame)
+    assert_same(result, expected)
+    assert (result.behavior.value_counts()[[1, 0, -1]] >= 5).all()  # each label really occurs
+
+
+def test_two_answers_of_several_tokens(sums):
+    """Neither answer is a single token, so each has its own pass; the lengths differ within a batch."""
+    frame = sums.frame[sums.frame.kind == "conflict"].iloc[:12].copy()
+    frame["answer_memorization"] = ["12", "345"] * 6
+    prepared = behavior.prepare(sums.model, frame, sums.tokenizer)
+    assert [list(batch.answers) for batch in prepared] == [["memorization"], ["generalization"]]
+    expected = pd.DataFrame([naive(sums, row) for _, row in frame.iterrows()], index=frame.index)[COLUMNS]
+    assert_same(measured(sums, frame), expected)
+
+
+def test_one_pass_where_an_answer_is_a_single_token(setting):
+    conflicts = setting.frame[setting.frame.kind == "conflict"]
+    assert len(behavior.prepare(setting.model, conflicts, setting.tokenizer)) == 1
+    assert len(behavior.prepare(setting.model, setting.frame, setting.tokenizer)) == 3
+
+
+def test_answers_that_are_missing(setting):
+    result = measured(setting)
+    for name, target in (("memorization", 1), ("generalization", -1)):
+        missing = setting.frame[f"answer_{name}"].isna()
+        assert missing.any()
+        assert (result[f"log_p_{name}"].isna() == missing).all()
+        assert result.log_odds[missing].isna().all()
+        assert (result.behavior[missing] != target).all()
+        assert_same(measured(setting, setting.frame[missing]), result[missing])  # no input has this answer
+    both = setting.frame.answer_memorization.notna() & setting.frame.answer_generalization.notna()
+    assert result.log_odds[both].notna().all()
+
+
+def test_an_aligned_answer_counts_as_memorization(stories):
+    frame = stories.frame[stories.frame.kind == "aligned"].copy()
+    said = measured(stories, frame.assign(answer_generalization="otter", answer_memorization="otter"))
+    assert (said.log_odds == 0).all()
+    assert set(said.behavior) <= {0, 1}
+
+
+def test_a_batch_equals_single_and_reordered_inputs(setting, rng):
+    whole = measured(setting)
+    assert whole.index.equals(setting.frame.index)
+    assert_same(measured(setting, batch_size=1), whole)
+    assert_same(measured(setting, batch_size=7), whole)
+    assert_same(measured(setting, setting.frame.sample(frac=1, random_state=rng)), whole)
+
+
+def test_padding_equals_none(setting):
+    """Prompts of three lengths in one batch, and one by one."""
+    frame = setting.frame.copy()
+    frame["input_ids"] = [ids[np.r_[0, 1 + i % 3 : len(ids)]] for i, ids in enumerate(frame.input_ids)]
+    padded, single = measured(setting, frame), measured(setting, frame, batch_size=1)
+    assert_same(padded, single)
+    assert not np.allclose(padded.log_p_memorization.dropna(), measured(setting).log_p_memorization.dropna(), atol=0.1)
+
+
+def test_a_kept_prefix_equals_the_full_run_however_often_it_is_used(setting):
+    prepared = behavior.prepare(setting.model, setting.frame, setting.tokenizer, keep=setting.query_length)
+    prefixes = [keys.clone() for batch in prepared for layer in batch.prefix for keys in layer]
+    first, second = (behavior.measure(setting.model, prepared) for _ in range(2))
+    assert_same(first, measured(setting))
+    pd.testing.assert_frame_equal(first, second, check_exact=True)
+    again = [keys for batch in prepared for layer in batch.prefix for keys in layer]
+    assert all(torch.equal(one, other) for one, other in zip(prefixes, again, strict=True))
+    assert all((batch.prompt_length == setting.query_length).all() for batch in prepared)
+
+
+@pytest.mark.parametrize("keep", [0, -1, 9, 100])
+def test_keep_must_leave_something_to_run_and_something_to_keep(sums, keep):
+    with pytest.raises(ValueError, match=f"keep={keep}"):
+        behavior.prepare(sums.model, sums.frame, sums.tokenizer, keep=keep)
+
+
+def test_keep_needs_prompts_of_one_length(sums):
+    frame = sums.frame.copy()
+    frame.at[3, "input_ids"] = frame.input_ids[3][1:]
+    with pytest.raises(ValueError, match="one length"):
+        behavior.prepare(sums.model, frame, sums.tokenizer, keep=1)
+
+
+def test_from_end_covers_the_last_prompt_tokens_and_all_that_follow(sums):
+    frame = sums.frame[sums.frame.kind == "conflict"].iloc[:2].copy()
+    frame["input_ids"] = [frame.input_ids.iloc[0], frame.input_ids.iloc[1][2:]]  # 9 and 7 tokens, then 3 of the answer
+    (batch,) = behavior.prepare(sums.model, frame, sums.tokenizer)
+    assert batch.from_end(1).tolist() == [[False] * 8 + [True] * 4, [False] * 6 + [True] * 6]
+    assert batch.from_end(2).tolist() == [[False] * 7 + [True] * 5, [False] * 5 + [True] * 7]
+
+
+def test_from_end_refuses_tokens_that_were_computed_before(sums):
+    """A shift there would silently do nothing."""
+    (batch,) = behavior.prepare(sums.model, sums.frame[sums.frame.kind == "conflict"], sums.tokenizer, keep=2)
+    assert batch.from_end(2).all()
+    with pytest.raises(ValueError, match=r"last 3 .* only the last 2"):
+        batch.from_end(3)
+
+
+def test_prompts_are_one_batch_without_answers(sums):
+    frame = sums.frame.assign(input_ids=[ids[i % 2 :] for i, ids in enumerate(sums.frame.input_ids)])
+    batch = behavior.prompts(sums.model, frame, sums.tokenizer)
+    assert batch.answers == {}
+    assert batch.prompt_length.tolist() == frame.input_ids.str.len().to_list()
+    assert batch.attention_mask.sum(1).tolist() == batch.prompt_length.tolist()
+    for row, ids in zip(batch.input_ids.tolist(), frame.input_ids, strict=True):
+        assert row[: len(ids)] == list(ids)
+        assert set(row[len(ids) :]) <= {sums.tokenizer.pad_token_id}
+
+
+def test_a_context_sees_every_batch_and_can_change_the_result(sums):
+    """A logit raised at the prompt's end makes its token the answer."""
+    tag = sums.tokenizer.convert_ids_to_tokens(20)
+    frame = sums.frame[sums.frame.kind == "conflict"].assign(answer_memorization=tag)
+    prepared = behavior.prepare(sums.model, frame, sums.tokenizer, batch_size=8)
+    seen = []
+
+    class Raise:
+        def __init__(self, batch):
+            seen.extend(batch.rows)
+
+        def __enter__(self):
+            def hook(_module, _args, output):
+                new = output.clone()
+                new[..., 20] = 1e3
+                return new
+
+            self.handle = sums.model.lm_head.register_forward_hook(hook)
+
+        def __exit__(self, *_):
+            self.handle.remove()
+
+    result = behavior.measure(sums.model, prepared, Raise)
+    assert seen == list(frame.index)
+    assert (result.behavior == 1).all()
+    assert np.allclose(result.log_p_memorization, 0)
+
+
+def test_score_by_hand(sums):
+    """Two prompts of different length, answers of two tokens and of one, logits that are given."""
+    frame = sums.frame[sums.frame.kind == "conflict"].iloc[:2].copy()
+    (batch,) = behavior.prepare(sums.model, frame, sums.tokenizer)
+    answers = {"memorization": torch.tensor([[4, behavior.NO_TOKEN], [1, 2]])}
+    batch = dataclasses.replace(batch, prompt_length=torch.tensor([1, 2]), answers=answers)
+    logits = torch.zeros(2, 3, 5)
+    logits[0, 0, 4] = logits[1, 1, 1] = np.log(4.0)  # p = 4/8
+    logits[1, 2, 0] = np.log(2.0)  # p of token 2 is 1/6, and it is not the greedy one
+    log_p, is_greedy = behavior.score(logits, batch)["memorization"]
+    assert log_p.tolist() == pytest.approx([np.log(1 / 2), np.log(1 / 2 / 6)])
+    assert is_greedy.tolist() == [True, False]
+
+
+class TestFlipPairs:
+    FRAME = pd.DataFrame(
+        {
+            "kind": ["conflict"] * 5 + ["aligned", "aligned", "conflict", "conflict", "conflict", "conflict", "conflict"],
+            "variant_of": [-1, -1, -1, -1, -1, -1, 15, 10, 11, 12, 13, 14],
+            "group": list("abcde") + ["f", "f"] + list("abcde"),
+        },
+        index=range(10, 22),
+    )
+    #                      originals            aligned   variants of 10, 11, 12, 13, 14
+    BEHAVIOR = pd.Series([1, -1, 1, 0, -1] + [1, -1] + [-1, 1, 1, -1, 0], index=FRAME.index)
+
+    def test_opposite_behaviours_make_a_pair(self):
+        pairs = behavior.flip_pairs(self.FRAME, self.BEHAVIOR)
+        expected = {"memorization": [10, 18], "generalization": [17, 11], "group": ["a", "b"]}
+        assert pairs.to_dict("list") == expected
+
+    def test_the_order_of_the_labels_does_not_matter(self):
+        pd.testing.assert_frame_equal(
+            behavior.flip_pairs(self.FRAME, self.BEHAVIOR[::-1]), behavior.flip_pairs(self.FRAME, self.BEHAVIOR)
+        )
+
+    def test_too_few_pairs(self):
+        assert len(behavior.flip_pairs(self.FRAME, self.BEHAVIOR, at_least=2)) == 2
+        with pytest.raises(InputError, match="Only 2 of 5 variants flip this model's behaviour, and 3 pairs are needed"):
+            behavior.flip_pairs(self.FRAME, self.BEHAVIOR, at_least=3)
+
+    def test_a_model_that_never_flips(self):
+        assert behavior.flip_pairs(self.FRAME, self.BEHAVIOR * 0).empty
+
+    def test_planted_model(self, planted, planted_pairs):
+        assert len(planted_pairs) == 60
+        members = planted_pairs[["memorization", "generalization"]]
+        assert sorted(members.to_numpy().ravel()) == list(planted.frame.index)
+        assert (planted.frame.group[members.memorization].to_numpy() == planted_pairs.group).all()
+
+
+def test_rates_and_accuracy():
+    label = pd.Series([1, 1, -1, 0, -1])
+    frame = pd.DataFrame({"kind": ["memorized_only"] * 3 + ["inferred_only"] * 2})
+    assert behavior.rates(label) == {"memorization": 0.4, "generalization": 0.4, "other": 0.2}
+    assert behavior.accuracy(frame, label, "memorized_only") == pytest.approx(2 / 3)
+    assert behavior.accuracy(frame, label, "inferred_only") == 0.5
+
+
+def test_sample_by_kind_takes_at_most_n_of_each(rng):
+    frame = pd.DataFrame({"kind": ["a"] * 30 + ["b"] * 3 + ["a"] * 30})
+    sample = behavior.sample_by_kind(frame, 10, rng)
+    assert sample.kind.value_counts().to_dict() == {"a": 10, "b": 3}
+    assert sample.index.is_monotonic_increasing
+    assert sample.index.is_unique
+    assert len(behavior.sample_by_kind(frame, 100, rng)) == 63
