@@ -116,7 +116,8 @@ EXECUTE = """
     export OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} OPENBLAS_NUM_THREADS={threads} TOKENIZERS_PARALLELISM=false
     echo "▶ {params.label} {rule}: started"
     python -m memgen.report.execute notebooks/{rule}.py {log.notebook} {params.folder} \\
-        --parameters {params.parameters:q} --label "{params.label} {rule}" 2> {log.errors}
+        --parameters {params.parameters:q} --label "{params.label} {rule}" 2> {log.errors} ||
+        {{ tail -n 3 {log.errors} >&2; exit 1; }}
     cp {params.folder}/manifest.json {output}
 """
 

@@ -1,3 +1,3 @@
-"""memgen: does a language model remember an answer or work it out?"""
+"""memgen: tell whether a language model remembers an answer or works it out."""
 
 __version__ = "0.1.0"

@@ -12,6 +12,7 @@ Hooks live in context managers only: when a context ends, also by an error, the 
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,10 +35,11 @@ class Edit:
 
 def blocks(model: PreTrainedModel) -> list[nn.Module]:
     """The transformer blocks, first to last."""
-    if hasattr(model, "transformer"):
-        return list(model.transformer.h)
-    if hasattr(model, "model") and hasattr(model.model, "layers"):
-        return list(model.model.layers)
+    parts: Any = model
+    if hasattr(parts, "transformer"):
+        return list(parts.transformer.h)
+    if hasattr(parts, "model") and hasattr(parts.model, "layers"):
+        return list(parts.model.layers)
     raise ValueError(f"No sites are known for a {type(model).__name__}; known are GPT-2 and Llama models.")
 
 
@@ -50,7 +52,7 @@ def _check(model: PreTrainedModel, site: str, layer: int) -> nn.Module:
     return blocks(model)[layer]
 
 
-def _down_projection(block: nn.Module) -> nn.Module:
+def _down_projection(block: Any) -> nn.Module:
     return block.mlp.c_proj if hasattr(block.mlp, "c_proj") else block.mlp.down_proj
 
 
@@ -58,8 +60,8 @@ def width(model: PreTrainedModel, site: str) -> int:
     """The number of neurons (dimensions) at a site of one layer."""
     block = _check(model, site, 0)
     if site != "mlp.hook_post":
-        return model.config.hidden_size
-    projection = _down_projection(block)
+        return int(model.config.hidden_size)
+    projection: Any = _down_projection(block)
     return projection.in_features if isinstance(projection, nn.Linear) else projection.weight.shape[0]
 
 
@@ -84,7 +86,7 @@ def _hook_output(module: nn.Module, function: Callable[[Tensor], Tensor | None])
     return module.register_forward_hook(hook)
 
 
-def _attach(block: nn.Module, site: str, function: Callable[[Tensor], Tensor | None], editing: bool):
+def _attach(block: Any, site: str, function: Callable[[Tensor], Tensor | None], editing: bool):
     attention = block.attn if hasattr(block, "attn") else block.self_attn
     if site == "resid_pre":
         return _hook_input(block, function)

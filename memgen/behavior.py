@@ -51,7 +51,18 @@ class Batch:
     prefix: tuple[tuple[Tensor, Tensor], ...] | None = None
 
     def from_end(self, n_tokens: int) -> Tensor:
-        """Mask [batch pos] of the last `n_tokens` prompt tokens and all that follow."""
+        """Mask [batch pos] of the last `n_tokens` prompt tokens and all that follow.
+
+        Raises
+        ------
+        ValueError
+            If some of them were computed before (`prefix`), where an intervention cannot reach them.
+        """
+        if self.prefix is not None and n_tokens > int(self.prompt_length.min()):
+            raise ValueError(
+                f"The last {n_tokens} prompt tokens were asked for, and only the last {int(self.prompt_length.min())} "
+                "are run after the kept prefix."
+            )
         position = torch.arange(self.input_ids.shape[1], device=self.input_ids.device)
         return position[None] >= (self.prompt_length - n_tokens)[:, None]
 
@@ -116,8 +127,10 @@ def _batch(
     prefix, cut = None, 0
     if keep is not None:
         cut = len(prompts[0]) - keep
-        if cut < 1 or any(len(prompt) != len(prompts[0]) for prompt in prompts):
-            raise ValueError(f"keep={keep} needs prompts of one length above it.")
+        if keep < 1 or cut < 1 or any(len(prompt) != len(prompts[0]) for prompt in prompts):
+            raise ValueError(
+                f"keep={keep} is not allowed: it must be 1 or more, and the prompts of one length above it."
+            )
         cache = model(torch.tensor([p[:cut] for p in prompts], device=model.device), use_cache=True).past_key_values
         prefix = tuple((layer.keys, layer.values) for layer in cache.layers)
     rows = [prompt[cut:] + end for prompt, end in zip(prompts, carried, strict=True)]

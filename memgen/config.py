@@ -72,6 +72,7 @@ class ModelConfig:
 
     @classmethod
     def from_name(cls, name: str) -> "ModelConfig":
+        """Read the sizes from the name."""
         _require(isinstance(name, str), f"A model must be a name such as gpt2-3x64, not {name!r}.")
         if name in PUBLISHED_SIZES:
             return cls(name, "gpt2", *PUBLISHED_SIZES[name])
@@ -173,6 +174,7 @@ class RunConfig:
         return f"{self.task}/{self.model.name}/seed{self.seed}"
 
     def to_json(self) -> str:
+        """All settings, as text."""
         return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True)
 
 
@@ -196,7 +198,9 @@ def root() -> Path:
     for folder in (here, *here.parents, *Path(__file__).resolve().parents):
         if (folder / "config").is_dir() and (folder / "notebooks").is_dir():
             return folder
-    raise InputError(f"No memgen project was found above {here}: run from the folder that holds config/ and notebooks/.")
+    raise InputError(
+        f"No memgen project was found above {here}: run from the folder that holds config/ and notebooks/."
+    )
 
 
 def profiles() -> list[str]:
@@ -226,7 +230,10 @@ def load_profile(name: str) -> Profile:
     allowed = ("runs", "seeds", "task", "training", "analysis")
     _require(isinstance(sections, dict), f"config/{name}.yaml must have the sections {', '.join(allowed)}.")
     for key in sections:
-        _require(key in allowed, f"config/{name}.yaml has an unknown section {key!r}; allowed are {', '.join(allowed)}.")
+        _require(
+            key in allowed,
+            f"config/{name}.yaml has an unknown section {key!r}; allowed are {', '.join(allowed)}.",
+        )
     runs, seeds = sections.get("runs"), sections.get("seeds")
     _require(bool(runs) and isinstance(runs, dict), f"config/{name}.yaml must name its runs as task: [models].")
     _require(bool(seeds) and isinstance(seeds, list), f"config/{name}.yaml must list at least one seed.")
@@ -245,7 +252,8 @@ def load_profile(name: str) -> Profile:
         _require(isinstance(own, dict), f"config/{name}.yaml: {key} must hold settings by task, not {own!r}.")
         for task in own:
             _require(
-                task in runs, f"config/{name}.yaml: {key} names {task!r}, but the runs are of {', '.join(runs)}."
+                task in runs,
+                f"config/{name}.yaml: {key} names {task!r}, but the runs are of {', '.join(runs)}.",
             )
     return Profile(name, runs, seeds, sections)
 

@@ -39,7 +39,10 @@ class PairStatistics:
         self.n_pairs = 0
         self.group_sums = np.zeros((n_groups, n_units))
         self.group_pairs = np.zeros(n_groups)
-        self._mean, self._squares = np.zeros(n_units), np.zeros(n_units)  # of differences; squares about the mean
+        self._mean, self._squares = (
+            np.zeros(n_units),
+            np.zeros(n_units),
+        )  # of differences; squares about the mean
         self._member_mean, self._member_squares = np.zeros(n_units), np.zeros(n_units)
 
     def update(self, memorization: np.ndarray, generalization: np.ndarray, groups: np.ndarray) -> None:
@@ -136,7 +139,10 @@ def accumulate(
 
 
 def neuron_table(
-    accumulated: Mapping[str, PairStatistics], n_layer: int, rng: np.random.Generator, n_permutations: int = 1000
+    accumulated: Mapping[str, PairStatistics],
+    n_layer: int,
+    rng: np.random.Generator,
+    n_permutations: int = 1000,
 ) -> pd.DataFrame:
     """The table of neurons: one row for each neuron of each site and layer.
 
@@ -149,7 +155,11 @@ def neuron_table(
     tables = []
     for site, own in accumulated.items():
         d = own.group_sums.shape[1] // n_layer
-        where = {"site": site, "layer": np.repeat(np.arange(n_layer), d), "neuron": np.tile(np.arange(d), n_layer)}
+        where = {
+            "site": site,
+            "layer": np.repeat(np.arange(n_layer), d),
+            "neuron": np.tile(np.arange(d), n_layer),
+        }
         # Every group's sum flips as a whole, so the sums carry all that the permutations need.
         p_value = statistics.sign_flip_p(own.group_sums, np.arange(len(own.group_sums)), rng, n_permutations)
         tables.append(pd.DataFrame(where | own.result() | {"p_value": p_value}))
@@ -184,7 +194,10 @@ def depth_profile(
         observed = profile(np.ones((1, n_groups)), np.array([[own.n_pairs]]))[0]
         resampled = profile(counts, counts @ own.group_pairs[:, None])
         by_chance = profile(signs, np.full((n_resamples, 1), own.n_pairs))
-        for measure, value, draws in (("pairs", observed, resampled), ("chance", by_chance.mean(0), by_chance)):
+        for measure, value, draws in (
+            ("pairs", observed, resampled),
+            ("chance", by_chance.mean(0), by_chance),
+        ):
             low, high = np.quantile(draws, [0.025, 0.975], axis=0)
             about = {"site": site, "layer": np.arange(n_layer), "measure": measure}
             rows.append(pd.DataFrame(about | {"value": value, "low": low, "high": high}))
@@ -212,7 +225,7 @@ def log_odds_gradients(
             with torch.enable_grad(), activations.record(model, sites) as store:
                 scores = behavior.score(behavior.run(model, batch), batch)
             sign = {"memorization": 1.0, "generalization": -1.0}
-            objective = sum(sign[name] * log_p.sum() for name, (log_p, _) in scores.items())
+            objective = torch.stack([sign[name] * log_p.sum() for name, (log_p, _) in scores.items()]).sum()
             flat = [one for site in sites for one in store[site]]
             gradients = iter(torch.autograd.grad(objective, flat))
             for site in sites:
@@ -326,8 +339,10 @@ def ranked(table: pd.DataFrame, max_columns: int = 256) -> pd.DataFrame:
     size = frame.groupby(["site", "layer"]).nmd.transform("size")
     order = frame.groupby(["site", "layer"]).nmd.rank(method="first").sub(1)
     frame["rank"] = (order * np.minimum(size, max_columns) // size).astype(int)
-    return frame.groupby(["site", "layer", "rank"], as_index=False, sort=False).nmd.mean().sort_values(
-        ["site", "layer", "rank"], ignore_index=True
+    return (
+        frame.groupby(["site", "layer", "rank"], as_index=False, sort=False)
+        .nmd.mean()
+        .sort_values(["site", "layer", "rank"], ignore_index=True)
     )
 
 

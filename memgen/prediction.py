@@ -1,4 +1,4 @@
-"""Can the behaviour be told from the hidden states, and from the input alone?
+"""Tell the behaviour from the hidden states, and from the input alone.
 
 Every probe is the same logistic regression, its regularisation chosen by cross-validation over groups of the training
 split. What differs is what it sees: the hidden states of one layer, or nothing but the input (its words, or its words
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import log_loss, make_scorer, roc_auc_score
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, OneHotEncoder, StandardScaler
@@ -42,7 +42,9 @@ def fit_probe(features, labels: np.ndarray, groups: np.ndarray, sparse: bool = F
     scaler = MaxAbsScaler() if sparse else StandardScaler()
     classifier = make_pipeline(scaler, LogisticRegression(max_iter=1000))
     grid = {"logisticregression__C": list(STRENGTHS)}
-    search = GridSearchCV(classifier, grid, cv=GroupKFold(min(FOLDS, n_groups)), scoring="neg_log_loss")
+    # The labels are named because a fold of few groups may have only one of them.
+    loss = make_scorer(log_loss, greater_is_better=False, response_method="predict_proba", labels=np.unique(labels))
+    search = GridSearchCV(classifier, grid, cv=GroupKFold(min(FOLDS, n_groups)), scoring=loss)
     return search.fit(features, labels, groups=groups)
 
 

@@ -175,9 +175,7 @@ def sign_flip_p(
         raise ValueError("differences must be finite numbers.")
     sums = np.zeros((codes.max() + 1, rows.shape[1]))
     np.add.at(sums, codes, rows)
-    bar = np.abs(sums.sum(axis=0)) * (
-        1 - 1e-9
-    )  # a flip that gives the same sum must count, whatever the rounding
+    bar = np.abs(sums.sum(axis=0)) * (1 - 1e-9)  # a flip that gives the same sum must count, whatever the rounding
     exceeding = np.zeros(rows.shape[1])
     done, step = 0, max(1, BATCH // max(sums.shape))
     while done < n_permutations:
@@ -214,9 +212,7 @@ def _rows(values: ArrayLike, groups: ArrayLike) -> tuple[NDArray[np.float64], ND
     """Check rows; return values as numbers and groups as codes 0, 1, ..."""
     values, groups = np.asarray(values, dtype=float), np.asarray(groups)
     if values.ndim != 1 or groups.shape != values.shape:
-        raise ValueError(
-            f"values and groups must be flat and of one length, not {values.shape} and {groups.shape}."
-        )
+        raise ValueError(f"values and groups must be flat and of one length, not {values.shape} and {groups.shape}.")
     if not np.isfinite(values).all():
         raise ValueError("values must be finite numbers.")
     return values, np.unique(groups, return_inverse=True)[1]
@@ -235,9 +231,7 @@ def _percentiles(
     if n_groups < 2:
         return np.nan, np.nan
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", scipy.stats.DegenerateDataWarning
-        )  # undefined resamples are counted below
+        warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)  # undefined resamples are counted below
         result = scipy.stats.bootstrap(
             data,
             statistic,

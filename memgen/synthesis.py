@@ -1,7 +1,7 @@
 """All runs of a profile together: headline numbers over seeds, and a verdict on each claim of the study.
 
-The bars of the verdicts are the study's own numbers, or what its claim says in words; they stand here, in one place, and
-were written before the results.
+The bars of the verdicts are the study's own numbers, or what its claim says in words; they stand here, in one place,
+and were written before the results.
 """
 
 import dataclasses
@@ -30,6 +30,10 @@ HEADLINE = {
     "to_target_generalization_gradient-guided_random_control_all": "its random control to generalization, fitted",
     "to_target_memorization_gradient-guided_all": "fitted shift to memorization",
     "to_target_memorization_gradient-guided_random_control_all": "its random control to memorization, fitted",
+    "to_target_generalization_gradient-guided_MLP_all": "fitted MLP shift to generalization",
+    "to_target_generalization_gradient-guided_MLP_random_control_all": "its random control to generalization, MLP",
+    "to_target_memorization_gradient-guided_MLP_all": "fitted MLP shift to memorization",
+    "to_target_memorization_gradient-guided_MLP_random_control_all": "its random control to memorization, MLP",
 }
 
 
@@ -59,7 +63,9 @@ def depth(metrics: pd.DataFrame, site: str = "resid_post") -> pd.DataFrame:
     table = own.pivot_table(index=["run", "seed", "layer"], columns="what", values="value").reset_index()
     table["ratio"] = table["mean"] / table["chance"]
     table["layer"] = table.layer.astype(int)
-    return table.rename(columns={"run": "task"})[["task", "seed", "layer", "ratio"]].sort_values(["task", "seed", "layer"])
+    return table.rename(columns={"run": "task"})[["task", "seed", "layer", "ratio"]].sort_values(
+        ["task", "seed", "layer"]
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +79,7 @@ class Condition:
 
     @property
     def estimate(self) -> statistics.Estimate:
+        """The mean over seeds and its interval."""
         return statistics.over_seeds(self.values)
 
     @property
@@ -169,7 +176,12 @@ def _claims(table: pd.DataFrame) -> list[tuple[str, str, list[Condition], str]]:
             f"best input-only baseline: {shown('baseline_flip_pairs')}",
         ),
     ]
-    for method, name in (("study", "the study's shift"), ("gradient-guided", "a fitted shift")):
+    methods = {
+        "study": "the study's shift",
+        "gradient-guided": "a fitted shift of the residual stream",
+        "gradient-guided_MLP": "a fitted shift of MLP neurons",
+    }
+    for method, name in methods.items():
         rate = f"to_target_{{}}_{method}_all"
         control = f"to_target_{{}}_{method}_random_control_all"
         result.append(

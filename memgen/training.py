@@ -31,9 +31,12 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+from transformers.utils import logging
 
 from memgen import behavior
 from memgen.config import ModelConfig, TrainingConfig
+
+logging.disable_progress_bar()  # bars for loading and saving a model would fill the executed notebooks
 
 #: The evaluation's columns and how figures call them.
 MEASURES = {
@@ -50,9 +53,7 @@ BETAS = (0.9, 0.98)
 CLIP_NORM = 1.0
 
 
-def model_configuration(
-    config: ModelConfig, tokenizer: PreTrainedTokenizerFast, longest_text: int
-) -> PreTrainedConfig:
+def model_configuration(config: ModelConfig, tokenizer: PreTrainedTokenizerFast, longest_text: int) -> PreTrainedConfig:
     """The Hugging Face configuration of a model for texts of up to `longest_text` tokens."""
     common = {
         "vocab_size": len(tokenizer),
@@ -114,7 +115,10 @@ def learning_rate_factor(step: int, config: TrainingConfig) -> float:
 def _optimizer(model: PreTrainedModel, config: TrainingConfig) -> torch.optim.AdamW:
     matrices = [p for p in model.parameters() if p.dim() >= 2]
     others = [p for p in model.parameters() if p.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=BETAS, fused=True)
 
 
@@ -151,6 +155,7 @@ class Progress:
         self._bar = None if self._lines else tqdm(unit="step", desc=label)
 
     def __call__(self, state: "State") -> None:
+        """Show the state, if it is time to."""
         finished = state.step == state.steps
         if self._bar is not None:
             self._bar.total = state.steps
@@ -171,7 +176,9 @@ class Progress:
     @staticmethod
     def _rates(state: "State") -> str:
         names = {"memorized_only": "memorized-only", "inferred_only": "inferred-only"}
-        return "".join(f"{name} {state.evaluation[key]:.2f}, " for key, name in names.items() if key in state.evaluation)
+        return "".join(
+            f"{name} {state.evaluation[key]:.2f}, " for key, name in names.items() if key in state.evaluation
+        )
 
     @staticmethod
     def _minutes(seconds: float) -> str:
@@ -246,7 +253,8 @@ def fit(
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(model.parameters(), CLIP_NORM)
         optimizer.step()
-        losses.append(loss.detach())
+        loss = loss.detach()
+        losses.append(loss)
         if (task_step + 1) % config.evaluate_every == 0 or step + 1 == total:
             rows.append({"step": task_step + 1, "loss": float(torch.stack(losses).mean()), **evaluation(plain)})
             losses.clear()
@@ -294,7 +302,7 @@ def _resume(model: PreTrainedModel, optimizer: torch.optim.Optimizer, folder: Pa
         return 0, []
     with safe_open(folder / RESUME, "pt") as file:
         header = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a file, not a mapping)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(tensors.pop(f"model.{name}"))

@@ -122,7 +122,9 @@ run.table(
 
 # %%
 parts = {"training texts": corpus, **data.splits}
-make_up = pd.concat([frame.kind.value_counts().rename("n").reset_index().assign(split=split) for split, frame in parts.items()])
+make_up = pd.concat(
+    [frame.kind.value_counts().rename("n").reset_index().assign(split=split) for split, frame in parts.items()]
+)
 analysis_splits = make_up[make_up.split != "training texts"]
 run.figure(
     figures.make_up(analysis_splits),

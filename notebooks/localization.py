@@ -49,7 +49,7 @@ run = report.begin("localization", globals())
 import pandas as pd
 from transformers import AutoTokenizer
 
-from memgen import behavior, localization, statistics, training
+from memgen import behavior, localization, training
 from memgen.figures import localization as figures
 
 model = training.load_model(run.input("training", "model"))
@@ -69,8 +69,10 @@ analysis, n_layer = run.config.analysis, model.config.num_hidden_layers
 run.record("pairs", len(pairs), definition="Flip pairs of the training split.", unit="pairs", n=len(pairs))
 example = pairs.iloc[0]
 run.table(
-    train.loc[[example.memorization, example.generalization], ["prompt", "answer_memorization", "answer_generalization"]]
-    .assign(behavior=["memorization", "generalization"]),
+    train.loc[
+        [example.memorization, example.generalization],
+        ["prompt", "answer_memorization", "answer_generalization"],
+    ].assign(behavior=["memorization", "generalization"]),
     "pair",
     caption=f"One of {len(pairs)} pairs, from {pairs.group.nunique()} groups.",
 )

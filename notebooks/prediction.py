@@ -43,6 +43,7 @@ run = report.begin("prediction", globals())
 # %%
 import numpy as np
 import pandas as pd
+from IPython.display import display
 from transformers import AutoTokenizer
 
 from memgen import behavior, localization, prediction, training

@@ -19,17 +19,21 @@
 # **What is asked.** Claim c of the study: the behaviour can be steered at inference time by shifting a small set of
 # neurons, without touching a parameter.
 #
-# **How.** A vector is added to the residual stream after each block, at the prompt's last token and at every token of the
-# answer. Two ways to make it:
+# **How.** A vector is added to the activations at the prompt's last token and at every token of the answer. Two ways to
+# make it:
 #
-# - *The study's*: the $N$ neurons with the largest $|r|$ over all layers, each shifted by
-#   $\alpha \cdot \mathrm{sign}(r_i) \cdot |\mathrm{NMD}_i|$ towards memorization, and by the opposite towards generalization.
+# - *The study's*: the $N$ neurons of the residual stream with the largest $|r|$ over all layers, each shifted by
+#   $\alpha \cdot \mathrm{sign}(r_i) \cdot |\mathrm{NMD}_i|$ towards memorization, and by the opposite towards
+#   generalization.
 # - *Gradient-guided*: a vector fitted by gradient descent on $-\log p(\text{target answer})$, averaged over training
-#   inputs, with a penalty on its norm. The model's parameters stay as they are.
+#   inputs, with a penalty on its norm; once for the residual stream, once for the hidden layers of the MLPs. The model's
+#   parameters stay as they are.
 #
-# Beside each stands a control of the same norm. Everything is chosen on validation groups ($N$, $\alpha$, the layers),
-# under one rule: at most 3 % of the answers may become "other", since a shift that merely breaks the model is damage.
-# Test groups are looked at once, at the end.
+# **Controls.** Any disturbance may break one behaviour and let the other answer. So beside each shift stand random ones of
+# the same norm, and what counts is the *net* effect: the share of inputs that reach the target, minus the share that
+# reaches it under the control. Everything is chosen on validation groups by the largest net effect ($N$, $\alpha$, layers,
+# strength), under one rule: at most 3 % of the answers may become "other", since a shift that merely breaks the model is
+# damage. Test groups are looked at once, at the end.
 
 # %% tags=["parameters"]
 profile: str = "default"  # a file of config/: smoke, default or paper
@@ -45,15 +49,13 @@ from memgen import report
 run = report.begin("steering", globals())
 
 # %%
-import numpy as np
 import pandas as pd
-import torch
 from transformers import AutoTokenizer
 
-from memgen import activations, behavior, config, localization, steering, tasks, training
+from memgen import activations, behavior, config, steering, tasks, training
 from memgen.figures import steering as figures
 
-SITE, N_TOKENS = "resid_post", 1
+SITE, MLP_SITE, N_TOKENS = "resid_post", "mlp.hook_post", 1
 model = training.load_model(run.input("training", "model"))
 tokenizer = AutoTokenizer.from_pretrained(run.input("training", "model"))
 neurons = pd.read_parquet(run.input("localization", "neurons.parquet"))
@@ -61,7 +63,7 @@ analysis = run.config.analysis
 shape = (len(activations.blocks(model)), activations.width(model, SITE))
 total = shape[0] * shape[1]
 counts = [top_n] if top_n else sorted({config.fraction_to_count(f, total) for f in analysis.top_fractions})
-steering.top_neurons(neurons, SITE, max(counts))
+steering.top_neurons(neurons, SITE, max(counts))  # refuses an N beyond the number of neurons before anything runs
 print(f"{total} neurons at {SITE}; N is one of {counts}, alpha one of {list(analysis.alphas)}")
 
 # %% [markdown]
@@ -72,14 +74,14 @@ print(f"{total} neurons at {SITE}; N is one of {counts}, alpha one of {list(anal
 
 # %%
 query_length = tasks.from_config(run.config).query_length
-frames, prepared, before = {}, {}, {}
+frames, trials = {}, {}
 for split in ("train", "validation", "test"):
     frame = pd.read_parquet(run.input("data", f"{split}.parquet"))
     frame["behavior"] = pd.read_parquet(run.input("training", "behavior", f"{split}.parquet")).behavior
     frames[split] = frame[frame.kind == "conflict"]
-for split in ("train", "validation"):
-    prepared[split] = behavior.prepare(model, frames[split], tokenizer, analysis.batch_size, keep=query_length)
-    before[split] = behavior.measure(model, prepared[split])
+    prepared = behavior.prepare(model, frames[split], tokenizer, analysis.batch_size, keep=query_length)
+    before = behavior.measure(model, prepared)
+    trials[split] = steering.Trials(model, prepared, before, N_TOKENS, analysis.random_draws)
 
 # %% [markdown]
 # ## The study's intervention: N and alpha
@@ -87,9 +89,7 @@ for split in ("train", "validation"):
 # Each combination is tried on validation inputs that show the opposite behaviour.
 
 # %%
-tried = steering.sweep_study(
-    model, prepared["validation"], before["validation"], neurons, SITE, counts, analysis.alphas, N_TOKENS
-)
+tried = steering.sweep_study(trials["validation"], neurons, SITE, counts, analysis.alphas, run.rng("sweep"))
 shown = tried.assign(target=tried.target.map(behavior.NAMES), share=tried.to_target, method="study")
 run.figure(
     figures.sweep(shown[["n", "alpha", "target", "share", "method"]]),
@@ -97,103 +97,85 @@ run.figure(
     caption="Share of validation inputs of the opposite behaviour that reach the target, by the number of neurons N and "
     "the strength alpha.",
     alt="Two heat maps of N by alpha, one for each target.",
-    data=shown[["n", "alpha", "target", "share", "method", "to_other", "wrong_way"]],
+    data=shown,
 )
 
 # %%
-interventions, choices = {}, {}
-choices["study"] = {target: steering.choose(tried, target, analysis.max_other) for target in steering.TARGETS}
-vectors = {}
-for target, chosen in choices["study"].items():
-    vectors[target] = target * steering.study_shift(neurons, SITE, int(chosen.n), chosen.alpha, shape)
-    print(f"towards {behavior.NAMES[target]}: N = {chosen.n:.0f}, alpha = {chosen.alpha:g} ({chosen.to_target:.1%} of validation)")
-interventions["study"] = steering.Intervention(
-    SITE,
-    N_TOKENS,
-    memorization=vectors[behavior.MEMORIZATION],
-    generalization=vectors[behavior.GENERALIZATION],
-    how={
-        "method": "alpha * sign(r) * |NMD| on the top N neurons by |r|",
-        "N": {behavior.NAMES[target]: int(chosen.n) for target, chosen in choices["study"].items()},
-        "alpha": {behavior.NAMES[target]: float(chosen.alpha) for target, chosen in choices["study"].items()},
-        "chosen": f"validation groups, most targets reached with at most {analysis.max_other:.0%} other answers",
-    },
-)
+interventions, vectors = {}, {}
+chosen = {target: steering.choose(tried, target, analysis.max_other) for target in steering.TARGETS}
+for target, row in chosen.items():
+    vectors[behavior.NAMES[target]] = target * steering.study_shift(neurons, SITE, int(row.n), row.alpha, shape)
+    print(
+        f"to {behavior.NAMES[target]}: N = {row.n:.0f}, alpha = {row.alpha:g}: {row.to_target:.1%}, control {row.control:.1%}"
+    )
+how = {
+    "method": "alpha * sign(r) * |NMD| on the top N neurons by |r|",
+    "N": {behavior.NAMES[target]: int(row.n) for target, row in chosen.items()},
+    "alpha": {behavior.NAMES[target]: float(row.alpha) for target, row in chosen.items()},
+    "chosen": f"largest net effect on validation groups with at most {analysis.max_other:.0%} other answers",
+}
+interventions["study"] = steering.Intervention(SITE, N_TOKENS, **vectors, how=how)
 
 # %% [markdown]
-# ## The gradient-guided intervention: which layers
+# ## The gradient-guided interventions: layers and strength
 #
-# One vector is fitted for each layer alone, and one for all layers together, on training inputs that show the opposite
-# behaviour; validation groups choose among them.
+# One vector is fitted for each layer alone and one for all layers together, on training inputs that show the opposite
+# behaviour, and tried at several strengths; validation groups choose.
 
 # %%
-candidates = {f"layer {layer}": [layer] for layer in range(shape[0])} | {"all layers": list(range(shape[0]))}
-fitted, rows = {}, []
+learn = {}
 for target in steering.TARGETS:
-    opposite = frames["train"][before["train"].behavior == -target]
-    learn = opposite.sample(min(len(opposite), analysis.fit_rows), random_state=run.rng(f"fit {target}"))
-    batches = behavior.prepare(model, learn, tokenizer, analysis.batch_size, keep=query_length)
-    for name, layers in candidates.items():
-        allowed = torch.zeros(shape, dtype=torch.bool)
-        allowed[layers] = True
-        shift = steering.fit_shift(
-            model, batches, SITE, allowed, target, N_TOKENS,
-            analysis.fit_steps, analysis.fit_learning_rate, analysis.norm_penalty,
-        )  # fmt: skip
-        context = steering.adding(model, SITE, shift.to(model.device), N_TOKENS)
-        after = behavior.measure(model, prepared["validation"], context)
-        fitted[target, name] = shift
-        rates = steering.rates(before["validation"], after, target)
-        rows.append({"target": target, "layers": name, "norm": float(shift.norm()), **rates})
-fits = pd.DataFrame(rows)
-run.table(
-    fits.assign(target=fits.target.map(behavior.NAMES)),
-    "fits",
-    caption="Fitted vectors on validation groups: by the layers that they shift, their norm and what becomes of inputs "
-    "of the opposite behaviour.",
-)
+    opposite = frames["train"][trials["train"].before.behavior == -target]
+    rows = opposite.sample(min(len(opposite), analysis.fit_rows), random_state=run.rng(f"fit {target}"))
+    learn[target] = behavior.prepare(model, rows, tokenizer, analysis.batch_size, keep=query_length)
 
-# %%
-choices["gradient-guided"] = {target: steering.choose(fits, target, analysis.max_other) for target in steering.TARGETS}
-interventions["gradient-guided"] = steering.Intervention(
-    SITE,
-    N_TOKENS,
-    **{behavior.NAMES[target]: fitted[target, row.layers] for target, row in choices["gradient-guided"].items()},
-    how={
+fits = []
+for method, site in (("gradient-guided", SITE), ("gradient-guided MLP", MLP_SITE)):
+    fit, shifts = steering.sweep_fitted(trials["validation"], learn, site, analysis, run.rng(method))
+    fits.append(fit.assign(method=method))
+    chosen = {target: steering.choose(fit, target, analysis.max_other) for target in steering.TARGETS}
+    vectors = {behavior.NAMES[t]: row.strength * shifts[t, row.layers] for t, row in chosen.items()}
+    how = {
         "method": "fitted by gradient descent on -log p(target answer) with a norm penalty",
         "N": "all neurons of the layers",
-        "alpha": 1.0,
-        "chosen": f"layers on validation groups, with at most {analysis.max_other:.0%} other answers",
-    },
-)
+        "alpha": {behavior.NAMES[target]: float(row.strength) for target, row in chosen.items()},
+        "chosen": f"largest net effect on validation groups with at most {analysis.max_other:.0%} other answers",
+    }
+    interventions[method] = steering.Intervention(site, N_TOKENS, **vectors, how=how)
 for method, intervention in interventions.items():
-    intervention.save(run.path("interventions"), method)
+    intervention.save(run.path("interventions"), method.replace(" ", "_"))
+
+# %%
+fits = pd.concat(fits, ignore_index=True)
+columns = ["method", "target", "layers", "strength", "norm", "to_target", "to_other", "control", "net"]
+run.table(
+    fits.assign(target=fits.target.map(behavior.NAMES))[columns],
+    "fits",
+    caption="Fitted vectors on validation groups, by layers and strength: their norm, what becomes of inputs of the "
+    "opposite behaviour, and how many reach the target under random directions of the same norm.",
+)
 
 # %% [markdown]
 # ## Test groups
 #
-# Both interventions, and their controls of the same norm: for the study's, as many neurons drawn at random among the
-# others; for the gradient-guided one, a random direction on the same neurons. Each control is drawn anew several times.
+# All interventions, and their controls of the same norm: for the study's, as many neurons drawn at random among the
+# others; for the gradient-guided ones, random directions on the same neurons. Each control is drawn anew several times.
 
 # %%
-prepared["test"] = behavior.prepare(model, frames["test"], tokenizer, analysis.batch_size, keep=query_length)
-before["test"] = behavior.measure(model, prepared["test"])
-pairs = behavior.flip_pairs(frames["test"], before["test"].behavior)
+before = trials["test"].before
+pairs = behavior.flip_pairs(frames["test"], before.behavior)
 in_pair = frames["test"].index.isin(pairs[["memorization", "generalization"]].to_numpy().ravel())
 
 parts = []
-for target in steering.TARGETS:
-    trials = []
-    for method, intervention in interventions.items():
-        shift = intervention.shift(target)
-        draw = steering.random_neurons if method == "study" else steering.random_direction
-        rng = run.rng(f"controls of {method} {target}")
-        trials.append((method, 0, shift))
-        trials += [(f"{method}: random control", i, draw(shift, rng)) for i in range(analysis.random_draws)]
-    for method, i, shift in trials:
-        context = steering.adding(model, SITE, shift.to(model.device), N_TOKENS)
-        after = behavior.measure(model, prepared["test"], context)
-        parts.append(steering.outcomes(before["test"], after, target, method).assign(draw=i))
+for method, intervention in interventions.items():
+    draw = steering.random_neurons if method == "study" else steering.random_direction
+    for target in steering.TARGETS:
+        shift, rng = intervention.shift(target), run.rng(f"controls of {method} {target}")
+        shifts = [(method, shift)]
+        shifts += [(f"{method}: random control", draw(shift, rng)) for _ in range(analysis.random_draws)]
+        for name, vector in shifts:
+            after = trials["test"].run(intervention.site, vector)
+            parts.append(steering.outcomes(before, after, target, name))
 outcomes = pd.concat(parts, ignore_index=True)
 about = frames["test"][["group", "answer_memorization"]].assign(in_flip_pair=in_pair)
 outcomes = outcomes.merge(about, left_on="input", right_index=True)
@@ -277,11 +259,14 @@ run.figure(
 doses = []
 for target in steering.TARGETS:
     for strength in (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0):
-        shift = interventions["gradient-guided"].shift(target).to(model.device)
-        context = steering.adding(model, SITE, shift, N_TOKENS, strength)
-        after = behavior.measure(model, prepared["validation"], context)
+        after = trials["validation"].run(SITE, strength * interventions["gradient-guided"].shift(target))
         moved = steering.mean_log_odds(
-            before["validation"], after, target, frames["validation"].group, run.rng(f"dose {target} {strength}"), analysis.n_resamples
+            trials["validation"].before,
+            after,
+            target,
+            frames["validation"].group,
+            run.rng(f"dose {target} {strength}"),
+            analysis.n_resamples,
         )
         doses.append({"alpha": strength, "target": behavior.NAMES[target], **moved})
 doses = pd.DataFrame(doses)
@@ -307,9 +292,18 @@ for kind in ("memorized_only", "inferred_only"):
     plain = behavior.accuracy(single, behavior.measure(model, ready).behavior, kind)
     for method, intervention in interventions.items():
         for target in steering.TARGETS:
-            context = steering.adding(model, SITE, intervention.shift(target).to(model.device), N_TOKENS)
+            shift = intervention.shift(target).to(model.device)
+            context = steering.adding(model, intervention.site, shift, N_TOKENS)
             steered = behavior.accuracy(single, behavior.measure(model, ready, context).behavior, kind)
-            rows.append({"method": method, "target": behavior.NAMES[target], "inputs": kind, "plain": plain, "steered": steered})
+            rows.append(
+                {
+                    "method": method,
+                    "target": behavior.NAMES[target],
+                    "inputs": kind,
+                    "plain": plain,
+                    "steered": steered,
+                }
+            )
 side_effects = pd.DataFrame(rows)
 run.table(
     side_effects,
@@ -335,7 +329,7 @@ for population, result in results.items():
         )
 for row in net.itertuples():
     run.record(
-        f"net_{behavior.NAMES[row.target]}_{row.method}",
+        f"net_{behavior.NAMES[row.target]}_{row.method.replace(' ', '_')}",
         row.value,
         interval=(row.low, row.high),
         definition=f"{row.method} minus its control, steering to {behavior.NAMES[row.target]}, all conflict inputs.",
@@ -344,7 +338,7 @@ for row in net.itertuples():
     )
 for row in side_effects.itertuples():
     run.record(
-        f"loss_{row.inputs}_{row.target}_{row.method}",
+        f"loss_{row.inputs}_{row.target}_{row.method.replace(' ', '_')}",
         row.plain - row.steered,
         definition=f"Accuracy lost on {row.inputs} inputs when {row.method} steers to {row.target}.",
         unit="accuracy 0-1",

@@ -29,7 +29,6 @@ from memgen import report
 run = report.begin("synthesis", globals())
 
 # %%
-import pandas as pd
 
 from memgen import synthesis
 from memgen.figures import synthesis as figures

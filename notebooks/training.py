@@ -45,7 +45,6 @@ run = report.begin("training", globals(), keep_partial=True)
 
 # %%
 import dataclasses
-import shutil
 
 import pandas as pd
 import torch
@@ -206,7 +205,12 @@ flipped = (variants.index.isin(pairs.memorization) | variants.index.isin(pairs.g
 flip_rate = statistics.clustered_mean(
     flipped, variants.group, run.rng("flips"), n_resamples=run.config.analysis.n_resamples
 )
-run.record("flip_rate", flip_rate, definition="Share of variants that flip the behaviour (test groups).", unit="share 0-1")
+run.record(
+    "flip_rate",
+    flip_rate,
+    definition="Share of variants that flip the behaviour (test groups).",
+    unit="share 0-1",
+)
 print(
     f"{len(pairs)} of {len(variants)} variants flip: {flip_rate.value:.1%}, "
     f"95 % interval {flip_rate.low:.1%} to {flip_rate.high:.1%}"

@@ -81,15 +81,20 @@ def _setting(architecture: str, task: str) -> Setting:
     frame = TASKS[task].generate(np.random.default_rng(0)).splits["train"]
     longest = frame.input_ids.str.len().max() + LONGEST_ANSWER
     model = random_model(architecture, tokenizer, longest, 0.3)
-    # In turn, an input gets the model's own answer as the memorized one, as the inferred one, or as none.
+    # Two of three inputs get the model's own answer as one of theirs. A variant shares its original's answers: of two
+    # of three pairs, one is what the model says to the original and the other what it says to the variant.
     joiner = " " if task == "inference" else ""
-    for i in frame.index:
-        name = ("answer_memorization", "answer_generalization", None)[i % 3]
-        if name and pd.notna(frame.loc[i, name]):
-            n_tokens = len(tokenizer(frame.loc[i, name], add_special_tokens=False).input_ids)
-            answer = greedy(model, frame.input_ids[i], n_tokens)
-            if min(answer) > 2:  # the special tokens are no words
-                frame.loc[i, name] = joiner.join(tokenizer.convert_ids_to_tokens(answer))
+    variant = {original: i for i, original in frame.variant_of.items() if original >= 0}
+    for i in frame.index[frame.variant_of < 0]:
+        names = (["memorization", "generalization"], ["generalization", "memorization"], [])[i % 3]
+        for row, name in zip((i, variant.get(i)), names, strict=False):
+            column = f"answer_{name}"
+            if row is not None and pd.notna(frame.loc[i, column]):
+                n_tokens = len(tokenizer(frame.loc[i, column], add_special_tokens=False).input_ids)
+                answer = greedy(model, frame.input_ids[row], n_tokens)
+                if min(answer) > 2:  # the special tokens are no words
+                    text = joiner.join(tokenizer.convert_ids_to_tokens(answer))
+                    frame.loc[[i, variant.get(i, i)], column] = text
     return Setting(model, tokenizer, frame, TASKS[task].query_length)
 
 
@@ -107,7 +112,9 @@ def _planted() -> Planted:
     own, other = (cues[half * s + rng.integers(half, size=n)] for s in (side, 1 - side))
     first = np.full((n, 1), tokenizer.bos_token_id)
     ids = np.vstack([np.hstack([first, context, last[:, None]]) for last in (own, other)])
-    frame = pd.DataFrame({"input_ids": list(ids), "kind": "conflict", "group": np.tile(np.arange(n) // 2, 2).astype(str)})
+    frame = pd.DataFrame(
+        {"input_ids": list(ids), "kind": "conflict", "group": np.tile(np.arange(n) // 2, 2).astype(str)}
+    )
     frame["answer_memorization"], frame["answer_generalization"] = "crimson", "red"
     frame["variant_of"] = np.concatenate([np.full(n, -1), np.arange(n)])
 

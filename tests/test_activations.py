@@ -167,7 +167,11 @@ class TestEdit:
 
     def test_the_activations_themselves_are_not_changed(self, model, ids, site, layer):
         plain, _ = read(model, ids, [site])
-        with torch.no_grad(), activations.record(model, [site]) as store, activations.edit(model, [add(site, layer, 9.0)]):
+        with (
+            torch.no_grad(),
+            activations.record(model, [site]) as store,
+            activations.edit(model, [add(site, layer, 9.0)]),
+        ):
             model(ids)
         assert torch.equal(store[site][layer], plain[site][layer])  # the record saw it before the edit
 
@@ -186,7 +190,8 @@ def test_edits_of_one_site_apply_in_the_given_order(model, ids):
 def test_resid_post_of_a_layer_is_resid_pre_of_the_next(model, ids):
     vector = one_neuron(model, "resid_post", 3.0)
     assert torch.equal(
-        logits_under(model, ids, add("resid_post", 0, vector)), logits_under(model, ids, add("resid_pre", 1, vector))
+        logits_under(model, ids, add("resid_post", 0, vector)),
+        logits_under(model, ids, add("resid_pre", 1, vector)),
     )
 
 
@@ -200,20 +205,29 @@ class TestHooksAreGone:
         assert hooks(model) == 0
 
     def test_after_an_exception_in_the_context(self, model):
-        with pytest.raises(KeyError, match="mine"), activations.record(model, SITES):
-            with activations.edit(model, [add("attn_out", 1, 1.0)]):
-                raise KeyError("mine")
+        with (
+            pytest.raises(KeyError, match="mine"),
+            activations.record(model, SITES),
+            activations.edit(model, [add("attn_out", 1, 1.0)]),
+        ):
+            raise KeyError("mine")
         assert hooks(model) == 0
 
     def test_after_an_exception_in_an_edit(self, model, ids):
         wrong = add("mlp_out", 0, torch.zeros(31))
-        with pytest.raises(RuntimeError, match="31"), activations.edit(model, [add("resid_pre", 0, 1.0), wrong]):
+        with (
+            pytest.raises(RuntimeError, match="31"),
+            activations.edit(model, [add("resid_pre", 0, 1.0), wrong]),
+        ):
             model(ids)
         assert hooks(model) == 0
 
     def test_after_an_edit_that_is_refused(self, model):
         edits = [add("resid_pre", 0, 1.0), add("resid_mid", 0, 1.0)]
-        with pytest.raises(ValueError, match="resid_mid can be recorded but not edited"), activations.edit(model, edits):
+        with (
+            pytest.raises(ValueError, match="resid_mid can be recorded but not edited"),
+            activations.edit(model, edits),
+        ):
             pytest.fail("the context must not begin")
         assert hooks(model) == 0
 

@@ -29,7 +29,11 @@ def assert_same(one, other):
 def naive(setting, row) -> dict[str, float]:
     """The label from `generate`, and log-probabilities summed token by token."""
     model, prompt = setting.model, torch.tensor(row.input_ids)[None].long()
-    options = {"max_new_tokens": LONGEST_ANSWER, "do_sample": False, "attention_mask": torch.ones_like(prompt)}
+    options = {
+        "max_new_tokens": LONGEST_ANSWER,
+        "do_sample": False,
+        "attention_mask": torch.ones_like(prompt),
+    }
     said = model.generate(prompt, **options)[0, prompt.shape[1] :].tolist()
     result = {"behavior": 0}
     for label, name in ((-1, "generalization"), (1, "memorization")):
@@ -95,18 +99,19 @@ def test_an_aligned_answer_counts_as_memorization(stories):
 def test_a_batch_equals_single_and_reordered_inputs(setting, rng):
     whole = measured(setting)
     assert whole.index.equals(setting.frame.index)
-    assert_same(measured(setting, batch_size=1), whole)
+    assert_same(measured(setting, setting.frame.iloc[::4], batch_size=1), whole.iloc[::4])
     assert_same(measured(setting, batch_size=7), whole)
     assert_same(measured(setting, setting.frame.sample(frac=1, random_state=rng)), whole)
 
 
 def test_padding_equals_none(setting):
     """Prompts of three lengths in one batch, and one by one."""
-    frame = setting.frame.copy()
+    frame = setting.frame.iloc[::4].copy()
+    plain = measured(setting, frame)
     frame["input_ids"] = [ids[np.r_[0, 1 + i % 3 : len(ids)]] for i, ids in enumerate(frame.input_ids)]
     padded, single = measured(setting, frame), measured(setting, frame, batch_size=1)
     assert_same(padded, single)
-    assert not np.allclose(padded.log_p_memorization.dropna(), measured(setting).log_p_memorization.dropna(), atol=0.1)
+    assert not np.allclose(padded.log_p_memorization.dropna(), plain.log_p_memorization.dropna(), atol=0.1)
 
 
 def test_a_kept_prefix_equals_the_full_run_however_often_it_is_used(setting):
@@ -135,7 +140,7 @@ def test_keep_needs_prompts_of_one_length(sums):
 
 def test_from_end_covers_the_last_prompt_tokens_and_all_that_follow(sums):
     frame = sums.frame[sums.frame.kind == "conflict"].iloc[:2].copy()
-    frame["input_ids"] = [frame.input_ids.iloc[0], frame.input_ids.iloc[1][2:]]  # 9 and 7 tokens, then 3 of the answer
+    frame["input_ids"] = [frame.input_ids.iloc[0], frame.input_ids.iloc[1][2:]]  # 9 and 7, then 3 of the answer
     (batch,) = behavior.prepare(sums.model, frame, sums.tokenizer)
     assert batch.from_end(1).tolist() == [[False] * 8 + [True] * 4, [False] * 6 + [True] * 6]
     assert batch.from_end(2).tolist() == [[False] * 7 + [True] * 5, [False] * 5 + [True] * 7]
@@ -204,15 +209,25 @@ def test_score_by_hand(sums):
 
 class TestFlipPairs:
     FRAME = pd.DataFrame(
-        {
-            "kind": ["conflict"] * 5 + ["aligned", "aligned", "conflict", "conflict", "conflict", "conflict", "conflict"],
-            "variant_of": [-1, -1, -1, -1, -1, -1, 15, 10, 11, 12, 13, 14],
-            "group": list("abcde") + ["f", "f"] + list("abcde"),
-        },
+        [
+            # kind, variant_of, group, behaviour
+            ("conflict", -1, "a", 1),
+            ("conflict", -1, "b", -1),
+            ("conflict", -1, "c", 1),
+            ("conflict", -1, "d", 0),
+            ("conflict", -1, "e", -1),
+            ("aligned", -1, "f", 1),
+            ("aligned", 15, "f", -1),
+            ("conflict", 10, "a", -1),
+            ("conflict", 11, "b", 1),
+            ("conflict", 12, "c", 1),
+            ("conflict", 13, "d", -1),
+            ("conflict", 14, "e", 0),
+        ],
+        columns=["kind", "variant_of", "group", "behavior"],
         index=range(10, 22),
     )
-    #                      originals            aligned   variants of 10, 11, 12, 13, 14
-    BEHAVIOR = pd.Series([1, -1, 1, 0, -1] + [1, -1] + [-1, 1, 1, -1, 0], index=FRAME.index)
+    BEHAVIOR = FRAME.behavior
 
     def test_opposite_behaviours_make_a_pair(self):
         pairs = behavior.flip_pairs(self.FRAME, self.BEHAVIOR)
@@ -221,12 +236,15 @@ class TestFlipPairs:
 
     def test_the_order_of_the_labels_does_not_matter(self):
         pd.testing.assert_frame_equal(
-            behavior.flip_pairs(self.FRAME, self.BEHAVIOR[::-1]), behavior.flip_pairs(self.FRAME, self.BEHAVIOR)
+            behavior.flip_pairs(self.FRAME, self.BEHAVIOR[::-1]),
+            behavior.flip_pairs(self.FRAME, self.BEHAVIOR),
         )
 
     def test_too_few_pairs(self):
         assert len(behavior.flip_pairs(self.FRAME, self.BEHAVIOR, at_least=2)) == 2
-        with pytest.raises(InputError, match="Only 2 of 5 variants flip this model's behaviour, and 3 pairs are needed"):
+        with pytest.raises(
+            InputError, match="Only 2 of 5 variants flip this model's behaviour, and 3 pairs are needed"
+        ):
             behavior.flip_pairs(self.FRAME, self.BEHAVIOR, at_least=3)
 
     def test_a_model_that_never_flips(self):

@@ -114,9 +114,7 @@ def test_a_folder_outside_any_project_names_itself(tmp_path, monkeypatch):
     ],
 )
 def test_wrong_profile(project, change, parts):
-    text = (
-        change if isinstance(change, str) else yaml.safe_dump(yaml.safe_load(TINY) | change, sort_keys=False)
-    )
+    text = change if isinstance(change, str) else yaml.safe_dump(yaml.safe_load(TINY) | change, sort_keys=False)
     (project / "config" / "tiny.yaml").write_text(text)
     with pytest.raises(InputError) as caught:
         config.resolve("tiny", "inference")
@@ -269,8 +267,6 @@ def test_root_is_the_nearest_project_above(project, monkeypatch):
     assert config.root() == project.resolve()
 
 
-@pytest.mark.parametrize(
-    ("fraction", "total", "count"), [(0.5, 10, 5), (0.25, 10, 3), (0.001, 10, 1), (1.0, 10, 10)]
-)
+@pytest.mark.parametrize(("fraction", "total", "count"), [(0.5, 10, 5), (0.25, 10, 3), (0.001, 10, 1), (1.0, 10, 10)])
 def test_fraction_to_count(fraction, total, count):
     assert config.fraction_to_count(fraction, total) == count

@@ -19,9 +19,7 @@ def rows(**columns):
     numbers = np.random.default_rng(0).random((len(frame), 2))
     for name in ("value", "accuracy", "share", "rate", "log_odds"):
         frame[name] = numbers[:, 0]
-    return frame.assign(
-        nmd=numbers[:, 1] - 0.5, r=numbers[:, 1] - 0.5, low=frame.value - 0.1, high=frame.value + 0.1
-    )
+    return frame.assign(nmd=numbers[:, 1] - 0.5, r=numbers[:, 1] - 0.5, low=frame.value - 0.1, high=frame.value + 0.1)
 
 
 PROBES = rows(site=SITES, layer=[0, 1, 2], probe=["linear probe"])
@@ -48,9 +46,7 @@ CHARTS = {  # name: chart, colours that must be in it
     ),
     "top_neurons": (lambda: localization.top_neurons(rows(layer=[0, 1], neuron=[3, 4, 5])), BEHAVIORS),
     "depth_profile": (
-        lambda: localization.depth_profile(
-            rows(site=SITES, layer=[0, 1, 2], measure=["mean |NMD|", "share"])
-        ),
+        lambda: localization.depth_profile(rows(site=SITES, layer=[0, 1, 2], measure=["mean |NMD|", "share"])),
         set(),
     ),
     "patching": (
@@ -78,9 +74,7 @@ CHARTS = {  # name: chart, colours that must be in it
     ),
     "headline": (lambda: synthesis.headline(HEADLINE), set()),
     "depth": (
-        lambda: synthesis.depth(
-            rows(task=["inference", "addition"], seed=[0, 1], layer=[0, 1]).assign(ratio=2.0)
-        ),
+        lambda: synthesis.depth(rows(task=["inference", "addition"], seed=[0, 1], layer=[0, 1]).assign(ratio=2.0)),
         set(),
     ),
     "headline with intervals": (lambda: synthesis.headline(HEADLINE, HEADLINE.drop(columns="seed")), set()),
@@ -167,6 +161,4 @@ def test_text_is_readable_on_light_and_dark_pages(page):
         return linear @ [0.2126, 0.7152, 0.0722]
 
     lighter, darker = sorted([luminance(theme.INK), luminance(page)], reverse=True)
-    assert (lighter + 0.05) / (
-        darker + 0.05
-    ) > 4  # the WCAG contrast; the book's script takes the page's own ink
+    assert (lighter + 0.05) / (darker + 0.05) > 4  # the WCAG contrast; the book's script takes the page's own ink

@@ -59,9 +59,7 @@ def test_every_module_of_memgen_is_in_the_design() -> None:
     assert modules == set(MAY_IMPORT)
 
 
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "memgen").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT))
-)
+@pytest.mark.parametrize("path", sorted((ROOT / "memgen").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
 def test_modules_import_only_what_the_design_allows(path: Path) -> None:
     module = of_module(path)
     if module != "__init__":
@@ -89,8 +87,7 @@ class TestNotebook:
         pair = nbformat.read(path.with_suffix(".ipynb"), as_version=4)
         source = jupytext.read(path)
         cells = [
-            [(cell.cell_type, cell.source, cell.metadata.get("tags")) for cell in book.cells]
-            for book in (source, pair)
+            [(cell.cell_type, cell.source, cell.metadata.get("tags")) for cell in book.cells] for book in (source, pair)
         ]
         assert cells[0] == cells[1], f"make lab, or: jupytext --sync notebooks/{path.name}"
         for cell in pair.cells:
@@ -120,17 +117,13 @@ class TestNotebook:
         if path.stem not in NEEDS:
             return
         text = path.read_text(encoding="utf-8")
-        text = re.sub(
-            r"^analysis\b.* = run\.config\.analysis\b", "", text, flags=re.M
-        )  # the one alias in use
+        text = re.sub(r"^analysis\b.* = run\.config\.analysis\b", "", text, flags=re.M)  # the one alias in use
         text = re.sub(r"(?<![\w.])analysis\.(?=\w)", "run.config.analysis.", text)
         read = re.findall(r"run\.config((?:\.\w+)*)", text)
         in_path = {"label", "profile", "task", "seed", "model.name"}
         known = table("SETTINGS")[path.stem]
         for name in {name.removeprefix(".") for name in read if name} - in_path:
-            assert any(name == entry or name.startswith(f"{entry}.") for entry in known), (
-                f"{path.stem} reads {name}"
-            )
+            assert any(name == entry or name.startswith(f"{entry}.") for entry in known), f"{path.stem} reads {name}"
 
 
 def table(name: str) -> dict[str, list[str]]:
@@ -201,8 +194,7 @@ def test_reading_the_configuration_is_quick() -> None:
     """The graph imports the configuration at every start; that must not load torch."""
     code = "import sys, memgen.config, memgen.report.stages; print('torch' in sys.modules)"
     assert (
-        subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-        == "False"
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout.strip() == "False"
     )
 
 
@@ -220,9 +212,7 @@ def test_the_book_has_a_chapter_of_every_stage_and_loads_nothing_from_elsewhere(
 
 def test_profiles_name_the_same_tasks() -> None:
     for path in sorted((ROOT / "config").glob("*.yaml")):
-        assert set(yaml.safe_load(path.read_text(encoding="utf-8"))["runs"]) == {"inference", "addition"}, (
-            path
-        )
+        assert set(yaml.safe_load(path.read_text(encoding="utf-8"))["runs"]) == {"inference", "addition"}, path
 
 
 def test_versions_agree() -> None:

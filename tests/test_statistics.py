@@ -42,9 +42,7 @@ def test_clustered_mean_is_the_mean_of_rows_and_widens_with_groups(rng):
 def test_clustered_mean_equals_clustered_statistic_of_the_mean(rng):
     values, groups = grouped_normals(rng, 40)
     one = statistics.clustered_mean(values, groups, np.random.default_rng(3), n_resamples=500)
-    other = statistics.clustered_statistic(
-        np.mean, [values], groups, np.random.default_rng(3), n_resamples=500
-    )
+    other = statistics.clustered_statistic(np.mean, [values], groups, np.random.default_rng(3), n_resamples=500)
     assert one == pytest.approx(other)
 
 
@@ -72,9 +70,7 @@ def test_order_of_rows_and_names_of_groups_do_not_matter(rng):
     order = rng.permutation(len(values))
     names = np.array([f"name {group:03d}" for group in groups])
     first = statistics.clustered_mean(values, groups, np.random.default_rng(7))
-    assert first == pytest.approx(
-        statistics.clustered_mean(values[order], names[order], np.random.default_rng(7))
-    )
+    assert first == pytest.approx(statistics.clustered_mean(values[order], names[order], np.random.default_rng(7)))
 
 
 @pytest.mark.parametrize(("values", "groups", "n"), [([], [], 0), ([1.0, 3.0], ["a", "a"], 2)])
@@ -101,9 +97,7 @@ def test_auroc_equals_scikit_learn(rng):
 def test_clustered_auroc(rng):
     labels = rng.integers(0, 2, 300)
     scores, groups = labels + rng.normal(size=300), rng.integers(0, 50, 300)
-    estimate = statistics.clustered_statistic(
-        statistics.auroc, [labels, scores], groups, rng, n_resamples=300
-    )
+    estimate = statistics.clustered_statistic(statistics.auroc, [labels, scores], groups, rng, n_resamples=300)
     assert estimate.low < estimate.value < estimate.high
     assert estimate.value == pytest.approx(roc_auc_score(labels, scores))
 

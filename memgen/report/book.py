@@ -34,9 +34,7 @@ def seal(stage_dir: str | os.PathLike, executed_notebook: str | os.PathLike) -> 
     """
     stage_dir, executed_notebook = Path(stage_dir), Path(executed_notebook)
     if not stages.finished(stage_dir):
-        raise InputError(
-            f"{stage_dir} has no manifest: the stage did not finish; its notebook is {executed_notebook}."
-        )
+        raise InputError(f"{stage_dir} has no manifest: the stage did not finish; its notebook is {executed_notebook}.")
     _read_executed(executed_notebook)
     manifest = stages.load_manifest(stage_dir)
     beside = stage_dir / f".{NOTEBOOK}.{os.getpid()}"
@@ -102,9 +100,7 @@ def _read_executed(path: Path) -> Any:
             if output.output_type == "error":
                 raise InputError(f"The notebook {path} failed with {output.ename}: {output.evalue}")
         if cell.execution_count is None:
-            raise InputError(
-                f"The notebook {path} has a cell that was not run; it begins {cell.source[:40]!r}."
-            )
+            raise InputError(f"The notebook {path} has a cell that was not run; it begins {cell.source[:40]!r}.")
     return notebook
 
 
@@ -122,9 +118,7 @@ def _chapter(place: Place) -> Any:
     if not path.is_file() or NOTEBOOK not in manifest["outputs"]:
         raise InputError(f"The {place.label} has no sealed notebook in {where}; {again}.")
     if digest(path) != manifest["outputs"][NOTEBOOK]:
-        raise InputError(
-            f"{where} was changed after it ran; {again} (to keep the changes, move it away first)."
-        )
+        raise InputError(f"{where} was changed after it ran; {again} (to keep the changes, move it away first).")
     notebook = _read_executed(path)
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
@@ -145,9 +139,7 @@ def _name_run(notebook: Any, place: Place) -> None:
     """Add the task to the title, so that a stage's chapters can be told apart."""
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = re.sub(
-                r"^# (.+)$", rf"# \1: {place.task}", cell.source, count=1, flags=re.MULTILINE
-            )
+            cell.source = re.sub(r"^# (.+)$", rf"# \1: {place.task}", cell.source, count=1, flags=re.MULTILINE)
             return
 
 
@@ -170,8 +162,7 @@ def _footer(place: Place, manifest: dict[str, Any]) -> str:
             ]
         ),
         "Versions": ", ".join(
-            [f"Python {machine['python']}"]
-            + [f"{name} {version}" for name, version in manifest["packages"].items()]
+            [f"Python {machine['python']}"] + [f"{name} {version}" for name, version in manifest["packages"].items()]
         ),
         "Make it again": f"`make book PROFILE={place.profile}`, or this stage alone: `{place.command}`",
     }

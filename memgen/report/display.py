@@ -30,9 +30,7 @@ class Figure:
         content = json.loads(text, parse_constant=lambda _: None)  # JSON has no NaN
         rows = max([len(data), sum(map(len, content.get("datasets", {}).values()))])
         if rows > MAX_ROWS:
-            raise ValueError(
-                f"figure {name!r} shows {rows:,} rows; aggregate its data to {MAX_ROWS:,} or fewer."
-            )
+            raise ValueError(f"figure {name!r} shows {rows:,} rows; aggregate its data to {MAX_ROWS:,} or fewer.")
         content["description"] = alt
         self.name, self.caption, self.alt = name, caption, alt
         self.specification = json.dumps(content, ensure_ascii=False, allow_nan=False)

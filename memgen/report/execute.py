@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,12 @@ import jupytext
 import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
 
 from memgen.report.book import seal
 
 MARK = "▶"
-ATTEMPTS = 3  # kernels that start together race for ports; one that did not come up gets another chance
-START_TIMEOUT = 300  # seconds
+START_TIMEOUT = 300  # seconds; many kernels may start together on a busy machine
 
 
 class Progress(logging.Handler):
@@ -37,22 +38,21 @@ class Progress(logging.Handler):
 
 
 def execute(source: str, copy: str, parameters: dict[str, Any]) -> None:
-    """Run a notebook's source with papermill into `copy`."""
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            papermill.execute_notebook(
-                jupytext.read(source),
-                copy,
-                parameters,
-                kernel_name="python3",
-                log_output=True,
-                progress_bar=False,
-                start_timeout=START_TIMEOUT,
-            )
-            return
-        except RuntimeError as error:
-            if attempt == ATTEMPTS or "before replying to kernel_info" not in str(error):
-                raise
+    """Run a notebook's source with papermill into `copy`.
+
+    The kernel is reached through sockets in a folder of its own: kernels that start together race for ports.
+    """
+    with tempfile.TemporaryDirectory(prefix="kernel-") as sockets:
+        papermill.execute_notebook(
+            jupytext.read(source),
+            copy,
+            parameters,
+            kernel_name="python3",
+            log_output=True,
+            progress_bar=False,
+            start_timeout=START_TIMEOUT,
+            config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
+        )
 
 
 def explain(error: Exception) -> str:
@@ -66,15 +66,11 @@ def explain(error: Exception) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run, seal, and say how it went."""
-    parser = argparse.ArgumentParser(
-        prog="python -m memgen.report.execute", description=__doc__.split("\n\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m memgen.report.execute", description=__doc__.split("\n\n")[0])
     parser.add_argument("source", help="the notebook's source, notebooks/<stage>.py")
     parser.add_argument("copy", help="where the executed copy goes")
     parser.add_argument("folder", help="the folder of results that the notebook makes")
-    parser.add_argument(
-        "--parameters", type=json.loads, default={}, help="the notebook's parameters, as JSON"
-    )
+    parser.add_argument("--parameters", type=json.loads, default={}, help="the notebook's parameters, as JSON")
     parser.add_argument("--label", default="", help="what to call the run in messages")
     given = parser.parse_args(arguments)
     label, began = given.label or given.source, time.monotonic()

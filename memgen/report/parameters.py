@@ -32,9 +32,7 @@ def read(namespace: Mapping[str, Any]) -> dict[str, Any]:
     parameters = {name: namespace[name] for name in declared}
     for name, kind in declared.items():
         if kind not in TYPES:
-            raise ValueError(
-                f"the parameter {name} must be annotated with one of {', '.join(TYPES)}, not {kind}."
-            )
+            raise ValueError(f"the parameter {name} must be annotated with one of {', '.join(TYPES)}, not {kind}.")
         value = parameters[name]
         fits = type(value) is TYPES[kind] or (kind == "float" and type(value) is int)
         if not fits:
@@ -55,9 +53,7 @@ def _declared(namespace: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
     annotations = namespace.get("__annotations__", {})
     declared = {name: getattr(kind, "__name__", str(kind)) for name, kind in annotations.items()}
     if not declared.keys() >= MARK:
-        raise ValueError(
-            "the notebook's parameters cell must annotate its parameters, such as `profile: str = ...`."
-        )
+        raise ValueError("the notebook's parameters cell must annotate its parameters, such as `profile: str = ...`.")
     return {name: kind for name, kind in declared.items() if kind in TYPES}, []
 
 

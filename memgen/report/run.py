@@ -50,9 +50,7 @@ def begin(stage: str, namespace: Mapping[str, Any], *, keep_partial: bool = Fals
     else:
         settings = config.resolve(given["profile"], given["task"], given["model"], given["seed"])
         given["model"] = settings.model.name
-        place = Place(
-            stage, settings.profile, settings.task, settings.model.name, settings.seed, given["results"]
-        )
+        place = Place(stage, settings.profile, settings.task, settings.model.name, settings.seed, given["results"])
     return Run(place, given, settings, stages.check_needs(place), keep_partial)
 
 
@@ -110,9 +108,7 @@ class Run:
         if cell is not None:
             need = dataclasses.replace(need, task=cell[0], model=cell[1], seed=cell[2])
         if need not in self._earlier:
-            raise ValueError(
-                f"{self.place.stage} does not read {need.label}; stages.NEEDS says what each stage reads."
-            )
+            raise ValueError(f"{self.place.stage} does not read {need.label}; stages.NEEDS says what each stage reads.")
         name = "/".join(parts)
         outputs = self._earlier[need]["outputs"]
         used = {file: outputs[file] for file in outputs if f"{file}/".startswith(f"{name}/" if name else "")}
@@ -261,9 +257,7 @@ class Run:
 
     def _require_open(self) -> None:
         if self.folder != self.place.partial:
-            raise RuntimeError(
-                f"the {self.place.label} is finished; run the cell with report.begin again first."
-            )
+            raise RuntimeError(f"the {self.place.label} is finished; run the cell with report.begin again first.")
 
     def _claim(self, what: str) -> None:
         """Refuse a name that is taken, unless the same notebook cell is run again."""

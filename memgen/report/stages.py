@@ -203,9 +203,7 @@ def _check(need: Place, earlier: dict[Place, dict[str, Any]]) -> dict[str, Any]:
     return manifest
 
 
-def _problem(
-    need: Place, where: str, manifest: dict[str, Any], earlier: dict[Place, dict[str, Any]]
-) -> str | None:
+def _problem(need: Place, where: str, manifest: dict[str, Any], earlier: dict[Place, dict[str, Any]]) -> str | None:
     """Compare a stage with its manifest, and what it was made from with what is there now."""
     for name, expected in manifest["outputs"].items():
         if name == NOTEBOOK:

@@ -9,7 +9,6 @@ import pkgutil
 from typing import Protocol
 
 import numpy as np
-import pandas as pd
 from transformers import PreTrainedTokenizerFast
 
 from memgen.config import InputError, RunConfig, build

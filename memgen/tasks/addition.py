@@ -74,9 +74,11 @@ class Task:
             )
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer: one token a digit, sign or tag."""
         return word_tokenizer(WORDS, r"<mem-[0-9a-f]{8}>|.", "")
 
     def generate(self, rng: np.random.Generator) -> TaskData:
+        """All the data of one run; the same generator state gives the same data."""
         bound = _draw_bound(self.n_bound, self.digits, rng)
         taken = _keys(bound)
         unbound = _draw_unbound(self.unbound_per_split * len(SPLITS), self.digits, taken, rng)

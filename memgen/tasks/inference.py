@@ -34,7 +34,7 @@ ANIMALS = "frog swan lion rhino wolf goat mouse cat sheep horse tiger bear otter
 PLAIN_COLORS = "red green blue white black gray yellow brown pink orange".split()
 RARE_COLORS = "crimson teal indigo ivory amber scarlet violet olive maroon cyan".split()
 STARTS = "Al Be Co De El Fa Ge Ha Is Jo Ka Lu Mi Ne Ol Pe Ri Sa Te Vi".split()
-ENDS = "ra den lia mon nis rek sya tor vin zel".split()
+ENDS = "ra den lia mon nas rek sya tor vin zel".split()
 NAMES = [start + end for start, end in itertools.product(STARTS, ENDS)]
 NAMES_BY_PLACE = [NAMES[i * 7 % len(NAMES)] for i in range(len(NAMES))]  # neighbours do not sound alike
 
@@ -80,17 +80,21 @@ class Task:
 
     @property
     def bound_palette(self) -> list[str]:
+        """The colours that names are bound to."""
         return RARE_COLORS if self.form == "study" else PLAIN_COLORS
 
     @property
     def words(self) -> list[str]:
+        """The vocabulary, without the special tokens."""
         rare = RARE_COLORS if self.form == "study" else []
         return [".", "the", *PLAIN_COLORS, *rare, *ANIMALS, *NAMES_BY_PLACE[: self.n_bound + self.n_free]]
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer: one token a word."""
         return word_tokenizer(self.words, r"[^ ]+", " ")
 
     def generate(self, rng: np.random.Generator) -> TaskData:
+        """All the data of one run; the same generator state gives the same data."""
         names = rng.permutation(NAMES_BY_PLACE[: self.n_bound + self.n_free])
         bound, free = list(names[: self.n_bound]), list(names[self.n_bound :])
         colors = rng.permutation(np.resize(self.bound_palette, self.n_bound))
@@ -191,7 +195,9 @@ class _Writer:
 
     def _answer(self, ids: np.ndarray) -> np.ndarray:
         """The answers as words, None where there is none."""
-        return np.where(ids == 0, None, self.vocabulary[ids])
+        words = self.vocabulary[ids]
+        words[ids == 0] = None
+        return words
 
     def _memorized_share(self, stories: _Stories) -> np.ndarray:
         """The share of the memorized answer in training, by the strength of the evidence; nan without a conflict."""

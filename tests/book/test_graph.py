@@ -38,14 +38,15 @@ def planned(project: Project) -> set[str]:
     return set(re.findall(r"^(\w+) +\d+$", done.stdout + done.stderr, flags=re.MULTILINE)) - {"total"}
 
 
-def model_of(project: Project) -> str:
-    return next((project.root / "results/smoke/inference").iterdir()).name
+def model_of(project: Project, task: str = "inference") -> str:
+    """The name of the only model that the smoke profile has for a task."""
+    return next((project.root / f"results/smoke/{task}").iterdir()).name
 
 
 def test_the_terminal_shows_what_runs_what_is_done_and_what_is_left(built: tuple[Project, str]) -> None:
     project, printed = built
     for stage in ("data", "training", "localization", "prediction", "steering"):
-        assert f"▶ addition/{model_of(project)}/seed0 {stage}: started" in printed
+        assert f"▶ addition/{model_of(project, 'addition')}/seed0 {stage}: started" in printed
         assert re.search(rf"▶ addition/\S+/seed0 {stage}: done in \d+ s", printed)
     assert re.search(r"(\d+) of \1 steps \(100%\) done", printed)
     training = [line for line in printed.splitlines() if re.match(r"▶ \w+/\S+/seed0 training .*step", line)]
@@ -141,21 +142,14 @@ def test_an_unknown_profile_is_refused_before_anything_runs(project: Project) ->
     [
         (["-p", "sed", "1"], "sed"),
         (["-p", "seed", "x"], "seed"),
-        (["-p", "seed", "-1"], "seed"),
         (["-p", "task", "subtraction"], "subtraction"),
-        (["-p", "model", "elephant"], "elephant"),
-        (["-p", "profile", "huge"], "huge"),
         (["-p", "seed", "77"], "papermill notebooks/data.ipynb"),
     ],
 )
-def test_papermill_alone_refuses_bad_input_in_a_sentence(
-    project: Project, parameters: list[str], said: str
-) -> None:
+def test_papermill_alone_refuses_bad_input_in_a_sentence(project: Project, parameters: list[str], said: str) -> None:
     before = project.contents("results")
-    given = [] if "profile" in parameters else ["-p", "profile", "smoke"]
-    done = project.run(
-        "papermill", "notebooks/training.ipynb", "out.ipynb", "--no-progress-bar", *given, *parameters
-    )
+    command = "papermill notebooks/training.ipynb out.ipynb --no-progress-bar -p profile smoke".split()
+    done = project.run(*command, *parameters)
     assert done.returncode != 0
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("InputError: ")
@@ -165,18 +159,17 @@ def test_papermill_alone_refuses_bad_input_in_a_sentence(
 
 def test_papermill_alone_gives_the_same_bytes(project: Project) -> None:
     """A stage run by itself, into other results, makes what the graph made."""
-    given = "-p profile smoke -p results again".split()
+    given = "-p profile smoke -p task addition -p results again".split()
     for stage in ("data", "training"):
         done = project.run("papermill", f"notebooks/{stage}.ipynb", "out.ipynb", "--no-progress-bar", *given)
         assert done.returncode == 0, done.stderr
-    run = f"smoke/inference/{model_of(project)}/seed0"
+    run = f"smoke/addition/{model_of(project, 'addition')}/seed0"
     for name in ("data/train.parquet", "data/tokenizer/tokenizer.json", "training/model/model.safetensors"):
         assert (project.root / "again" / run / name).read_bytes() == (
             project.root / "results" / run / name
         ).read_bytes(), name
     outputs = [
-        json.loads(project.read(f"{folder}/{run}/data/manifest.json"))["outputs"]
-        for folder in ("again", "results")
+        json.loads(project.read(f"{folder}/{run}/data/manifest.json"))["outputs"] for folder in ("again", "results")
     ]
     assert set(outputs[1]) - set(outputs[0]) == {"notebook.ipynb"}
 
@@ -185,7 +178,5 @@ def test_papermill_explains_the_parameters(project: Project) -> None:
     done = project.run("papermill", "--help-notebook", "notebooks/steering.ipynb")
     assert done.returncode == 0
     for name in ("profile: str", "task: str", "model: str", "seed: int", "results: str"):
-        line = next(
-            line for line in (done.stdout + done.stderr).splitlines() if line.strip().startswith(name)
-        )
+        line = next(line for line in (done.stdout + done.stderr).splitlines() if line.strip().startswith(name))
         assert "Unknown" not in line

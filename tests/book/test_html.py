@@ -62,9 +62,7 @@ def named_in_toc(entry: object) -> list[str]:
 
 def test_every_page_of_the_table_of_contents_was_built(project: Project, html: Path) -> None:
     names = named_in_toc(yaml.safe_load(project.read("_toc.yml")))
-    assert {f"book/chapters/{stage}-{task}" for stage in STAGES for task in ("inference", "addition")} <= set(
-        names
-    )
+    assert {f"book/chapters/{stage}-{task}" for stage in STAGES for task in ("inference", "addition")} <= set(names)
     for name in names:
         assert (html / f"{name}.html").is_file(), name
 

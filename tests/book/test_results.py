@@ -52,9 +52,7 @@ def digest(path: Path) -> str:
 def test_manifests_name_every_file_with_its_sha256(stages: list[Path]) -> None:
     for folder in stages:
         manifest = json.loads((folder / "manifest.json").read_text())
-        files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {
-            "manifest.json"
-        }
+        files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {"manifest.json"}
         assert set(manifest["outputs"]) == files, folder
         for name, entry in manifest["outputs"].items():
             assert entry["sha256"] == digest(folder / name), name

@@ -22,9 +22,7 @@ def test_figure_is_escaped_and_needs_no_network(project):
     assert "<i>" not in html
     assert html.count("<script") == html.count("</script>") == 1
     assert 'alt="&quot;&lt;alt&gt;&quot;"' in html
-    specification = json.loads(
-        re.search(r'<script type="application/json">(.*?)</script>', html, re.DOTALL)[1]
-    )
+    specification = json.loads(re.search(r'<script type="application/json">(.*?)</script>', html, re.DOTALL)[1])
     (rows,) = specification["datasets"].values()
     assert rows[0]["name"] == hostile.name[0]
     assert rows[1]["value"] is None
@@ -34,9 +32,7 @@ def test_figure_is_escaped_and_needs_no_network(project):
 
 
 def test_table_is_escaped_readable_and_short():
-    frame = pd.DataFrame(
-        {"<b>": ["<script>"] * 100, "p": [1.23456e-5] * 100, "n": [123456.0] * 99 + [np.nan]}
-    )
+    frame = pd.DataFrame({"<b>": ["<script>"] * 100, "p": [1.23456e-5] * 100, "n": [123456.0] * 99 + [np.nan]})
     table = display.Table(frame, "long", caption="<i>")
     bundle = table._repr_mimebundle_()
     assert "<script>" not in bundle["text/html"]

@@ -214,9 +214,7 @@ def test_two_processes_never_make_the_same_stage(project):
     stages.release(run.place)
     other = stages._lock(run.place.partial)  # as another process would hold it
     assert other is not None
-    with pytest.raises(
-        InputError, match="data of inference/gpt2-2x32/seed0 is being made by another process"
-    ):
+    with pytest.raises(InputError, match="data of inference/gpt2-2x32/seed0 is being made by another process"):
         report.begin("data", namespace())
 
 

@@ -13,7 +13,10 @@ from transformers import AutoTokenizer
 from memgen.config import InputError
 from memgen.tasks import SPLITS, addition
 
-SETTINGS = {3: {"n_bound": 40, "unbound_per_split": 40}, 2: {"digits": 2, "n_bound": 30, "unbound_per_split": 20}}
+SETTINGS = {
+    3: {"n_bound": 40, "unbound_per_split": 40},
+    2: {"digits": 2, "n_bound": 30, "unbound_per_split": 20},
+}
 SHARES = (0.9, 0.75, 0.25, 0.1)  # bound strongly; in the bound order; in the other; weakly
 
 
@@ -78,7 +81,7 @@ def test_the_generator_alone_decides_the_data():
 def test_the_memory(made):
     memory = made.data.memory
     assert len(made.bound) == len(memory) == made.task.n_bound  # no pair twice, in either order
-    assert {visible(str(row.a), str(row.b)) for row in memory.itertuples()}.__len__() == len(memory)
+    assert len({visible(str(row.a), str(row.b)) for row in memory.itertuples()}) == len(memory)
     assert (memory.a != memory.b).all()
     assert memory.answer_memorization.value_counts().max() <= math.ceil(len(memory) / len(addition.TAGS))
     assert memory.binding.value_counts().max() - memory.binding.value_counts().min() <= 1
@@ -99,7 +102,7 @@ def test_prompts(made):
     n = len(made.bound)
     expected = {"memorized_only": n, "inferred_only": 3 * made.task.unbound_per_split, "conflict": 2 * n}
     assert dict(counts) == expected
-    by_visible = {visible(*pair): row for pair, row in ((tuple(pair), row) for pair, row in made.bound.items())}
+    by_visible = {visible(*pair): row for pair, row in made.bound.items()}
     shares = set()
     for row in made.prompts.itertuples():
         a, b, rest = read(row.prompt)
@@ -144,8 +147,12 @@ def test_variants_swap_the_addends(made):
 
 def test_the_corpus(made):
     corpus = made.data.corpus
-    assert dict(corpus.kind.value_counts()) == {"inferred_only": 1800, "memorized_only": 1200, "conflict": 3000}
-    by_visible = {visible(*pair): row for pair, row in ((tuple(pair), row) for pair, row in made.bound.items())}
+    assert dict(corpus.kind.value_counts()) == {
+        "inferred_only": 1800,
+        "memorized_only": 1200,
+        "conflict": 3000,
+    }
+    by_visible = {visible(*pair): row for pair, row in made.bound.items()}
     held_out = made.prompts[made.prompts.kind == "inferred_only"].group
     forbidden = {frozenset(group.split("+")) for group in held_out}
     said = {}

@@ -110,7 +110,7 @@ def test_split_groups(n):
         assert abs(counts[split] - share * n) <= 1
 
 
-@pytest.mark.parametrize("shares", [(0.4, 0.12, 0.36, 0.12), (1, 1, 1), (0, 3)])
+@pytest.mark.parametrize("shares", [(0.4, 0.12, 0.36, 0.12), (1, 1, 1), (0, 3, 1)])
 def test_exact_shares(shares):
     labels = common.exact_shares(1000, shares, np.random.default_rng(0))
     for label, share in enumerate(shares):

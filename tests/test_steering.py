@@ -1,0 +1,530 @@
+"""Interventions act where they say and only there, find what was planted, and can be redone without memgen."""
+
+import copy
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from memgen import activations, behavior, localization, steering
+from memgen.activations import SITES
+from memgen.config import AnalysisConfig, InputError
+
+EDITABLE = [site for site in SITES if site != "resid_mid"]
+SHAPE = (2, 32)
+
+
+@pytest.fixture
+def shift():
+    """A vector for each of two layers of width 32."""
+    return torch.randn(SHAPE, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture
+def table(planted, planted_pairs, rng):
+    """The planted model's table of neurons."""
+    inputs = (planted.model, planted.frame, planted_pairs, planted.tokenizer, ["resid_post", "mlp.hook_post"])
+    return localization.neuron_table(localization.accumulate(*inputs), 2, rng, 100)
+
+
+def prepare(setting, frame=None, **options):
+    return behavior.prepare(setting.model, setting.frame if frame is None else frame, setting.tokenizer, **options)
+
+
+class TestAdding:
+    @pytest.mark.parametrize("site", EDITABLE)
+    def test_strength_zero_is_bit_equal_to_none(self, setting, site):
+        prepared = prepare(setting, setting.frame.iloc[::4])
+        vector = torch.ones(2, activations.width(setting.model, site)).cumsum(1).sin()
+        plain = behavior.measure(setting.model, prepared)
+        zero = behavior.measure(setting.model, prepared, steering.adding(setting.model, site, vector, 2, 0.0))
+        none = behavior.measure(setting.model, prepared, steering.adding(setting.model, site, vector * 0, 2))
+        real = behavior.measure(setting.model, prepared, steering.adding(setting.model, site, vector, 2))
+        pd.testing.assert_frame_equal(zero, plain, check_exact=True)
+        pd.testing.assert_frame_equal(none, plain, check_exact=True)
+        assert not np.allclose(real.log_p_memorization.dropna(), plain.log_p_memorization.dropna(), atol=0.1)
+
+    def test_strength_multiplies(self, setting, shift):
+        prepared = prepare(setting, setting.frame.iloc[::4])
+        one = behavior.measure(setting.model, prepared, steering.adding(setting.model, "attn_out", shift, 1, 4.0))
+        other = behavior.measure(setting.model, prepared, steering.adding(setting.model, "attn_out", 4 * shift, 1))
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+    @torch.no_grad()
+    def test_it_acts_from_the_last_prompt_tokens_on_and_nowhere_else(self, setting, shift):
+        """Prompts of three lengths, so that the positions differ within a batch."""
+        frame = setting.frame[setting.frame.kind == "conflict"].iloc[:9].copy()
+        frame["input_ids"] = [ids[np.r_[0, 1 + i % 3 : len(ids)]] for i, ids in enumerate(frame.input_ids)]
+        (batch,) = prepare(setting, frame)
+        with activations.record(setting.model, SITES) as store:
+            behavior.run(setting.model, batch)
+        plain = {site: list(own) for site, own in store.items()}
+        with (
+            steering.adding(setting.model, "resid_post", shift, 2)(batch),
+            activations.record(setting.model, SITES) as store,
+        ):
+            behavior.run(setting.model, batch)
+        acted = torch.arange(batch.input_ids.shape[1])[None] >= batch.prompt_length[:, None] - 2
+        assert len(set(acted.sum(1).tolist())) == 3
+        for layer in (0, 1):
+            for site in SITES:
+                assert torch.equal(store[site][layer][~acted], plain[site][layer][~acted])
+        first = plain["resid_post"][0]
+        assert torch.equal(store["resid_post"][0], torch.where(acted[..., None], first + shift[0], first))
+        last = store["resid_mid"][1] + store["mlp_out"][1]
+        assert torch.equal(store["resid_post"][1], torch.where(acted[..., None], last + shift[1], last))
+
+    def test_layers_of_zeros_are_left_alone(self, stories, shift):
+        (batch,) = prepare(stories, stories.frame[stories.frame.kind == "conflict"])
+        only_first = shift * torch.tensor([[1.0], [0.0]])
+        with steering.adding(stories.model, "mlp_out", only_first, 1)(batch):
+            handles = [len(block.mlp._forward_hooks) for block in activations.blocks(stories.model)]
+        assert handles == [1, 0]
+
+    def test_a_batch_equals_single_inputs_and_a_kept_prefix_the_full_run(self, setting, shift):
+        n_tokens = setting.query_length
+        context = steering.adding(setting.model, "resid_post", shift, n_tokens)
+        frame = setting.frame.iloc[::4]
+        whole = behavior.measure(setting.model, prepare(setting, frame), context)
+        for options in ({"batch_size": 1}, {"keep": n_tokens}):
+            again = behavior.measure(setting.model, prepare(setting, frame, **options), context)
+            assert again.behavior.to_list() == whole.behavior.to_list()
+            pd.testing.assert_frame_equal(again, whole, check_exact=False, rtol=0, atol=1e-4)
+
+    def test_tokens_before_a_kept_prefix_are_refused(self, sums, shift):
+        context = steering.adding(sums.model, "resid_post", shift, 2)
+        with pytest.raises(ValueError, match="only the last 1"):
+            behavior.measure(sums.model, prepare(sums, keep=1), context)
+
+    @pytest.mark.parametrize("shape", [(32,), (1, 32), (3, 32), (2, 31), (2, 128)])
+    def test_a_wrong_shape(self, sums, shape):
+        with pytest.raises(ValueError, match=r"shift for resid_post must have the shape \(2, 32\), not \("):
+            steering.adding(sums.model, "resid_post", torch.ones(shape), 1)
+
+    def test_the_hidden_layer_is_wider(self, stories):
+        steering.adding(stories.model, "mlp.hook_post", torch.ones(2, 128), 1)
+        with pytest.raises(ValueError, match=r"\(2, 128\), not \(2, 32\)"):
+            steering.adding(stories.model, "mlp.hook_post", torch.ones(2, 32), 1)
+
+
+class TestStudyShift:
+    TABLE = pd.DataFrame(
+        {
+            "site": ["resid_post"] * 6 + ["mlp_out"],
+            "layer": [0, 0, 0, 1, 1, 1, 0],
+            "neuron": [0, 1, 2, 0, 1, 2, 0],
+            "r": [0.1, -0.9, 0.5, -0.5, 0.3, 0.0, 1.0],
+            "nmd": [1.0, 2.0, -3.0, -4.0, 5.0, 6.0, 9.0],
+        }
+    )
+
+    def test_top_neurons_by_hand(self):
+        top = steering.top_neurons(self.TABLE, "resid_post", 3)
+        assert top.index.to_list() == [1, 2, 3]  # equal |r|: the table's order
+
+    def test_study_shift_by_hand(self):
+        """alpha * sign(r) * |NMD|, even where the signs of r and NMD differ."""
+        expected = torch.tensor([[0.0, -4.0, 6.0], [-8.0, 0.0, 0.0]])
+        assert torch.equal(steering.study_shift(self.TABLE, "resid_post", 3, 2.0, (2, 3)), expected)
+        whole = steering.study_shift(self.TABLE, "resid_post", 6, 1.0, (2, 3))
+        assert torch.equal(whole, torch.tensor([[1.0, -2.0, 3.0], [-4.0, 5.0, 0.0]]))
+
+    @pytest.mark.parametrize("n", [7, 0, -1])
+    def test_more_neurons_than_there_are(self, n):
+        sentence = f"top N must be from 1 to 6, the number of neurons at resid_post, not {n}."
+        with pytest.raises(InputError) as error:
+            steering.study_shift(self.TABLE, "resid_post", n, 1.0, (2, 3))
+        assert str(error.value) == sentence
+
+
+class TestControls:
+    @pytest.fixture
+    def sparse(self):
+        vectors = torch.zeros(SHAPE)
+        vectors[0, 3], vectors[1, 5], vectors[1, 31] = 0.5, -2.0, 3.0
+        return vectors
+
+    def test_random_neurons_are_others_with_the_same_magnitudes(self, sparse):
+        for seed in range(20):
+            control = steering.random_neurons(sparse, np.random.default_rng(seed))
+            assert sorted(control.abs()[control != 0].tolist()) == [0.5, 2.0, 3.0]
+            assert not ((control != 0) & (sparse != 0)).any()
+
+    def test_random_neurons_where_most_are_shifted(self):
+        """Fewer than half are left, so they are drawn from all."""
+        dense = torch.arange(1.0, 65).reshape(SHAPE)
+        dense[0, :10] = 0.0
+        control = steering.random_neurons(dense, np.random.default_rng(0))
+        assert (control != 0).sum() == 54
+        assert control.norm() == pytest.approx(dense.norm())
+        assert not torch.equal(control.abs(), dense)
+
+    def test_random_neurons_and_signs_vary(self, sparse):
+        controls = [steering.random_neurons(sparse, np.random.default_rng(seed)) for seed in range(200)]
+        where = torch.stack([control != 0 for control in controls]).sum(0)
+        assert (where > 0).sum() == 61  # each of the others is drawn at times
+        signs = torch.cat([control[control != 0].sign() for control in controls])
+        assert abs(signs.mean()) < 0.15
+
+    def test_random_direction_has_the_same_neurons_and_norms(self, shift):
+        shift[0, 10:] = 0.0
+        shift[1] = 0.0
+        control = steering.random_direction(shift, np.random.default_rng(0))
+        assert torch.equal(control != 0, shift != 0)
+        assert control.norm(dim=1) == pytest.approx(shift.norm(dim=1))
+
+    def test_random_directions_point_everywhere(self, shift):
+        controls = [steering.random_direction(shift, np.random.default_rng(seed)) for seed in range(200)]
+        cosines = [torch.cosine_similarity(c[0], shift[0], dim=0).item() for c in controls]
+        assert abs(np.mean(cosines)) < 0.05
+        assert np.std(cosines) == pytest.approx(1 / np.sqrt(32), rel=0.2)
+
+    @pytest.mark.parametrize("draw", [steering.random_neurons, steering.random_direction])
+    def test_the_generator_decides(self, sparse, draw):
+        one, same, other = (draw(sparse, np.random.default_rng(seed)) for seed in (1, 1, 2))
+        assert torch.equal(one, same)
+        assert not torch.equal(one, other)
+
+
+class TestFitShift:
+    ALL = torch.ones(SHAPE, dtype=torch.bool)
+
+    @pytest.mark.parametrize("target", steering.TARGETS)
+    def test_it_raises_the_targets_probability_on_its_inputs(self, setting, target):
+        """That it leaves the parameters alone is checked at the end of every test (tests/conftest.py)."""
+        frame = setting.frame[setting.frame.kind == "conflict"].iloc[:8]
+        prepared = prepare(setting, frame, keep=setting.query_length)
+        fitted = steering.fit_shift(setting.model, prepared, "resid_post", self.ALL, target, 1, 25, 0.1, 0.01)
+        assert not fitted.requires_grad
+        name = f"log_p_{behavior.NAMES[target]}"
+        before = behavior.measure(setting.model, prepared)[name]
+        after = behavior.measure(setting.model, prepared, steering.adding(setting.model, "resid_post", fitted, 1))[name]
+        assert after.mean() > before.mean() + 0.5
+
+    def test_zero_outside_the_allowed_neurons(self, sums):
+        allowed = torch.zeros(SHAPE, dtype=torch.bool)
+        allowed[1, 4:20] = True
+        fitted = steering.fit_shift(sums.model, prepare(sums), "resid_post", allowed, -1, 1, 5, 0.1, 0.01)
+        assert (fitted[~allowed] == 0).all()
+        assert (fitted[allowed] != 0).all()
+
+    def test_a_kept_prefix_fits_the_same(self, stories):
+        """And the same inputs give the same vector, bit for bit."""
+        frame = stories.frame[stories.frame.kind == "conflict"]
+        full, again, kept = (
+            steering.fit_shift(stories.model, prepare(stories, frame, **o), "resid_post", self.ALL, 1, 1, 3, 0.1, 0.01)
+            for o in ({}, {}, {"keep": 3})
+        )
+        assert torch.equal(full, again)
+        assert torch.allclose(full, kept, atol=1e-3)
+
+    def test_frozen_parameters_stay_frozen_and_others_trainable(self, sums):
+        model = copy.deepcopy(sums.model)
+        model.transformer.wte.requires_grad_(False)
+        wanted = [parameter.requires_grad for parameter in model.parameters()]
+        steering.fit_shift(model, prepare(sums), "resid_post", self.ALL, 1, 1, 2, 0.1, 0.01)
+        assert [parameter.requires_grad for parameter in model.parameters()] == wanted
+        assert not all(wanted)
+        with pytest.raises(ValueError, match="shape"):  # after an error on the way, too
+            steering.fit_shift(model, prepare(sums), "resid_post", torch.ones(1, 32), 1, 1, 2, 0.1, 0.01)
+        assert [parameter.requires_grad for parameter in model.parameters()] == wanted
+
+    def test_no_input_has_the_answer(self, sums):
+        only_memorized = sums.frame[sums.frame.kind == "memorized_only"]
+        with pytest.raises(ValueError, match="No input has an answer by generalization"):
+            steering.fit_shift(sums.model, prepare(sums, only_memorized), "resid_post", self.ALL, -1, 1, 2, 0.1, 0.01)
+
+    @pytest.mark.parametrize("target", steering.TARGETS)
+    @pytest.mark.parametrize("site", ["resid_post", "mlp.hook_post"])
+    def test_it_recovers_a_planted_direction(self, planted, site, target):
+        """The penalty must be strong enough to take away what Adam's equal first steps give to every neuron."""
+        layer, neuron = planted.dimension if site == "resid_post" else planted.neuron
+        before = behavior.measure(planted.model, prepare(planted)).behavior
+        opposite = prepare(planted, planted.frame[before == -target], keep=1)
+        allowed = torch.zeros(2, activations.width(planted.model, site), dtype=torch.bool)
+        allowed[layer] = True
+        fitted = steering.fit_shift(planted.model, opposite, site, allowed, target, 1, 150, 0.1, 1.0)
+        assert target * fitted[layer, neuron] / fitted.norm() > 0.9  # the cosine with the planted one
+        after = behavior.measure(planted.model, opposite, steering.adding(planted.model, site, fitted, 1))
+        assert (after.behavior == target).mean() > 0.95
+
+
+class TestTrials:
+    """One neuron is enough where one neuron decides, and random ones do nothing."""
+
+    @pytest.fixture
+    def trials(self, planted):
+        prepared = prepare(planted, keep=1)
+        before = behavior.measure(planted.model, prepared)
+        return steering.Trials(planted.model, prepared, before, n_tokens=1, n_controls=2)
+
+    def test_a_shift_is_compared_with_the_mean_of_its_controls(self, planted, trials, shift):
+        def control(own, rng):
+            return own * 0 + planted_shift(planted, rng.choice([0.0, -4.0]))
+
+        told = trials.compare("resid_post", planted_shift(planted, 4.0), 1, control, np.random.default_rng(0))
+        assert [np.random.default_rng(0).choice([0.0, -4.0], 2).tolist()] == [[-4.0, -4.0]]
+        assert told["to_target"] > 0.95
+        assert told["net"] == told["to_target"] - told["control"]
+        assert told["control"] == 0
+        assert told["norm"] == 4.0
+
+    @pytest.mark.parametrize("site", ["resid_post", "mlp.hook_post"])
+    def test_the_studys_sweep_finds_the_neuron(self, trials, table, site, rng):
+        tried = steering.sweep_study(trials, table, site, [1, 2], [0.1, 1.0], rng)
+        assert tried[["target", "n", "alpha"]].to_numpy().tolist() == [
+            [target, n, alpha] for target in (1, -1) for n in (1, 2) for alpha in (0.1, 1.0)
+        ]
+        for target in steering.TARGETS:
+            chosen = steering.choose(tried, target, max_other=0.05)
+            assert (chosen.n, chosen.alpha) == (1, 1.0)
+            assert chosen.to_target > 0.95
+            assert chosen.control < 0.05
+            assert chosen.wrong_way == 0
+            assert tried[(tried.target == target) & (tried.alpha == 0.1)].to_target.max() < 0.2
+
+    def test_the_sweep_of_fitted_shifts(self, planted, trials, rng):
+        learn = {t: prepare(planted, planted.frame[trials.before.behavior == -t], keep=1) for t in steering.TARGETS}
+        config = AnalysisConfig(fit_steps=40, fit_learning_rate=0.1, norm_penalty=0.1)
+        tried, shifts = steering.sweep_fitted(trials, learn, "resid_post", config, rng)
+        names = ["layer 0", "layer 1", "all"]
+        assert list(shifts) == [(target, name) for target in (1, -1) for name in names]
+        assert len(tried) == 2 * len(names) * len(steering.STRENGTHS)
+        for (target, name), own in shifts.items():
+            assert torch.nonzero(own.abs().sum(1)).flatten().tolist() == {"layer 0": [0], "layer 1": [1]}.get(
+                name, [0, 1]
+            )
+            rows = tried[(tried.target == target) & (tried.layers == name)]
+            assert rows.strength.to_list() == list(steering.STRENGTHS)
+            assert rows.norm.to_numpy() == pytest.approx(float(own.norm()) * rows.strength)
+            row = rows.iloc[1]
+            after = trials.run("resid_post", row.strength * own)
+            assert row[["to_target", "to_other", "wrong_way"]].to_dict() == steering.rates(trials.before, after, target)
+            assert row.to_target > 0.95
+            assert row.net > 0.5
+
+
+def planted_shift(planted, value):
+    """A shift of the dimension that decides."""
+    vectors = torch.zeros(SHAPE)
+    vectors[planted.dimension] = value
+    return vectors
+
+
+class TestFiles:
+    @pytest.fixture
+    def intervention(self, shift):
+        how = {"N": 3, "alpha": 2.0, "chosen": "by hand"}
+        return steering.Intervention("resid_post", 2, shift * torch.tensor([[0.0], [1.0]]), -shift, how)
+
+    def test_shift_of_a_target(self, intervention, shift):
+        assert torch.equal(intervention.shift(-1), -shift)
+        assert intervention.shift(1) is intervention.memorization
+
+    def test_round_trip(self, intervention, tmp_path):
+        intervention.save(tmp_path / "interventions", "study")
+        again = steering.Intervention.load(tmp_path / "interventions", "study")
+        assert (again.site, again.n_tokens, again.how) == ("resid_post", 2, intervention.how)
+        assert all(torch.equal(again.shift(target), intervention.shift(target)) for target in steering.TARGETS)
+
+    def test_the_files_need_no_memgen(self, intervention, tmp_path):
+        intervention.save(tmp_path, "study")
+        tensors, about = (
+            load_file(tmp_path / "study.safetensors"),
+            json.loads((tmp_path / "study.json").read_text()),
+        )
+        assert {name: tuple(own.shape) for name, own in tensors.items()} == {
+            "memorization": SHAPE,
+            "generalization": SHAPE,
+        }
+        assert tensors["generalization"].dtype == torch.float32
+        assert torch.equal(tensors["generalization"], intervention.generalization)
+        layers = {"memorization": [1], "generalization": [0, 1]}
+        assert about == {
+            "site": "resid_post",
+            "layers": layers,
+            "n_tokens": 2,
+            "N": 3,
+            "alpha": 2.0,
+            "chosen": "by hand",
+        }
+
+    def test_a_missing_intervention(self, tmp_path):
+        with pytest.raises(InputError, match="No intervention 'guided' was found in"):
+            steering.Intervention.load(tmp_path, "guided")
+
+
+def steered_generation(folder, prompts, n_new, use_cache):
+    """Greedy answers under the saved intervention, with nothing but transformers, safetensors and forward hooks."""
+    model = AutoModelForCausalLM.from_pretrained(folder / "model").eval()
+    vectors = load_file(folder / "own.safetensors")["memorization"]
+    n_tokens, n_prompt = json.loads((folder / "own.json").read_text())["n_tokens"], prompts.shape[1]
+    body = model.transformer.h if hasattr(model, "transformer") else model.model.layers
+
+    def hook_of(layer):
+        seen = 0
+
+        def hook(_module, _args, output):
+            nonlocal seen
+            hidden = output[0] if isinstance(output, tuple) else output
+            position = seen + torch.arange(hidden.shape[1])
+            seen += hidden.shape[1] if use_cache else 0
+            new = hidden + (position >= n_prompt - n_tokens)[None, :, None] * vectors[layer]
+            return (new, *output[1:]) if isinstance(output, tuple) else new
+
+        return hook
+
+    for layer, block in enumerate(body):
+        block.register_forward_hook(hook_of(layer))
+    model.generation_config.eos_token_id = None  # do not stop
+    options = {"max_new_tokens": n_new, "do_sample": False, "use_cache": use_cache}
+    answers = model.generate(prompts, attention_mask=torch.ones_like(prompts), **options)[:, n_prompt:]
+    return answers.tolist()
+
+
+@pytest.mark.parametrize("n_tokens", [1, 3])
+def test_anyone_can_recompute_it_with_and_without_a_cache(setting, shift, tmp_path, n_tokens):
+    frame = setting.frame[setting.frame.kind == "conflict"].iloc[:12].copy()
+    setting.model.save_pretrained(tmp_path / "model")
+    steering.Intervention("resid_post", n_tokens, 0.7 * shift, -shift).save(tmp_path, "own")
+    prompts = torch.tensor(np.stack(frame.input_ids)).long()
+    n_new = len(setting.tokenizer(frame.answer_generalization.iloc[0], add_special_tokens=False).input_ids)
+    said = steered_generation(tmp_path, prompts, n_new, use_cache=True)
+    assert said == steered_generation(tmp_path, prompts, n_new, use_cache=False)
+
+    # What was said with plain transformers becomes the inferred answer of half of the inputs: memgen must agree.
+    joiner = " " if n_new == 1 else ""
+    ordinary = [min(answer) > 2 for answer in said]
+    text = [joiner.join(setting.tokenizer.convert_ids_to_tokens(answer)) for answer in said]
+    hit = np.array(ordinary) & (np.arange(12) % 2 == 0)
+    assert hit.sum() >= 3
+    frame["answer_generalization"] = np.where(hit, text, frame.answer_generalization)
+    frame["answer_memorization"] = frame.answer_generalization.shift(-1, fill_value="seal" if n_new == 1 else "0")
+
+    intervention = steering.Intervention.load(tmp_path, "own")
+    for options in ({}, {"keep": 3}):
+        context = steering.adding(setting.model, "resid_post", intervention.shift(1), n_tokens)
+        after = behavior.measure(setting.model, prepare(setting, frame, **options), context).behavior
+        for label, answer, memorized, inferred in zip(
+            after, said, frame.answer_memorization, frame.answer_generalization, strict=True
+        ):
+            wanted = [setting.tokenizer(a, add_special_tokens=False).input_ids for a in (memorized, inferred)]
+            begins = [answer[: len(tokens)] == tokens for tokens in wanted]
+            assert label == (1 if begins[0] else -1 if begins[1] else 0)
+        assert (after == -1).sum() >= 3
+
+
+class TestOutcomes:
+    INDEX = pd.Index([4, 9, 11, 20, 21], name="row")
+    BEFORE = pd.DataFrame({"behavior": [-1, -1, -1, 1, 0], "log_odds": [-2.0, -1.0, -3.0, 2.0, 0.0]}, index=INDEX)
+    AFTER = pd.DataFrame({"behavior": [1, 0, -1, 1, 1], "log_odds": [1.0, -0.5, -4.0, 9.0, 3.0]}, index=INDEX)
+
+    def test_moved_by_hand(self):
+        moved = steering.moved(self.BEFORE, self.AFTER, 1)
+        assert moved.index.to_list() == [4, 9, 11]  # those that showed generalization
+        assert moved.to_dict("list") == {
+            "to_target": [1, 0, 0],
+            "to_other": [0, 1, 0],
+            "wrong_way": [0, 0, 1],
+        }
+        other_way = steering.moved(self.BEFORE, self.AFTER, -1)
+        assert other_way.index.to_list() == [20]
+        assert other_way.iloc[0].to_list() == [0, 0, 1]  # the log-odds rose, away from generalization
+
+    def test_the_order_of_rows_does_not_matter(self):
+        shuffled = self.AFTER.iloc[[3, 0, 4, 2, 1]]
+        pd.testing.assert_frame_equal(
+            steering.moved(self.BEFORE, shuffled, 1), steering.moved(self.BEFORE, self.AFTER, 1)
+        )
+        pd.testing.assert_frame_equal(
+            steering.outcomes(self.BEFORE, shuffled, 1, "a"),
+            steering.outcomes(self.BEFORE, self.AFTER, 1, "a"),
+        )
+
+    def test_rates_by_hand(self):
+        third = pytest.approx(1 / 3)
+        assert steering.rates(self.BEFORE, self.AFTER, 1) == {
+            "to_target": third,
+            "to_other": third,
+            "wrong_way": third,
+        }
+
+    def test_outcomes_keep_every_input(self):
+        rows = steering.outcomes(self.BEFORE, self.AFTER, 1, "study")
+        assert rows.to_dict("list") == {
+            "input": [4, 9, 11, 20, 21],
+            "method": ["study"] * 5,
+            "target": [1] * 5,
+            "behavior_before": [-1, -1, -1, 1, 0],
+            "behavior_after": [1, 0, -1, 1, 1],
+            "log_odds_before": [-2.0, -1.0, -3.0, 2.0, 0.0],
+            "log_odds_after": [1.0, -0.5, -4.0, 9.0, 3.0],
+        }
+
+    def test_summaries_by_hand(self, rng):
+        rows = steering.outcomes(self.BEFORE, self.AFTER, 1, "study").assign(group=list("abbcc"))
+        summary = steering.summarize(rows, rng, 200)
+        assert summary.measure.to_list() == ["to_target", "to_other", "wrong_way"]
+        assert summary.value.to_list() == pytest.approx([1 / 3] * 3)
+        assert summary.n.to_list() == [3] * 3
+        assert (summary.low[0], summary.high[0]) == (0, 1)  # group a reaches it, group b never
+        shares = steering.shares(rows).set_index("behavior")
+        assert shares.share.to_dict() == pytest.approx(
+            dict.fromkeys(["memorization", "generalization", "other"], 1 / 3)
+        )
+        assert set(shares.n) == {3}
+
+    def test_a_target_whose_opposite_nobody_showed(self, rng):
+        rows = steering.outcomes(self.BEFORE.assign(behavior=1), self.AFTER, 1, "study").assign(group="a")
+        assert steering.summarize(rows, rng, 10).empty
+        assert np.isnan(steering.rates(self.BEFORE.assign(behavior=1), self.AFTER, 1)["to_target"])
+
+    def test_net_effect_is_the_method_minus_the_mean_of_its_controls(self, rng):
+        control = self.AFTER.assign(behavior=[0, 1, -1, 1, 1])
+        parts = [
+            steering.outcomes(self.BEFORE, self.AFTER, 1, "study").assign(draw=0),
+            steering.outcomes(self.BEFORE, control, 1, "study: random control").assign(draw=0),
+            steering.outcomes(self.BEFORE, self.BEFORE, 1, "study: random control").assign(draw=1),
+            steering.outcomes(self.BEFORE, self.BEFORE, 1, "another: random control").assign(draw=0),
+        ]
+        rows = pd.concat(parts, ignore_index=True).assign(group=lambda frame: frame.input % 2)
+        net = steering.net_effect(rows.sample(frac=1, random_state=rng), ["study"], rng, 100)
+        assert net[["method", "target", "n"]].to_numpy().tolist() == [["study", 1, 3]]
+        assert net.value[0] == pytest.approx((1 + 0 + 0) / 3 - (0 + 0.5 + 0) / 3)
+
+    def test_mean_log_odds_by_hand(self, rng):
+        groups = pd.Series(list("abbcc"), index=self.INDEX)
+        result = steering.mean_log_odds(self.BEFORE, self.AFTER, 1, groups, rng, 200)
+        assert result == {"log_odds": pytest.approx(-3.5 / 3), "low": -2.25, "high": 1.0, "n": 3}
+
+
+class TestChoose:
+    TRIED = pd.DataFrame(
+        {
+            "target": [1, 1, 1, 1, 1, -1],
+            "n": [0, 1, 2, 3, 4, 5],
+            "to_target": [0.9, 0.2, 0.6, 0.6, 0.9, 1.0],
+            "net": [0.1, 0.2, 0.6, 0.6, 0.9, 0.5],  # the first reaches the target often, and so do its controls
+            "to_other": [0.0, 0.0, 0.02, 0.01, 0.5, 0.0],
+        }
+    )
+
+    def test_the_first_of_the_best_within_the_limit(self):
+        assert steering.choose(self.TRIED, 1, 0.03).n == 2
+        assert steering.choose(self.TRIED, 1, 0.02).n == 2
+        assert steering.choose(self.TRIED, 1, 0.015).n == 3
+        assert steering.choose(self.TRIED, 1, 0.5).n == 4
+        assert steering.choose(self.TRIED, -1, 0.03).n == 5
+
+    def test_where_none_keeps_the_limit_the_least_harmful_is_taken(self):
+        assert steering.choose(self.TRIED.iloc[2:], 1, 0.0).n == 3
+
+    def test_nothing_was_there_to_be_moved(self):
+        nothing = self.TRIED.assign(to_target=np.nan, to_other=np.nan, net=np.nan)
+        sentence = "No input showed generalization, so nothing can be chosen that leads to memorization"
+        with pytest.raises(InputError, match=sentence):
+            steering.choose(nothing, 1, 0.03)

@@ -1,0 +1,210 @@
+"""The seeds together: headline numbers, intervals, and verdicts that the numbers alone decide."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+
+from memgen import synthesis
+from memgen.synthesis import Condition
+
+# Numbers with which every claim holds; a list has one value for each seed.
+HOLDING = {
+    "memorized_only_accuracy": [0.99, 0.98, 1.0],
+    "inferred_only_accuracy": [1.0, 0.99, 0.99],
+    "conflict_memorization": [0.5, 0.52, 0.48],
+    "conflict_generalization": [0.48, 0.46, 0.5],
+    "conflict_other": [0.02, 0.02, 0.02],
+    "flip_rate": [0.1, 0.12, 0.11],
+    "mean_abs_nmd_resid_post_layer0": [0.1, 0.1, 0.1],
+    "chance_abs_nmd_resid_post_layer0": [0.09, 0.1, 0.08],
+    "mean_abs_nmd_resid_post_layer10": [0.9, 0.8, 1.0],
+    "chance_abs_nmd_resid_post_layer10": [0.2, 0.2, 0.2],
+    "mean_abs_nmd_resid_post_layer9": [0.5, 0.5, 0.5],
+    "chance_abs_nmd_resid_post_layer9": [0.25, 0.25, 0.25],
+    "mean_abs_nmd_mlp_out_layer11": [5.0, 5.0, 5.0],
+    "patching_resid_post_layer0_to_generalization": [0.01, 0.0, 0.02],
+    "accuracy_flip_pairs": [0.97, 0.96, 0.98],
+    "baseline_flip_pairs": [0.8, 0.82, 0.84],
+    "accuracy_all_conflicts": [0.9, 0.9, 0.9],
+    "baseline_all_conflicts": [0.9, 0.9, 0.9],
+}
+for method in ("study", "gradient-guided"):
+    for target, rate in (("generalization", 0.9), ("memorization", 0.95)):
+        HOLDING[f"to_target_{target}_{method}_all"] = [rate, rate + 0.01, rate - 0.01]
+        HOLDING[f"to_target_{target}_{method}_random_control_all"] = [0.03, 0.02, 0.04]
+        HOLDING[f"net_{target}_{method}"] = [rate - 0.03, rate - 0.01, rate - 0.05]
+
+
+def frame(task="inference", n_seeds=3, **changed):
+    """Metrics as the notebook reads them; `changed`: a value a seed, one for all, None if not recorded."""
+    numbers = HOLDING | {name.replace("gradient_guided", "gradient-guided"): value for name, value in changed.items()}
+    rows = [
+        {"task": task, "model": "gpt2-3x64", "seed": seed, "name": name, "value": value, "unit": "share 0-1"}
+        for name, values in numbers.items()
+        if values is not None
+        for seed, value in enumerate(np.broadcast_to(values, 3)[:n_seeds])
+    ]
+    return pd.DataFrame(rows).assign(run=lambda f: f.task + " (" + f.model + ")")
+
+
+# --- one condition
+
+
+@pytest.mark.parametrize(
+    ("values", "bar", "above", "met"),
+    [
+        ([0.9, 0.9, 0.9], 0.8, True, True),
+        ([0.7, 0.9, 1.1], 0.8, True, False),  # the mean is above, the lower end is not
+        ([0.9, 0.9, 0.9], 0.9, True, False),  # as good as the bar is not above it
+        ([0.1, 0.1, 0.1], 0.2, False, True),
+        ([0.0, 0.1, 0.4], 0.2, False, False),  # the mean is below, the upper end is not
+        ([0.2, 0.2, 0.2], 0.2, False, False),
+        ([0.81], 0.8, True, True),  # one seed: the mean decides
+        ([0.79], 0.8, True, False),
+        ([0.19], 0.2, False, True),
+        ([0.21], 0.2, False, False),
+        ([np.nan], 0.0, True, False),
+        ([np.nan], 1.0, False, False),
+    ],
+)
+def test_condition_uses_the_ends_of_the_interval(values, bar, above, met):
+    assert Condition("x", np.array(values), bar, above).met is met
+
+
+def test_condition_in_words():
+    three = Condition("accuracy on flip pairs", np.array([0.9, 0.95, 1.0]), 0.92)
+    low, high = scipy.stats.t.interval(0.95, 2, loc=0.95, scale=0.05 / np.sqrt(3))
+    assert str(three) == f"accuracy on flip pairs 0.95 [{low:.2f}, {high:.2f}] (not met: > 0.92)"
+    one = Condition("patching", np.array([0.05]), 0.1, above=False)
+    assert str(one) == "patching 0.05 (met: < 0.1)"
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.9, 0.9], "holds"),
+        ([0.9, 0.1], "holds in part"),
+        ([0.1, 0.9], "holds in part"),
+        ([0.1, 0.1], "does not hold"),
+    ],
+)
+def test_verdict(values, expected):
+    assert synthesis.verdict([Condition("x", np.array([value]), 0.5) for value in values]) == expected
+
+
+# --- the claims
+
+
+def test_every_claim_can_hold():
+    table = synthesis.claims(frame())
+    assert list(table) == ["claim", "study", "task", "ours", "control", "verdict"]
+    assert [claim[0] for claim in table.claim] == ["0", "a", "b", "c", "c"]
+    assert set(table.verdict) == {"holds"}
+    assert "not met" not in " ".join(table.ours)
+    assert table.notna().all(axis=None)
+
+
+NOTHING = dict.fromkeys(HOLDING, 0.0) | {"patching_resid_post_layer0_to_generalization": 1.0}
+
+
+def test_every_claim_can_fail():
+    table = synthesis.claims(frame(**NOTHING))
+    assert set(table.verdict) == {"does not hold"}
+    assert "(met" not in " ".join(table.ours)
+
+
+def test_what_was_not_measured_does_not_hold():
+    """Where no input showed a behaviour, steering and prediction record nothing."""
+    missing = {name: None for name in HOLDING if name.startswith(("to_target", "net", "accuracy", "baseline"))}
+    table = synthesis.claims(frame(**missing))
+    assert table.verdict.tolist() == ["holds", "holds", "does not hold", "does not hold", "does not hold"]
+    empty = synthesis.claims(frame(**dict.fromkeys(missing, np.nan)))
+    assert empty.verdict.tolist() == table.verdict.tolist()
+
+
+@pytest.mark.parametrize(
+    ("changed", "claim"),
+    [
+        ({"memorized_only_accuracy": 0.9}, "0"),
+        ({"inferred_only_accuracy": [1.0, 1.0, 0.8]}, "0"),
+        ({"conflict_generalization": 0.05}, "0"),
+        ({"conflict_memorization": 0.05}, "0"),
+        ({"chance_abs_nmd_resid_post_layer10": 0.95, "chance_abs_nmd_resid_post_layer0": 0.9}, "a"),
+        ({"mean_abs_nmd_resid_post_layer0": 2.0}, "a"),
+        ({"patching_resid_post_layer0_to_generalization": 0.5}, "a"),
+        ({"accuracy_flip_pairs": 0.9}, "b"),
+        (
+            {"accuracy_flip_pairs": [0.8, 1.0, 1.0], "baseline_flip_pairs": 0.5},
+            "b",
+        ),  # the interval: below .92
+        ({"baseline_flip_pairs": 0.99}, "b"),
+        ({"to_target_generalization_study_all": 0.8}, "c: the study's shift"),
+        ({"to_target_memorization_study_all": 0.85}, "c: the study's shift"),
+        ({"net_generalization_study": [0.5, -0.5, 0.5]}, "c: the study's shift"),
+        ({"net_memorization_gradient_guided": -0.1}, "c: a fitted shift"),
+        ({"to_target_memorization_gradient_guided_all": 0.85}, "c: a fitted shift"),
+    ],
+)
+def test_a_missed_condition_makes_its_claim_hold_in_part(changed, claim):
+    table = synthesis.claims(frame(**changed))
+    is_claim = table.claim.str.startswith(claim[0]) & table.claim.str.endswith(claim[1:])
+    assert is_claim.sum() == 1
+    assert table.verdict.tolist() == np.where(is_claim, "holds in part", "holds").tolist()
+    assert table[is_claim].ours.str.count("not met").item() == 1
+
+
+def test_one_seed_has_no_interval():
+    table = synthesis.claims(frame(n_seeds=1))
+    assert set(table.verdict) == {"holds"}
+    assert not table.ours.str.contains(r"\[").any()
+    three = synthesis.claims(frame())
+    assert three.ours.str.contains(r"\[").all()
+
+
+def test_claims_of_several_runs_stand_together():
+    both = pd.concat([frame("inference"), frame("addition", accuracy_flip_pairs=0.5, baseline_flip_pairs=0.6)])
+    table = synthesis.claims(both.reset_index(drop=True))
+    assert table.task.tolist() == ["inference (gpt2-3x64)", "addition (gpt2-3x64)"] * 5
+    own = table[table.claim.str.startswith("b")]
+    assert own.verdict.tolist() == ["holds", "does not hold"]
+    assert own.control.tolist()[1] == "best input-only baseline: 0.60 [0.60, 0.60]"
+
+
+# --- the numbers beside them
+
+
+def test_headline_keeps_every_seed_in_the_stated_order():
+    both = pd.concat([frame("addition"), frame("inference")], ignore_index=True)
+    table = synthesis.headline(both.sample(frac=1, random_state=0))
+    assert list(table) == ["task", "measure", "seed", "value", "unit"]
+    own = table[table.task == "addition (gpt2-3x64)"]
+    assert len(table) == 2 * len(own)
+    assert list(dict.fromkeys(own.measure)) == list(synthesis.HEADLINE.values())
+    values = own[own.measure == "variants that flip"]
+    assert values[["seed", "value"]].to_numpy().tolist() == [[0, 0.1], [1, 0.12], [2, 0.11]]
+    without = synthesis.headline(frame(flip_rate=None))
+    assert "variants that flip" not in set(without.measure)
+
+
+def test_over_seeds():
+    table = synthesis.over_seeds(synthesis.headline(frame()))
+    assert list(table) == ["task", "measure", "value", "low", "high", "n", "unit"]
+    row = table[table.measure == "variants that flip"].iloc[0]
+    values = [0.1, 0.12, 0.11]
+    low, high = scipy.stats.t.interval(0.95, 2, loc=np.mean(values), scale=scipy.stats.sem(values))
+    assert (row.value, row.low, row.high) == pytest.approx((0.11, low, high))
+    assert (row.n, row.unit, row.task) == (3, "share 0-1", "inference (gpt2-3x64)")
+    one = synthesis.over_seeds(synthesis.headline(frame(n_seeds=1)))
+    assert one[["low", "high"]].isna().all(axis=None)
+    assert (one.n == 1).all()
+
+
+def test_depth_is_the_ratio_to_chance_by_layer():
+    table = synthesis.depth(frame())
+    assert list(table) == ["task", "seed", "layer", "ratio"]
+    own = table[table.seed == 0]
+    assert own.layer.tolist() == [0, 9, 10]  # numbers, not text: layer 10 comes last
+    assert own.ratio.tolist() == pytest.approx([0.1 / 0.09, 2.0, 4.5])
+    assert set(table.task) == {"inference (gpt2-3x64)"}
+    assert len(table) == 9
