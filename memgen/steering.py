@@ -63,7 +63,8 @@ class Intervention:
         tensors = {NAMES[target]: self.shift(target).detach().float().cpu().contiguous() for target in TARGETS}
         save_file(tensors, folder / f"{method}.safetensors")
         layers = {name: torch.nonzero(tensor.abs().sum(1)).flatten().tolist() for name, tensor in tensors.items()}
-        about = {"site": self.site, "layers": layers, "n_tokens": self.n_tokens, **self.how}
+        positions = list(range(-self.n_tokens, 0))  # of the prompt's tokens, from its end
+        about = {"site": self.site, "layers": layers, "positions": positions, "answer_tokens": "all", **self.how}
         (folder / f"{method}.json").write_text(json.dumps(about, indent=2, sort_keys=True) + "\n")
 
     @classmethod
@@ -72,9 +73,10 @@ class Intervention:
         if not (folder / f"{method}.json").exists():
             raise InputError(f"No intervention {method!r} was found in {folder}.")
         about = json.loads((folder / f"{method}.json").read_text())
-        site, n_tokens = about.pop("site"), about.pop("n_tokens")
-        about.pop("layers")
-        return cls(site, n_tokens, **load_file(folder / f"{method}.safetensors"), how=about)
+        site, positions = about.pop("site"), about.pop("positions")
+        for name in ("layers", "answer_tokens"):
+            about.pop(name)
+        return cls(site, len(positions), **load_file(folder / f"{method}.safetensors"), how=about)
 
 
 def adding(model: PreTrainedModel, site: str, shift: Tensor, n_tokens: int, strength: float = 1.0) -> behavior.Context:

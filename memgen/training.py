@@ -22,7 +22,7 @@ from IPython.display import clear_output
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,

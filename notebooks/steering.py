@@ -147,12 +147,15 @@ for method, intervention in interventions.items():
 
 # %%
 fits = pd.concat(fits, ignore_index=True)
-columns = ["method", "target", "layers", "strength", "norm", "to_target", "to_other", "control", "net"]
+fits["target"] = fits.target.map(behavior.NAMES)
+fits.to_csv(run.path("tables", "all_fits.csv"), index=False)
+best = fits.loc[fits.groupby(["method", "target", "layers"], sort=False).net.idxmax()]
 run.table(
-    fits.assign(target=fits.target.map(behavior.NAMES))[columns],
+    best[["method", "target", "layers", "strength", "norm", "to_target", "to_other", "control", "net"]],
     "fits",
-    caption="Fitted vectors on validation groups, by layers and strength: their norm, what becomes of inputs of the "
-    "opposite behaviour, and how many reach the target under random directions of the same norm.",
+    caption="Fitted vectors on validation groups, by layers, at the strength with the largest net effect: their norm, "
+    "what becomes of inputs of the opposite behaviour, and how many reach the target under random directions of the "
+    "same norm.",
 )
 
 # %% [markdown]

@@ -219,6 +219,30 @@ def test_checkpoints_are_safetensors_and_json(sums, whole):
 # --- it learns
 
 
+def test_fit_is_the_plain_loop(sums, tmp_path):
+    """Written out with the loss of transformers: schedule, weight decay of matrices only, clipping."""
+    config = TrainingConfig(steps=4, batch_size=8, warmup_steps=2, decay_fraction=0.5, learning_rate=0.02)
+    model, _ = fit(sums, tmp_path, config, seed=3)
+    expected = new_model(sums)
+    matrices = {name for name, p in expected.named_parameters() if p.dim() >= 2}
+    groups = [
+        {"params": [p for name, p in expected.named_parameters() if (name in matrices) == own], "weight_decay": decay}
+        for own, decay in ((True, 0.1), (False, 0.0))
+    ]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+    order = training.text_order(len(sums.packed), config, torch.Generator().manual_seed(3))
+    for texts, rate in zip(order, (0.01, 0.02, 0.02, 0.011), strict=True):
+        ids = sums.packed[texts]
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad()
+        expected(ids, labels=ids.masked_fill(ids == sums.tokenizer.pad_token_id, -100)).loss.backward()
+        torch.nn.utils.clip_grad_norm_(expected.parameters(), 1.0)
+        optimizer.step()
+    # Logits, not weights: the biases of attention keys have no effect and follow rounding errors.
+    torch.testing.assert_close(model(ids).logits, expected(ids).logits, rtol=1e-4, atol=1e-4)
+
+
 def test_the_loss_goes_down(sums, tmp_path):
     config = TrainingConfig(steps=80, batch_size=32, warmup_steps=5, evaluate_every=20, learning_rate=1e-2)
     _, trajectory = fit(sums, tmp_path, config, name="gpt2-1x32")
