@@ -5,6 +5,7 @@ SHELL := /bin/bash
 PROFILE ?= default
 PYTHON ?= python3
 CORES ?= all
+THREADS ?= 1
 PORT ?= 8000
 RUNS_PER_ACCELERATOR ?= 1
 VENV ?= .venv
@@ -37,7 +38,8 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 # What Snakemake says beside what runs, what is done and what is left.
-NOISE := '^(\[|Select jobs|Execute [0-9]|Finished jobid|Assuming unrestricted|Using shell|Rules claiming|Provided|Building DAG|Complete log|$$)'
+NOISE := -e '/^RuleException/,/returned non-zero exit/d' \
+	-e '/^(\[|Select jobs|Execute [0-9]|Finished jobid|Assuming unrestricted|Using shell|Rules claiming|Provided|Building DAG|Complete log|WorkflowError|$$)/d'
 
 # Another `make book` is refused while one runs. One that was killed leaves Snakemake's lock behind: it is opened.
 book: $(READY)  ## Run what is missing or changed for PROFILE, then render _build/html
@@ -45,8 +47,8 @@ book: $(READY)  ## Run what is missing or changed for PROFILE, then render _buil
 		echo "Another make book is running here (process $$(cat .snakemake/pid)); wait for it or stop it." >&2; exit 1; fi
 	@mkdir -p .snakemake && rm -rf .snakemake/locks
 	@. $(BIN)/activate && sh -c 'echo $$$$ > .snakemake/pid; exec snakemake "$$@"' snakemake --cores $(CORES) \
-		--config profile=$(PROFILE) --resources accelerator=$(RUNS_PER_ACCELERATOR) \
-		--rerun-incomplete --keep-going --scheduler greedy --quiet rules reason host 2>&1 | (trap '' INT; grep --line-buffered -Ev $(NOISE))
+		--config profile=$(PROFILE) threads=$(THREADS) --resources accelerator=$(RUNS_PER_ACCELERATOR) \
+		--rerun-incomplete --keep-going --scheduler greedy --quiet rules reason host 2>&1 | (trap '' INT; sed -uE $(NOISE))
 	@echo "The book of the profile $(PROFILE): _build/html/index.html (make serve shows it)"
 
 serve: $(READY)  ## Show the book on http://localhost:8000 (PORT=...)

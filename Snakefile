@@ -62,9 +62,10 @@ SHOWN = [run_path((task, models[0], PROFILE.seeds[0])) for task, models in PROFI
 CHAPTERS = [f"book/chapters/{stage}-{task}.ipynb" for stage in NEEDS for task in PROFILE.runs]
 CHAPTERS.append("book/chapters/synthesis.ipynb")
 
-# Runs stand side by side; with more cores than runs, each has several threads. A graphics card takes as many runs at a
-# time as `--resources accelerator=N` allows. The long stages of all runs go first, so that the end is even.
-THREADS = max(1, (workflow.cores or 1) // len(CELLS))
+# Runs stand side by side, each with one thread unless told otherwise: the number of threads changes the last digits of
+# sums, and training amplifies that. A graphics card takes as many runs at a time as `--resources accelerator=N` allows.
+# The long stages of all runs go first, so that the end is even.
+THREADS = int(config.get("threads", 1))
 PRIORITY = {"data": 2, "training": 1}
 ON_ACCELERATOR = {"accelerator": 1} if Path("/dev/nvidia0").exists() else {}
 
@@ -113,6 +114,7 @@ def stage_settings(stage):
 
 # The executed copy and all that it printed stay in log/; errors that the kernel itself reports go to a third file.
 EXECUTE = """
+    export MALLOC_TRIM_THRESHOLD_=1073741824 MALLOC_MMAP_THRESHOLD_=1073741824
     export OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} OPENBLAS_NUM_THREADS={threads} TOKENIZERS_PARALLELISM=false
     echo "▶ {params.label} {rule}: started"
     python -m memgen.report.execute notebooks/{rule}.py {log.notebook} {params.folder} \\

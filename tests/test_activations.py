@@ -195,6 +195,18 @@ def test_resid_post_of_a_layer_is_resid_pre_of_the_next(model, ids):
     )
 
 
+def test_a_block_that_is_given_its_input_by_name(sums):
+    """As some callers in transformers do."""
+    hidden = torch.randn(1, 3, 32, generator=torch.Generator().manual_seed(2))
+    block = activations.blocks(sums.model)[0]
+    with torch.no_grad(), activations.edit(sums.model, [add("resid_pre", 0, 1.0)]):
+        by_position, by_name = block(hidden), block(hidden_states=hidden)
+    with torch.no_grad():
+        assert torch.equal(by_name, by_position)
+        assert torch.equal(by_name, block(hidden + 1.0))
+        assert not torch.equal(by_name, block(hidden))
+
+
 class TestHooksAreGone:
     """Every test checks this at its end, too (tests/conftest.py)."""
 

@@ -29,16 +29,17 @@ HOLDING = {
     "accuracy_all_conflicts": [0.9, 0.9, 0.9],
     "baseline_all_conflicts": [0.9, 0.9, 0.9],
 }
-for method in ("study", "gradient-guided"):
+METHODS = ("study", "gradient-guided", "gradient-guided_MLP")
+for method in METHODS:
     for target, rate in (("generalization", 0.9), ("memorization", 0.95)):
         HOLDING[f"to_target_{target}_{method}_all"] = [rate, rate + 0.01, rate - 0.01]
         HOLDING[f"to_target_{target}_{method}_random_control_all"] = [0.03, 0.02, 0.04]
         HOLDING[f"net_{target}_{method}"] = [rate - 0.03, rate - 0.01, rate - 0.05]
 
 
-def frame(task="inference", n_seeds=3, **changed):
+def frame(changed=(), task="inference", n_seeds=3):
     """Metrics as the notebook reads them; `changed`: a value a seed, one for all, None if not recorded."""
-    numbers = HOLDING | {name.replace("gradient_guided", "gradient-guided"): value for name, value in changed.items()}
+    numbers = HOLDING | dict(changed)
     rows = [
         {"task": task, "model": "gpt2-3x64", "seed": seed, "name": name, "value": value, "unit": "share 0-1"}
         for name, values in numbers.items()
@@ -99,7 +100,7 @@ def test_verdict(values, expected):
 def test_every_claim_can_hold():
     table = synthesis.claims(frame())
     assert list(table) == ["claim", "study", "task", "ours", "control", "verdict"]
-    assert [claim[0] for claim in table.claim] == ["0", "a", "b", "c", "c"]
+    assert [claim[0] for claim in table.claim] == ["0", "a", "b", *"c" * len(METHODS)]
     assert set(table.verdict) == {"holds"}
     assert "not met" not in " ".join(table.ours)
     assert table.notna().all(axis=None)
@@ -109,7 +110,7 @@ NOTHING = dict.fromkeys(HOLDING, 0.0) | {"patching_resid_post_layer0_to_generali
 
 
 def test_every_claim_can_fail():
-    table = synthesis.claims(frame(**NOTHING))
+    table = synthesis.claims(frame(NOTHING))
     assert set(table.verdict) == {"does not hold"}
     assert "(met" not in " ".join(table.ours)
 
@@ -117,9 +118,9 @@ def test_every_claim_can_fail():
 def test_what_was_not_measured_does_not_hold():
     """Where no input showed a behaviour, steering and prediction record nothing."""
     missing = {name: None for name in HOLDING if name.startswith(("to_target", "net", "accuracy", "baseline"))}
-    table = synthesis.claims(frame(**missing))
-    assert table.verdict.tolist() == ["holds", "holds", "does not hold", "does not hold", "does not hold"]
-    empty = synthesis.claims(frame(**dict.fromkeys(missing, np.nan)))
+    table = synthesis.claims(frame(missing))
+    assert table.verdict.tolist() == ["holds", "holds", *["does not hold"] * (1 + len(METHODS))]
+    empty = synthesis.claims(frame(dict.fromkeys(missing, np.nan)))
     assert empty.verdict.tolist() == table.verdict.tolist()
 
 
@@ -142,12 +143,12 @@ def test_what_was_not_measured_does_not_hold():
         ({"to_target_generalization_study_all": 0.8}, "c: the study's shift"),
         ({"to_target_memorization_study_all": 0.85}, "c: the study's shift"),
         ({"net_generalization_study": [0.5, -0.5, 0.5]}, "c: the study's shift"),
-        ({"net_memorization_gradient_guided": -0.1}, "c: a fitted shift"),
-        ({"to_target_memorization_gradient_guided_all": 0.85}, "c: a fitted shift"),
+        ({"net_memorization_gradient-guided": -0.1}, "c: a fitted shift of the residual stream"),
+        ({"to_target_memorization_gradient-guided_MLP_all": 0.85}, "c: a fitted shift of MLP neurons"),
     ],
 )
 def test_a_missed_condition_makes_its_claim_hold_in_part(changed, claim):
-    table = synthesis.claims(frame(**changed))
+    table = synthesis.claims(frame(changed))
     is_claim = table.claim.str.startswith(claim[0]) & table.claim.str.endswith(claim[1:])
     assert is_claim.sum() == 1
     assert table.verdict.tolist() == np.where(is_claim, "holds in part", "holds").tolist()
@@ -163,9 +164,9 @@ def test_one_seed_has_no_interval():
 
 
 def test_claims_of_several_runs_stand_together():
-    both = pd.concat([frame("inference"), frame("addition", accuracy_flip_pairs=0.5, baseline_flip_pairs=0.6)])
+    both = pd.concat([frame(), frame({"accuracy_flip_pairs": 0.5, "baseline_flip_pairs": 0.6}, "addition")])
     table = synthesis.claims(both.reset_index(drop=True))
-    assert table.task.tolist() == ["inference (gpt2-3x64)", "addition (gpt2-3x64)"] * 5
+    assert table.task.tolist() == ["inference (gpt2-3x64)", "addition (gpt2-3x64)"] * (3 + len(METHODS))
     own = table[table.claim.str.startswith("b")]
     assert own.verdict.tolist() == ["holds", "does not hold"]
     assert own.control.tolist()[1] == "best input-only baseline: 0.60 [0.60, 0.60]"
@@ -175,7 +176,7 @@ def test_claims_of_several_runs_stand_together():
 
 
 def test_headline_keeps_every_seed_in_the_stated_order():
-    both = pd.concat([frame("addition"), frame("inference")], ignore_index=True)
+    both = pd.concat([frame(task="addition"), frame()], ignore_index=True)
     table = synthesis.headline(both.sample(frac=1, random_state=0))
     assert list(table) == ["task", "measure", "seed", "value", "unit"]
     own = table[table.task == "addition (gpt2-3x64)"]
@@ -183,7 +184,7 @@ def test_headline_keeps_every_seed_in_the_stated_order():
     assert list(dict.fromkeys(own.measure)) == list(synthesis.HEADLINE.values())
     values = own[own.measure == "variants that flip"]
     assert values[["seed", "value"]].to_numpy().tolist() == [[0, 0.1], [1, 0.12], [2, 0.11]]
-    without = synthesis.headline(frame(flip_rate=None))
+    without = synthesis.headline(frame({"flip_rate": None}))
     assert "variants that flip" not in set(without.measure)
 
 
