@@ -135,7 +135,7 @@ class AnalysisConfig:
     fit_rows: int = 1024
     fit_steps: int = 150
     fit_learning_rate: float = 0.1
-    norm_penalty: float = 0.02
+    norm_penalty: float = 0.1
     random_draws: int = 3
 
     def __post_init__(self) -> None:
