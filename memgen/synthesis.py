@@ -55,6 +55,31 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+#: How the methods of steering are called in figures, and their part of the metrics' names.
+METHODS = {
+    "study": "the study's shift",
+    "study_random_control": "its random control",
+    "gradient-guided": "fitted, residual stream",
+    "gradient-guided_random_control": "its random control, residual stream",
+    "gradient-guided_MLP": "fitted, MLP neurons",
+    "gradient-guided_MLP_random_control": "its random control, MLP neurons",
+}
+
+
+def steering_rates(metrics: pd.DataFrame, population: str = "all") -> pd.DataFrame:
+    """Share that reaches the target over seeds: `task, method, target, value, low, high, n`."""
+    rows = []
+    for task, own in metrics.groupby("run", sort=False):
+        for method, shown in METHODS.items():
+            for target in ("generalization", "memorization"):
+                values = own.value[own.name == f"to_target_{target}_{method}_{population}"]
+                if len(values):
+                    estimate = statistics.over_seeds(values.to_numpy())._asdict()
+                    rows.append({"task": task, "method": shown, "target": target, **estimate})
+    table = pd.DataFrame(rows)
+    return table.assign(low=table.low.clip(lower=0), high=table.high.clip(upper=1))
+
+
 def depth(metrics: pd.DataFrame, site: str = "resid_post") -> pd.DataFrame:
     """Mean |NMD| over its chance level by layer: `task, seed, layer, ratio`."""
     pattern = rf"(mean|chance)_abs_nmd_{site}_layer(\d+)"

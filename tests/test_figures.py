@@ -77,6 +77,10 @@ CHARTS = {  # name: chart, colours that must be in it
         lambda: synthesis.depth(rows(task=["inference", "addition"], seed=[0, 1], layer=[0, 1]).assign(ratio=2.0)),
         set(),
     ),
+    "steering over seeds": (
+        lambda: synthesis.steering(rows(task=["inference", "addition"], method=METHODS, target=TARGETS)),
+        BEHAVIORS,
+    ),
     "headline with intervals": (lambda: synthesis.headline(HEADLINE, HEADLINE.drop(columns="seed")), set()),
 }
 

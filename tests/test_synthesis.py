@@ -209,3 +209,24 @@ def test_depth_is_the_ratio_to_chance_by_layer():
     assert own.ratio.tolist() == pytest.approx([0.1 / 0.09, 2.0, 4.5])
     assert set(table.task) == {"inference (gpt2-3x64)"}
     assert len(table) == 9
+
+
+def test_steering_rates_keep_methods_apart_and_end_at_one():
+    rows = [
+        {"run": "r", "seed": seed, "name": name, "value": value}
+        for name, values in {
+            "to_target_memorization_study_all": (0.2, 0.4),
+            "to_target_memorization_study_random_control_all": (0.1, 0.1),
+            "to_target_memorization_gradient-guided_all": (0.9, 1.0),
+            "to_target_memorization_study_flip_pairs": (0.5, 0.5),
+        }.items()
+        for seed, value in enumerate(values)
+    ]
+    table = synthesis.steering_rates(pd.DataFrame(rows)).set_index("method")
+    assert table.value.to_dict() == pytest.approx(
+        {"the study's shift": 0.3, "its random control": 0.1, "fitted, residual stream": 0.95}
+    )
+    assert table.high["fitted, residual stream"] == 1.0
+    assert (table.n == 2).all()
+    pairs = synthesis.steering_rates(pd.DataFrame(rows), "flip_pairs")
+    assert pairs.value.to_list() == [0.5]

@@ -58,15 +58,15 @@ def top_neurons(frame: pd.DataFrame) -> alt.TopLevelMixin:
 
 
 def depth_profile(frame: pd.DataFrame) -> alt.TopLevelMixin:
-    """Show measures by layer and site, with intervals: columns site, layer, value, low, high, measure."""
+    """Show measures by layer, a panel for each site, with intervals: columns site, layer, measure, value, low, high."""
     frame = theme.require(frame, "site", "layer", "value", "low", "high", "measure")
-    base = alt.Chart(frame).encode(x=theme.layer_axis(), color=theme.color(frame, "site"))
+    base = alt.Chart(frame).encode(x=theme.layer_axis(), color=theme.color(frame, "measure"))
     band = base.mark_area(opacity=0.2).encode(y="low:Q", y2="high:Q")
     line = base.mark_line(point=True).encode(
         y=alt.Y("value:Q", title=None),
         tooltip=theme.tooltip(["measure", "site", "layer"], ["value", "low", "high"]),
     )
-    return theme.finish(theme.facet(band + line, frame, "measure").resolve_scale(y="independent"))
+    return theme.finish(theme.facet(band + line, frame, "site").resolve_scale(y="independent"))
 
 
 def patching(frame: pd.DataFrame, title: str = "effect of patching") -> alt.TopLevelMixin:
