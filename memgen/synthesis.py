@@ -47,12 +47,17 @@ def headline(metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
-    """Mean and 95 % interval over seeds: `task, measure, value, low, high, n, unit`."""
+    """Mean and 95 % interval over seeds, of shares cut at 0 and 1: `task, measure, value, low, high, n, unit`."""
     rows = []
     for (task, measure, unit), own in frame.groupby(["task", "measure", "unit"], sort=False):
         estimate = statistics.over_seeds(own.value.to_numpy())
         rows.append({"task": task, "measure": measure, **estimate._asdict(), "unit": unit})
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    is_share = table.unit.str.endswith("0-1")
+    return table.assign(
+        low=table.low.where(~is_share, table.low.clip(lower=0)),
+        high=table.high.where(~is_share, table.high.clip(upper=1)),
+    )
 
 
 #: How the methods of steering are called in figures, and their part of the metrics' names.
@@ -165,7 +170,9 @@ def _claims(table: pd.DataFrame) -> list[tuple[str, str, list[Condition], str]]:
         for layer in (0, last)
     }
     balance = np.minimum(seeds("conflict_memorization"), seeds("conflict_generalization"))
-    first = "patching_resid_post_layer0_to_"
+    first = np.maximum(
+        *(table[f"patching_resid_post_layer0_to_{target}"] for target in ("memorization", "generalization"))
+    )
     result = [
         (
             "0. The model shows both behaviours",
@@ -183,7 +190,7 @@ def _claims(table: pd.DataFrame) -> list[tuple[str, str, list[Condition], str]]:
             [
                 Condition("|NMD| above chance, last layer", excess[last], 0.0),
                 Condition("and more than in the first layer", excess[last] - excess[0], 0.0),
-                Condition("patching the first layer turns", seeds(first + "generalization"), 0.1, above=False),
+                Condition("patching the first layer turns", first.to_numpy(), 0.1, above=False),
             ],
             f"chance level of |NMD|, last layer: {shown(f'chance_abs_nmd_resid_post_layer{last}')}",
         ),

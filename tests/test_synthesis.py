@@ -24,6 +24,7 @@ HOLDING = {
     "chance_abs_nmd_resid_post_layer9": [0.25, 0.25, 0.25],
     "mean_abs_nmd_mlp_out_layer11": [5.0, 5.0, 5.0],
     "patching_resid_post_layer0_to_generalization": [0.01, 0.0, 0.02],
+    "patching_resid_post_layer0_to_memorization": [0.0, 0.01, 0.0],
     "accuracy_flip_pairs": [0.97, 0.96, 0.98],
     "baseline_flip_pairs": [0.8, 0.82, 0.84],
     "accuracy_all_conflicts": [0.9, 0.9, 0.9],
@@ -134,6 +135,7 @@ def test_what_was_not_measured_does_not_hold():
         ({"chance_abs_nmd_resid_post_layer10": 0.95, "chance_abs_nmd_resid_post_layer0": 0.9}, "a"),
         ({"mean_abs_nmd_resid_post_layer0": 2.0}, "a"),
         ({"patching_resid_post_layer0_to_generalization": 0.5}, "a"),
+        ({"patching_resid_post_layer0_to_memorization": 0.5}, "a"),
         ({"accuracy_flip_pairs": 0.9}, "b"),
         (
             {"accuracy_flip_pairs": [0.8, 1.0, 1.0], "baseline_flip_pairs": 0.5},

@@ -55,11 +55,9 @@ def test_the_terminal_shows_what_runs_what_is_done_and_what_is_left(built: tuple
 
 def test_a_second_run_does_nothing_and_says_so(project: Project) -> None:
     before = {**project.contents("results"), **project.contents("_build/html")}
-    began = time.monotonic()
     done = project.make("book", "PROFILE=smoke")
     assert done.returncode == 0
     assert "Nothing to be done" in done.stdout
-    assert time.monotonic() - began < 30
     assert {**project.contents("results"), **project.contents("_build/html")} == before
 
 
@@ -67,7 +65,7 @@ def test_a_second_run_does_nothing_and_says_so(project: Project) -> None:
     ("path", "expected"),
     [
         ("notebooks/steering.py", AFTER_STEERING),
-        ("memgen/steering.py", AFTER_STEERING),
+        ("memgen/steering/sweeps.py", AFTER_STEERING),
         ("memgen/figures/steering.py", AFTER_STEERING),
         ("notebooks/synthesis.py", {"synthesis", "chapters", "book", "all"}),
         ("notebooks/prediction.py", {"prediction", "synthesis", "chapters", "book", "all"}),
