@@ -33,12 +33,12 @@ $(READY): requirements.lock pyproject.toml
 		{ echo "memgen needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Name another one: make PYTHON=python3.11" >&2; exit 1; }
 	@echo "Setting up $(VENV) with the packages of requirements.lock (some minutes the first time) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --requirement requirements.lock
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# What Snakemake says beside what runs, what is done and what is left.
-NOISE := -e '/^RuleException/,/returned non-zero exit/d' \
+# What Snakemake says beside what runs, what is done and what is left. Its lines may run into those of a stage.
+NOISE := -e 's/^(Finished jobid|Select jobs|Execute)[^▶]*▶/▶/' -e '/^RuleException/,/returned non-zero exit/d' \
 	-e '/^(\[|Select jobs|Execute [0-9]|Finished jobid|Assuming unrestricted|Using shell|Rules claiming|Provided|Building DAG|Complete log|WorkflowError|$$)/d'
 
 # Another `make book` is refused while one runs. One that was killed leaves Snakemake's lock behind: it is opened.

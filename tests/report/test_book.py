@@ -134,3 +134,18 @@ def test_vega_bundle_is_one_script_that_draws(tmp_path):
     written = path.stat().st_mtime_ns
     report.write_vega_bundle(path)
     assert path.stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(
+    ("source", "folded"),
+    [
+        ('run.figure(chart, "a", caption="A.", alt="B.", data=frame)', True),
+        ('counts = table.sum()\nrun.table(\n    counts, "a", caption="A.")', True),
+        ('for row in rows:\n    run.record("a", 1.0)', True),
+        ('for row in rows:\n    display(\n        run.figure(chart, "a"))', True),
+        ("model = training.load_model(run.input('training', 'model'))", False),
+        ("run.finish()", False),
+    ],
+)
+def test_cells_that_only_show_are_folded(source, folded):
+    assert bool(book.SHOWS.search(source)) is folded
