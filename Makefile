@@ -24,7 +24,7 @@ endif
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "Profiles: $(PROFILES) (make book PROFILE=smoke); now: $(PROFILE)"
+	@echo "Profiles of make book: $(PROFILES); without PROFILE=... it is $(PROFILE)"
 
 setup: $(READY)  ## Make the environment .venv with the pinned packages (every other target does so when needed)
 
@@ -77,4 +77,4 @@ lock: $(READY)  ## Write requirements.lock from what is installed
 	@touch $(READY)
 
 clean:  ## Remove the built book and caches; results and environment stay
-	@rm -rf _build book/chapters book/_static/downloads book/_static/vega.js .snakemake .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf _build book/chapters book/_static/downloads book/_static/vega.js .mypy_cache .pytest_cache .ruff_cache
