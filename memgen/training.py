@@ -149,9 +149,9 @@ class Progress:
         self.label = label
         self._began = time.monotonic()
         self._shown = 0.0
-        shell = get_ipython()
-        # papermill starts kernels without a frontend that could update a bar in place.
-        self._lines = shell is None or any(str(cell).startswith("# Parameters") for cell in shell.user_ns.get("In", ()))
+        # Jupyter names the cell that it runs; papermill, and a plain Python, do not, and could not redraw a bar.
+        kernel = getattr(get_ipython(), "kernel", None)
+        self._lines = kernel is None or "cellId" not in kernel.get_parent().get("metadata", {})
         self._bar = None if self._lines else tqdm(unit="step", desc=label)
 
     def __call__(self, state: "State") -> None:

@@ -361,16 +361,17 @@ def test_progress_lines(capsys, monkeypatch, clock):
     assert cleared == [True] * 3  # each replaces the one before: an executed notebook keeps the last
 
 
-def shell(*cells):
-    return types.SimpleNamespace(user_ns={"In": ["", *cells]})
+def shell(**metadata):
+    kernel = types.SimpleNamespace(get_parent=lambda: {"metadata": metadata})
+    return types.SimpleNamespace(kernel=kernel)
 
 
 def test_papermill_gets_lines_and_jupyter_a_bar(capsys, monkeypatch, clock):
     monkeypatch.setattr(training, "clear_output", lambda wait: None)
-    monkeypatch.setattr(training, "get_ipython", lambda: shell("task = 'addition'", "# Parameters\nseed = 1"))
+    monkeypatch.setattr(training, "get_ipython", lambda: shell())
     training.Progress("run")(state(3))
     assert capsys.readouterr().out.startswith("▶ run training: step 3/100")
-    monkeypatch.setattr(training, "get_ipython", lambda: shell("task = 'addition'"))
+    monkeypatch.setattr(training, "get_ipython", lambda: shell(cellId="a1"))
     progress = training.Progress("run")
     progress(state(40, memorized_only=0.5))
     progress(state(100, memorized_only=0.75))
