@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from memgen import config
 from memgen.config import InputError
@@ -42,6 +43,7 @@ def begin(stage: str, namespace: Mapping[str, Any], *, keep_partial: bool = Fals
     """
     if stage not in stages.STAGES:
         raise ValueError(f"stage must be one of {', '.join(stages.STAGES)}, not {stage!r}.")
+    _limit_threads()
     given = parameters.read(namespace)
     settings: config.RunConfig | config.Profile
     if stage == SYNTHESIS:
@@ -266,6 +268,12 @@ class Run:
         if taken is not None and (cell is None or taken[0] != cell or taken[1] == count):
             raise ValueError(f"{what} was already recorded; give it a name of its own.")
         self._claims[what] = (cell, count)
+
+
+def _limit_threads() -> None:
+    """Use one thread, or as many as OMP_NUM_THREADS says: their number changes the last digits of sums."""
+    number = os.environ.setdefault("OMP_NUM_THREADS", "1")  # for torch, which notebooks import later
+    threadpool_limits(int(number.split(",")[0]))
 
 
 def _origin() -> tuple[str | None, int]:
