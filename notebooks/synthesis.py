@@ -42,7 +42,8 @@ print(f"{len(run.cells())} runs: {', '.join(metrics.run.unique())}; {n_seeds} se
 # ## Headline numbers
 #
 # The mean over seeds, with Student's 95 % interval over seeds: it says what to expect of a *new* seed's mean, not of a
-# new input, and with three seeds it is wide. A single seed has no interval.
+# new input, and with three seeds it is wide: for a share it may even leave the range from 0 to 1, where the table of claims
+# shows it as it is and figures cut it off. A single seed has no interval.
 
 # %%
 headline = synthesis.headline(metrics)
