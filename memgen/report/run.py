@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ def begin(stage: str, namespace: Mapping[str, Any], *, keep_partial: bool = Fals
     if stage not in stages.STAGES:
         raise ValueError(f"stage must be one of {', '.join(stages.STAGES)}, not {stage!r}.")
     _limit_threads()
+    # Of tqdm, which libraries import: without widgets its bars are text, and that is well.
+    warnings.filterwarnings("ignore", message="IProgress not found")
     given = parameters.read(namespace)
     settings: config.RunConfig | config.Profile
     if stage == SYNTHESIS:
