@@ -161,7 +161,7 @@ run.figure(
     figures.by_pairs(curve),
     "by_pairs",
     caption=f"Accuracy on the members of {len(pairs['test'])} test pairs by the number of pairs that the probe learned from.",
-    alt="A line with a band that rises with the number of pairs.",
+    alt="A line with a band over the number of pairs.",
     data=curve,
 )
 

@@ -77,8 +77,9 @@ query_length = tasks.from_config(run.config).query_length
 frames, trials = {}, {}
 for split in ("train", "validation", "test"):
     frame = pd.read_parquet(run.input("data", f"{split}.parquet"))
-    frame["behavior"] = pd.read_parquet(run.input("training", "behavior", f"{split}.parquet")).behavior
     frames[split] = frame[frame.kind == "conflict"]
+train_labels = pd.read_parquet(run.input("training", "behavior", "train.parquet")).behavior[frames["train"].index]
+for split in ("validation", "test"):
     prepared = behavior.prepare(model, frames[split], tokenizer, analysis.batch_size, keep=query_length)
     before = behavior.measure(model, prepared)
     trials[split] = steering.Trials(model, prepared, before, N_TOKENS, analysis.random_draws)
@@ -125,7 +126,7 @@ interventions["study"] = steering.Intervention(SITE, N_TOKENS, **vectors, how=ho
 # %%
 learn = {}
 for target in steering.TARGETS:
-    opposite = frames["train"][trials["train"].before.behavior == -target]
+    opposite = frames["train"][train_labels == -target]
     rows = opposite.sample(min(len(opposite), analysis.fit_rows), random_state=run.rng(f"fit {target}"))
     learn[target] = behavior.prepare(model, rows, tokenizer, analysis.batch_size, keep=query_length)
 
@@ -277,7 +278,7 @@ run.figure(
     figures.dose(doses),
     "dose",
     caption="Mean log-odds of inputs of the opposite behaviour against the strength of the gradient-guided shift.",
-    alt="Two lines over the strength, one falling towards generalization and one rising towards memorization.",
+    alt="Two lines over the strength, one for each target.",
     data=doses,
 )
 
@@ -350,5 +351,5 @@ for row in side_effects.itertuples():
 run.finish()
 
 # %% [markdown]
-# In this chapter we have steered the behaviour in both directions with vectors chosen on other groups, and set beside
-# every rate what a random vector of the same norm does, which answers it holds for, and what it costs.
+# In this chapter we have tried to steer the behaviour in both directions with vectors chosen on other groups, and set
+# beside every rate what a random vector of the same norm does, which answers it holds for, and what it costs.

@@ -98,7 +98,7 @@ run.figure(
     "trajectory",
     caption="Accuracy on inputs with one right answer, and behaviour on conflicts, on validation inputs during training; "
     "the rule marks the chosen checkpoint.",
-    alt="Lines over training steps: accuracies rise to one, and the behaviours on conflicts settle between them.",
+    alt="Lines over training steps: two accuracies and the three shares of behaviour on conflicts.",
     data=rates[["step", "measure", "rate"]],
 )
 
@@ -108,7 +108,7 @@ run.figure(
     "loss",
     caption="The training loss, in nats per token; whole texts keep most of their entropy, since names, kinds and "
     "digits are drawn at random.",
-    alt="A line over training steps that falls and then stays level.",
+    alt="A line over training steps.",
     data=trajectory[["step", "loss"]],
 )
 
@@ -220,6 +220,6 @@ print(
 run.finish()
 
 # %% [markdown]
-# In this chapter we have trained a model that answers from memory where only memory helps and infers where only
-# inference helps, followed both abilities over training, and chosen the checkpoint by a rule. Its flips under variants
+# In this chapter we have trained a model, followed over training how it came to answer from memory and by inference, and
+# chosen the checkpoint by a rule. Its flips under variants
 # are the pairs that the next chapter compares.

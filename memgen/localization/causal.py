@@ -95,17 +95,15 @@ def patch_layers(
     n_layer = len(activations.blocks(model))
     for start in range(0, len(pairs), batch_size):
         chunk = pairs.iloc[start : start + batch_size]
+        members = {name: frame.loc[chunk[name]].reset_index(drop=True) for name in order[1]}
+        states = {name: next(read_states(model, own, tokenizer, sites, batch_size))[1] for name, own in members.items()}
+        prepared = {name: behavior.prepare(model, own, tokenizer, batch_size) for name, own in members.items()}
+        log_odds = {name: behavior.measure(model, own).log_odds.to_numpy() for name, own in prepared.items()}
         for target, (source, receiver) in order.items():
-            donors, receivers = frame.loc[chunk[source]], frame.loc[chunk[receiver]].reset_index(drop=True)
-            _, states = next(read_states(model, donors, tokenizer, sites, batch_size))
-            prepared = behavior.prepare(model, receivers, tokenizer, batch_size)
-            before = behavior.measure(model, prepared).log_odds.to_numpy()
-            donor_inputs = behavior.prepare(model, donors.reset_index(drop=True), tokenizer, batch_size)
-            of_source = behavior.measure(model, donor_inputs).log_odds.to_numpy()
             for site in sites:
                 for layer in range(n_layer):
-                    state = torch.from_numpy(states[site][:, layer]).to(model.device, model.dtype)
-                    after = behavior.measure(model, prepared, _replacement(model, site, layer, state))
+                    state = torch.from_numpy(states[source][site][:, layer]).to(model.device, model.dtype)
+                    after = behavior.measure(model, prepared[receiver], _replacement(model, site, layer, state))
                     rows.append(
                         pd.DataFrame(
                             {
@@ -114,9 +112,9 @@ def patch_layers(
                                 "target": target,
                                 "group": chunk.group.to_numpy(),
                                 "behavior_after": after.behavior.to_numpy(),
-                                "log_odds_before": before,
+                                "log_odds_before": log_odds[receiver],
                                 "log_odds_after": after.log_odds.to_numpy(),
-                                "log_odds_source": of_source,
+                                "log_odds_source": log_odds[source],
                             }
                         )
                     )
