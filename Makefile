@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
-PROFILE ?= default
+PROFILE ?= $(if $(filter publish check-published,$(MAKECMDGOALS)),full,default)
 PYTHON ?= python3
 CORES ?= all
 THREADS ?= 1
@@ -13,17 +13,17 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PROFILES := $(sort $(basename $(notdir $(wildcard config/*.yaml))))
 
-ifneq ($(filter book,$(MAKECMDGOALS)),)
+ifneq ($(filter book publish check-published,$(MAKECMDGOALS)),)
 ifneq ($(words $(filter $(PROFILES),$(PROFILE))),1)
 $(error PROFILE=$(PROFILE) is unknown; allowed: $(PROFILES))
 endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book serve lab test lint format bench lock clean
+.PHONY: help setup book publish check-published serve lab test lint format bench lock clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Profiles of make book: $(PROFILES); without PROFILE=... it is $(PROFILE)"
 
 setup: $(READY)  ## Make the environment .venv with the pinned packages (every other target does so when needed)
@@ -50,6 +50,13 @@ book: $(READY)  ## Run what is missing or changed for PROFILE, then render _buil
 		--config profile=$(PROFILE) threads=$(THREADS) --resources accelerator=$(RUNS_PER_ACCELERATOR) \
 		--rerun-incomplete --keep-going --scheduler greedy --quiet rules reason host 2>&1 | (trap '' INT; sed -uE $(NOISE))
 	@echo "The book of the profile $(PROFILE): _build/html/index.html (make serve shows it)"
+
+publish: $(READY)  ## Keep the small results of a finished PROFILE (full) in book/published
+	@$(BIN)/python -m memgen.report publish $(PROFILE)
+
+check-published: $(READY)  ## Compare CELL=task/model/seed<n>, made again, with what was published of PROFILE (full)
+	@test -n "$(CELL)" || { echo "Which run? make check-published CELL=addition/gpt2-3x64/seed0" >&2; exit 1; }
+	@$(BIN)/python -m memgen.report check $(PROFILE) $(CELL)
 
 serve: $(READY)  ## Show the book on http://localhost:8000 (PORT=...)
 	@test -e _build/html/index.html || { echo "There is no book yet: make book PROFILE=smoke makes a small one." >&2; exit 1; }

@@ -10,8 +10,9 @@ stage's manifest: Snakemake deletes outputs before it runs a job, so a failed ru
 import filecmp
 import glob
 import json
+import os
 from dataclasses import asdict
-from functools import reduce
+from functools import cache, reduce
 from importlib.metadata import version
 from modulefinder import ModuleFinder
 from operator import getitem
@@ -25,7 +26,7 @@ workdir: workflow.basedir
 
 from memgen import config as settings
 
-# Which earlier stages of the same run a stage reads; the synthesis reads all of all runs.
+# Which earlier stages of the same run a stage reads.
 NEEDS = {
     "data": [],
     "training": ["data"],
@@ -33,6 +34,12 @@ NEEDS = {
     "prediction": ["data", "training", "localization"],
     "steering": ["data", "training", "localization"],
 }
+# Tasks whose runs have no other stages than these.
+ONLY = {
+    "joint": ["data", "training"],
+}
+# The stages that read every run of the profile, and those before them in this list.
+PROFILE_STAGES = ["carryover", "synthesis"]
 # The settings that a stage reads; those of earlier stages reach it through their results.
 SETTINGS = {
     "data": ["task_options"],
@@ -54,13 +61,23 @@ def run_path(cell):
     return "{}/{}/seed{}".format(*cell)
 
 
+def needed(task):
+    """The stages that a run of the task has."""
+    return ONLY.get(settings.base_task(task), list(NEEDS))
+
+
 VEGA = "book/_static/vega.js"
 RESULTS = f"results/{PROFILE.name}"
 RUN = RESULTS + "/{task}/{model}/seed{seed}"
-STAMPS = expand(RESULTS + "/{run}/log/{stage}.json", run=map(run_path, CELLS), stage=NEEDS)
-SHOWN = [run_path((task, models[0], PROFILE.seeds[0])) for task, models in PROFILE.runs.items()]  # in the book's chapters
-CHAPTERS = [f"book/chapters/{stage}-{task}.ipynb" for stage in NEEDS for task in PROFILE.runs]
-CHAPTERS.append("book/chapters/synthesis.ipynb")
+STAMPS = {cell: [f"{RESULTS}/{run_path(cell)}/log/{stage}.json" for stage in needed(cell[0])] for cell in CELLS}
+PROFILE_STAMPS = [f"{RESULTS}/log/{stage}.json" for stage in PROFILE_STAGES]
+SHOWN = PROFILE.shown()  # in the book's chapters
+CHAPTERS = [f"book/chapters/{stage}-{cell[0]}.ipynb" for cell in SHOWN for stage in needed(cell[0])]
+CHAPTERS += [f"book/chapters/{stage}.ipynb" for stage in PROFILE_STAGES]
+# What was published of other profiles: a profile never reads what was published of itself.
+PUBLISHED = sorted(
+    path for path in glob.glob("book/published/*/**/*.*", recursive=True) if Path(path).parts[2] != PROFILE.name
+)
 
 # Runs stand side by side, each with one thread unless told otherwise: the number of threads changes the last digits of
 # sums, and training amplifies that. A graphics card takes as many runs at a time as `--resources accelerator=N` allows.
@@ -78,22 +95,26 @@ if not Path("_build/html/index.html").exists():
     Path("_build/book.stamp").unlink(missing_ok=True)
 
 
+@cache
 def sources(*scripts):
     """The scripts, and all modules of memgen that they import, directly or through other modules."""
     finder = ModuleFinder(path=["."])
     for script in scripts:
         finder.run_script(script)
     modules = [module.__file__ for module in finder.modules.values() if module.__file__]
-    return sorted({str(Path(name)) for name in [*scripts, *modules]})
+    return sorted({os.path.relpath(name) for name in [*scripts, *modules]})
 
 
-SOURCES = {stage: sources(f"notebooks/{stage}.py") for stage in [*NEEDS, "synthesis"]}
+SOURCES = {stage: sources(f"notebooks/{stage}.py") for stage in [*NEEDS, *PROFILE_STAGES]}
 
 
 def stage_sources(stage):
-    """An input function: the stage's sources, and those of the run's task, which is imported by its name."""
-    uses_tasks = "memgen/tasks/__init__.py" in SOURCES[stage]
-    return lambda wildcards: SOURCES[stage] + (sources(f"memgen/tasks/{wildcards.task}.py") if uses_tasks else [])
+    """The stage's sources, and those of the tasks, which are imported by name: the run's own, or all (a function)."""
+    if "memgen/tasks/__init__.py" not in SOURCES[stage]:
+        return SOURCES[stage]
+    if stage in PROFILE_STAGES:
+        return sorted({*SOURCES[stage], *sources(*sorted(glob.glob("memgen/tasks/*.py")))})
+    return lambda wildcards: SOURCES[stage] + sources(f"memgen/tasks/{settings.base_task(wildcards.task)}.py")
 
 
 def stage_parameters(wildcards):
@@ -131,8 +152,8 @@ wildcard_constraints:
 rule all:
     """Every stage of every run, and the book. All are named here: Snakemake does not miss what only led to a result."""
     input:
-        STAMPS,
-        RESULTS + "/log/synthesis.json",
+        STAMPS.values(),
+        PROFILE_STAMPS,
         "_build/book.stamp",
 
 
@@ -167,8 +188,8 @@ rule book:
 rule chapters:
     """Copies of the finished notebooks of one run of each task, and the script that draws their charts."""
     input:
-        expand(RESULTS + "/{run}/log/{stage}.json", run=SHOWN, stage=NEEDS),
-        RESULTS + "/log/synthesis.json",
+        [STAMPS[cell] for cell in SHOWN],
+        PROFILE_STAMPS,
         [*sources("memgen/report/book.py"), "memgen/report/figures.js"],
     output:
         CHAPTERS,
@@ -180,23 +201,32 @@ rule chapters:
         "python -m memgen.report stage {params.profile}"
 
 
-rule synthesis:
-    """All runs of the profile together."""
-    input:
-        SOURCES["synthesis"],
-        STAMPS,
-    output:
-        RESULTS + "/log/synthesis.json",
-    log:
-        notebook=RESULTS + "/log/synthesis.ipynb",
-        errors=RESULTS + "/log/synthesis.err",
-    params:
-        label=PROFILE.name,
-        folder=RESULTS + "/synthesis",
-        parameters=json.dumps({"profile": PROFILE.name}),
-    threads: 1
-    shell:
-        EXECUTE
+for stage, earlier in zip(PROFILE_STAGES, [PROFILE_STAMPS[:i] for i in range(len(PROFILE_STAGES))]):
+
+    rule:
+        # All runs of the profile together.
+        name:
+            stage
+        input:
+            stage_sources(stage),
+            STAMPS.values(),
+            earlier,
+            PUBLISHED,
+        output:
+            f"{RESULTS}/log/{stage}.json",
+        log:
+            notebook=f"{RESULTS}/log/{stage}.ipynb",
+            errors=f"{RESULTS}/log/{stage}.err",
+        params:
+            label=PROFILE.name,
+            folder=f"{RESULTS}/{stage}",
+            parameters=json.dumps({"profile": PROFILE.name}),
+            settings=json.dumps(PROFILE.sections.get("analysis")),
+        threads: THREADS
+        resources:
+            **ON_ACCELERATOR,
+        shell:
+            EXECUTE
 
 
 for stage, earlier in NEEDS.items():

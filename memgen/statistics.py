@@ -127,6 +127,49 @@ def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
     return float((ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
 
 
+def clustered_auroc(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    groups: ArrayLike,
+    rng: np.random.Generator,
+    n_resamples: int = 1000,
+    confidence: float = 0.95,
+) -> Estimate:
+    """Estimate the AUROC with an interval that resamples groups: `clustered_statistic` of :func:`auroc`, but fast.
+
+    Notes
+    -----
+    Of each pair of groups it is counted once how often a positive row of the one lies above a negative row of the
+    other (ties count a half). A resample that takes group g `c_g` times weighs that count by `c_g c_h`.
+    """
+    positive = np.asarray(labels) > 0
+    scores, codes = _rows(scores, groups)
+    if positive.shape != scores.shape:
+        raise ValueError(f"labels and scores must be of one length, not {positive.shape} and {scores.shape}.")
+    if len(codes) == 0:
+        return Estimate(np.nan, np.nan, np.nan, 0)
+    n_groups = int(codes.max()) + 1
+    above = np.zeros((n_groups, n_groups))
+    for group in range(n_groups):
+        negative = np.sort(scores[~positive & (codes == group)])
+        wins = np.searchsorted(negative, scores[positive], "left") + np.searchsorted(
+            negative, scores[positive], "right"
+        )
+        above[:, group] = np.bincount(codes[positive], weights=wins / 2, minlength=n_groups)
+    n_positive, n_negative = (np.bincount(codes[own], minlength=n_groups) for own in (positive, ~positive))
+
+    def of_groups(sampled: NDArray, axis: int = -1) -> NDArray:
+        drawn = sampled.reshape(-1, n_groups)
+        places = drawn + n_groups * np.arange(len(drawn))[:, None]
+        times = np.bincount(places.ravel(), minlength=drawn.size).reshape(drawn.shape)
+        pairs = (times @ n_positive) * (times @ n_negative)
+        area = np.divide(((times @ above) * times).sum(1), pairs, out=np.full(len(drawn), np.nan), where=pairs > 0)
+        return area.reshape(sampled.shape[:-1])
+
+    low, high = _percentiles((np.arange(n_groups),), of_groups, rng, n_resamples, confidence, True)
+    return Estimate(auroc(positive, scores), low, high, len(codes))
+
+
 def paired_difference(
     a: ArrayLike,
     b: ArrayLike,

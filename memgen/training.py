@@ -332,3 +332,10 @@ def choose_checkpoint(trajectory: pd.DataFrame, required_accuracy: float) -> tup
     score = balance[present] if present.any() else lower
     best = score[score == score.max()].index[-1]
     return int(trajectory.step[best]), bool(present.any())
+
+
+def untrained(model: PreTrainedModel, seed: int) -> PreTrainedModel:
+    """A network of the model's architecture with fresh random weights, on its device."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return AutoModelForCausalLM.from_config(model.config).eval().to(model.device)

@@ -30,8 +30,10 @@
 # (`resid_post`) and the hidden layer of each MLP (`mlp.hook_post`).
 #
 # Differences are correlational. Two causal yardsticks stand beside them: *attribution patching*, a first-order estimate
-# of what each neuron contributes to the log-odds, and *activation patching*, which puts one member's activations of a
-# whole layer into the other member's run and looks at what the model then answers.
+# of what each neuron contributes to the log-odds, and *activation patching*, which puts one member's activations, of a
+# whole layer or of an exact set of neurons, into the other member's run and looks at what the model then answers.
+#
+# Every number stands beside what chance gives: the same computation with each group's sign drawn at random.
 
 # %% tags=["parameters"]
 profile: str = "default"  # a file of config/: smoke, default or paper
@@ -46,6 +48,7 @@ from memgen import report
 run = report.begin("localization", globals())
 
 # %%
+import numpy as np
 import pandas as pd
 from transformers import AutoTokenizer
 
@@ -54,16 +57,19 @@ from memgen.figures import localization as figures
 
 model = training.load_model(run.input("training", "model"))
 tokenizer = AutoTokenizer.from_pretrained(run.input("training", "model"))
-train = pd.read_parquet(run.input("data", "train.parquet"))
-labels = pd.read_parquet(run.input("training", "behavior", "train.parquet")).behavior
-pairs = behavior.flip_pairs(train, labels, at_least=4)
+frames, labels = {}, {}
+for split in ("train", "validation"):
+    frames[split] = pd.read_parquet(run.input("data", f"{split}.parquet"))
+    labels[split] = pd.read_parquet(run.input("training", "behavior", f"{split}.parquet")).behavior
+train = frames["train"]
+pairs = behavior.flip_pairs(train, labels["train"], at_least=4)
 analysis, n_layer = run.config.analysis, model.config.num_hidden_layers
 
 # %% [markdown]
 # ## The pairs
 #
-# All that is found here comes from the groups of the training split; the other splits stay untouched for the chapters
-# that test it.
+# All that is found here comes from the groups of the training split. Where this chapter tests what it found, it does so
+# on validation groups; the test groups stay untouched.
 
 # %%
 run.record("pairs", len(pairs), definition="Flip pairs of the training split.", unit="pairs", n=len(pairs))
@@ -89,6 +95,8 @@ SITES = ("resid_post", "mlp.hook_post")
 accumulated = localization.accumulate(model, train, pairs, tokenizer, SITES, analysis.batch_size)
 neurons = localization.neuron_table(accumulated, n_layer, run.rng("sign flips"), analysis.n_permutations)
 neurons["selected"] = neurons.q_value < 0.05
+drawn = localization.shuffled(accumulated, n_layer, run.rng("shuffled labels"))  # a control for the steering chapter
+neurons = neurons.merge(drawn, on=["site", "layer", "neuron"])
 neurons.to_parquet(run.path("neurons.parquet"), index=False)
 
 counts = neurons.groupby(["site", "layer"]).agg(
@@ -109,6 +117,41 @@ for site in SITES:
         definition=f"Share of the neurons at {site} with q < 0.05 (sign-flip permutation over pairs).",
         unit="share 0-1",
         n=len(own),
+    )
+
+# %% [markdown]
+# Would the same procedure find neurons where there are none? Here the labels are shuffled group by group, many times, and
+# each time the whole selection is made anew. A correction that holds finds something in no more than about one of
+# twenty draws.
+
+# %%
+null = localization.null_discoveries(
+    accumulated, run.rng("null"), analysis.n_permutations, n_resamples=analysis.n_resamples
+)
+run.table(
+    null,
+    "null",
+    caption="Neurons selected at q < 0.05 when labels are shuffled: the mean share of the neurons, and the share of the "
+    "draws with any; 95 % intervals over draws.",
+)
+
+# %%
+what = {
+    "selected_share": (
+        "null_selected_share_{site}",
+        "Mean share of the neurons ({site}) with q < 0.05, labels shuffled.",
+    ),
+    "any": ("null_any_selected_{site}", "Share of draws of shuffled labels with any neuron ({site}) at q < 0.05."),
+}
+for row in null.itertuples():
+    name, definition = what[row.measure]
+    run.record(
+        name.format(site=row.site),
+        row.value,
+        interval=(row.low, row.high),
+        definition=definition.format(site=row.site),
+        unit="share 0-1",
+        n=row.n,
     )
 
 # %% [markdown]
@@ -159,22 +202,33 @@ run.figure(
     data=depth,
 )
 
+# %% [markdown]
+# NMD has the scale of its layer. Pearson's $r$ has none, so with it layers of different scale can be compared.
+
 # %%
-told = {
-    "pairs": ("mean", "Mean |NMD| over the neurons at {site} of layer {layer}."),
-    "chance": ("chance", "Mean |NMD| at {site} of layer {layer} when each group's sign is drawn at random."),
-}
-for row in depth.itertuples():
-    name, definition = told[row.measure]
-    run.record(
-        f"{name}_abs_nmd_{row.site}_layer{row.layer}",
-        row.value,
-        # Resampling adds noise, which only enlarges a mean of absolute values: the interval may lie above the value.
-        interval=(min(row.low, row.value), max(row.high, row.value)),
-        definition=definition.format(site=row.site, layer=row.layer),
-        unit="activation",
-        n=len(pairs),
-    )
+depth_r = localization.depth_profile(accumulated, n_layer, run.rng("depth of r"), analysis.n_resamples, "r")
+run.figure(
+    figures.depth_profile(depth_r),
+    "depth_profile_r",
+    caption="Mean |r| by layer, from the pairs and by chance; bands as before.",
+    alt="For each site a line over layers for the pairs and one for chance, with bands.",
+    data=depth_r,
+)
+
+# %%
+told = {"pairs": ("mean", "."), "chance": ("chance", " when each group's sign is drawn at random.")}
+for statistic, unit, by_layer in (("nmd", "activation", depth), ("r", "correlation", depth_r)):
+    for row in by_layer.itertuples():
+        name, end = told[row.measure]
+        run.record(
+            f"{name}_abs_{statistic}_{row.site}_layer{row.layer}",
+            row.value,
+            # Resampling adds noise, which only enlarges a mean of absolute values: the interval may lie above the value.
+            interval=(min(row.low, row.value), max(row.high, row.value)),
+            definition=f"Mean |{statistic}| over the neurons at {row.site} of layer {row.layer}{end}",
+            unit=unit,
+            n=len(pairs),
+        )
 
 # %% [markdown]
 # ## A second ranking: attribution
@@ -183,7 +237,8 @@ for row in depth.itertuples():
 # what the neuron's difference is worth, to first order, in nats.
 
 # %%
-attributed = localization.attribution(model, train, pairs, tokenizer, SITES, analysis.batch_size)
+by_group = localization.group_attributions(model, train, pairs, tokenizer, SITES, analysis.batch_size)
+attributed = localization.attribution_table(by_group, n_layer, len(pairs))
 attributed.to_parquet(run.path("attribution.parquet"), index=False)
 both = neurons.merge(attributed, on=["site", "layer", "neuron"])
 agreement = localization.agreement(both, "nmd", "attribution", share=0.1)
@@ -193,6 +248,67 @@ run.table(
     caption="How far the rankings by |NMD| and by |attribution| agree: Spearman's correlation, and the share of the top "
     "tenth of one that is in the top tenth of the other (0.1 by chance).",
 )
+
+# %% [markdown]
+# ## How steady is a ranking?
+#
+# The groups are split into two halves at random, again and again, and the neurons ranked in each. The overlap of the two
+# top tenths says how far a ranking would come out again on other groups. Chance is more than a tenth here: neurons with
+# large activations rank high in both halves, whatever the labels.
+
+# %%
+stability = localization.stability(accumulated, by_group, run.rng("stability"), share=0.1)
+run.figure(
+    figures.stability(stability),
+    "stability",
+    caption="Overlap of the top tenth of the neurons between random halves of the groups, from the pairs and with each "
+    "group's sign drawn at random; bars hold the middle 95 % of the splits.",
+    alt="For each site and ranking a point for the pairs and one for chance, with bars.",
+    data=stability,
+)
+
+# %%
+for row in stability.itertuples():
+    name = {"pairs": "stability", "chance": "chance_stability"}[row.measure]
+    run.record(
+        f"{name}_{row.ranking}_{row.site}",
+        row.value,
+        interval=(row.low, row.high),
+        definition=f"Overlap of the top tenth at {row.site} by |{row.ranking}| between random halves of the groups"
+        f"{told[row.measure][1]} The interval holds the middle 95 % of the splits.",
+        unit="share 0-1",
+        n=row.n,
+    )
+
+# %% [markdown]
+# ## Distinct neurons, or all of them a little?
+#
+# Were all effects equal, a tenth of the neurons would carry a tenth of the sum of |attribution|; were one neuron alone
+# responsible, it would carry all. Chance lies between the two, since neurons differ in scale: what lies above chance is
+# concentration that comes from the behaviours.
+
+# %%
+concentration, curve = localization.concentration(by_group, run.rng("concentration"), analysis.n_resamples)
+run.figure(
+    figures.concentration(curve),
+    "concentration",
+    caption="Share of the sum of |attribution| against the share of the neurons, largest first: from the pairs, with each "
+    "group's sign drawn at random (mean over draws), and for equal effects.",
+    alt="For each site three lines from 0 to 1: a straight one for equal effects, and two that rise above it.",
+    data=curve,
+)
+
+# %%
+for row in concentration.itertuples():
+    name = {"pairs": "concentration", "chance": "chance_concentration"}[row.measure]
+    run.record(
+        f"{name}_{row.statistic}_{row.site}",
+        row.value,
+        interval=(min(row.low, row.value), max(row.high, row.value)),
+        definition=f"|attribution| at {row.site}: {localization.CONCENTRATION[row.statistic]}{told[row.measure][1]}",
+        unit="share 0-1",
+        n=len(pairs),
+    )
 
 # %% [markdown]
 # ## The causal yardstick: patching whole layers
@@ -225,8 +341,134 @@ for row in patching.itertuples():
         unit="share 0-1",
         n=row.n,
     )
+
+# %% [markdown]
+# ## Patching exact sets of neurons
+#
+# Attribution is an estimate, and it can miss. So the top and the bottom of every ranking are verified exactly: these
+# neurons, over all layers at once, take the other member's activations, and nothing else does. Random neurons stand
+# beside them. The rankings come from training groups and are verified on validation groups; only where those have too few
+# pairs, on the training groups themselves.
+
+# %%
+SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+checked, check = "validation", behavior.flip_pairs(frames["validation"], labels["validation"])
+if len(check) < 4:
+    checked, check = "train", pairs
+sets = localization.sets_of_units(both, SITES, SHARES, run.rng("random units"))
+patched_units = localization.patch_units(model, frames[checked], check, tokenizer, sets, analysis.batch_size)
+effects = localization.summarize_units(patched_units, run.rng("units"), analysis.n_resamples)
+effects.to_csv(run.path("tables", "all_units.csv"), index=False)
+
+turned = effects[effects.measure == "turned"]
+run.figure(
+    figures.units(turned, title="share that takes over the behaviour"),
+    "units_turned",
+    caption=f"Share of the receivers ({len(check)} pairs of the {checked} groups) that show the source's behaviour when "
+    "the top, the bottom, or random neurons were patched at the last token; 95 % intervals over groups.",
+    alt="For each site and ranking, lines over the number of patched neurons for its top, its bottom and random neurons.",
+    data=turned,
+)
+
+# %%
+recovered = effects[effects.measure == "recovered"]
+run.figure(
+    figures.units(recovered, title="recovered log-odds"),
+    "units_recovered",
+    caption="The same for the log-odds: their mean change as a share of the distance between the members.",
+    alt="For each site and ranking, lines over the number of patched neurons for its top, its bottom and random neurons.",
+    data=recovered,
+)
+
+# %% [markdown]
+# How many neurons does half of it take? All neurons of a site together may turn less than all receivers, since what
+# attention moves does not pass through an MLP; the half is half of what they turn together.
+
+# %%
+sizes = neurons.groupby("site").size().to_dict()
+halves = localization.units_for_half(patched_units, sizes, run.rng("half"), analysis.n_resamples)
+run.table(
+    halves.assign(neurons=halves.site.map(sizes)),
+    "halves",
+    caption="Neurons to be patched, in the order of each ranking, for half of what all neurons of the site turn.",
+)
+
+# %%
+for row in halves.itertuples():
+    run.record(
+        f"units_for_half_{row.site}" + ("" if row.ranking == "attribution" else f"_{row.ranking}"),
+        row.value,
+        interval=(row.low, row.high),
+        definition=f"Neurons at {row.site} (of {sizes[row.site]}), by |{row.ranking}|, that must be patched for half of "
+        f"what all of them turn, {checked} groups.",
+        unit="neurons",
+        n=row.n,
+    )
+measures = {
+    "turned": ("patched", "share 0-1", "share of receivers that show"),
+    "recovered": ("recovered", "share of the distance", "change of the log-odds, of the members' distance, towards"),
+}
+by_attribution = effects.ranking.isin(["attribution", "random"])  # all neurons are the same in every ranking
+main = effects[
+    (effects.share == 0.1) | (by_attribution & (effects.end == "top") & effects.share.isin([0.01, 0.05, 1.0]))
+]
+for row in main.itertuples():
+    name, unit, what = measures[row.measure]
+    size = "all" if row.share == 1 else f"{row.end}{round(100 * row.share)}"
+    ranking = "" if row.ranking in ("attribution", "random") else f"{row.ranking}_"
+    which = row.end if row.end == "random" else f"{row.end} by |{row.ranking}|"
+    run.record(
+        f"{name}_{size}_{ranking}{row.site}_to_{row.direction}",
+        row.value,
+        interval=(row.low, row.high),
+        definition=f"Patching {row.share:.0%} of the neurons at {row.site} ({which}), "
+        f"{checked} groups: {what} {row.direction}.",
+        unit=unit,
+        n=row.n,
+    )
+
+# %% [markdown]
+# ## Does inference itself need these neurons?
+#
+# A rival view holds that memorization is built on the circuit that generalizes. Then the neurons that decide between the
+# two should be needed where there is nothing to decide. The top tenth of the MLPs' neurons is set to its mean over
+# conflict inputs, at the last token, and validation inputs with one right answer are asked. Conflict inputs, where the
+# same ablation may change which behaviour is shown, stand beside them.
+
+# %%
+means = localization.mean_states(
+    model, train[train.kind == "conflict"], tokenizer, ["mlp.hook_post"], analysis.batch_size
+)
+sets = localization.sets_of_units(both, ["mlp.hook_post"], [0.1], run.rng("random ablation"), ends=["top"])
+every = np.ones_like(sets[0].chosen)
+for name, chosen in (("none", ~every), ("all", every)):
+    sets.append(localization.Units("mlp.hook_post", chosen, {"ranking": name}))
+asked = frames["validation"][frames["validation"].kind.isin(["memorized_only", "inferred_only", "conflict"])]
+ablated = localization.ablate(model, asked, tokenizer, means, sets, analysis.batch_size)
+ablation = localization.summarize_ablation(ablated, run.rng("ablation"), analysis.n_resamples)
+run.table(
+    ablation,
+    "ablation",
+    caption="Share of validation inputs that are answered right (conflict inputs: with the same behaviour as before) when "
+    "a tenth of the MLPs' neurons, none or all, are set to their mean; 95 % intervals over groups.",
+)
+
+# %%
+for row in ablation.itertuples():
+    kept = "the same behaviour as before" if row.kind == "conflict" else "the right answer"
+    which = {"none": "no neuron", "all": "all neurons", "random": "a random tenth"}
+    size = which.get(row.ranking, f"the top tenth by |{row.ranking}|")
+    run.record(
+        f"ablation_{row.ranking}_{row.kind}",
+        row.value,
+        interval=(row.low, row.high),
+        definition=f"Share of {row.kind} validation inputs with {kept}; mlp.hook_post set to its mean: {size}.",
+        unit="accuracy 0-1",
+        n=row.n,
+    )
 run.finish()
 
 # %% [markdown]
-# In this chapter we have seen which neurons differ within pairs and whether the difference grows over the layers,
-# beside the level that chance gives; and, causally, from which layer on the state at the last token decides the behaviour.
+# In this chapter we have seen which neurons differ within pairs, whether the difference grows over the layers and comes
+# out again on other groups, beside the level that chance gives; and, causally, from which layer on the state at the last
+# token decides the behaviour, how few neurons carry it, and whether inference itself needs them.

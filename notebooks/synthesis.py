@@ -29,21 +29,66 @@ from memgen import report
 run = report.begin("synthesis", globals())
 
 # %%
+from IPython.display import display
 
 from memgen import synthesis
 from memgen.figures import synthesis as figures
 
-metrics = run.metrics()
+metrics = run.metrics(comparisons=False)
 metrics["run"] = metrics.task + " (" + metrics.model + ")"
 n_seeds = metrics.seed.nunique()
-print(f"{len(run.cells())} runs: {', '.join(metrics.run.unique())}; {n_seeds} seeds")
+published = run.published()
+print(f"{len(run.cells())} runs; here: {', '.join(metrics.run.unique())}; {n_seeds} seeds")
+print(published.label if published else "There are no published results.")
+
+# %% [markdown]
+# ## What was to be reached
+#
+# These bars were set before the runs: the study's numbers, and what makes them mean something. They hold for the fitted
+# shift of MLP neurons (its small form: a tenth of these neurons). A row with two sides (targets, tasks' inputs, answers)
+# counts the worse one of each seed.
+
+# %%
+reach = synthesis.reach(metrics)
+run.table(
+    reach,
+    "reach",
+    caption="What was to be reached, and the mean over seeds with its 95 % interval; n seeds.",
+)
+
+# %%
+for row in reach.itertuples():
+    if row.n:
+        run.record(
+            f"reach: {row.measure} ({row.task})",
+            row.value,
+            interval=(row.low, row.high),
+            definition=f"Mean over seeds of: {row.measure}; to be reached: {row.bar}.",
+            unit="share 0-1",
+            n=row.n,
+        )
+
+# %% [markdown]
+# The same from the published results, which have more seeds. Both come from the same recipe: their intervals should
+# overlap.
+
+# %%
+if published:
+    theirs = published.metrics.assign(run=lambda f: f.task + " (" + f.model + ")")
+    theirs = theirs[theirs.run.isin(metrics.run)].reset_index(drop=True)
+    beside = reach.merge(synthesis.reach(theirs), on=["task", "measure", "bar"], suffixes=("", "_published"))
+    beside["agree"] = (beside.low <= beside.high_published) & (beside.low_published <= beside.high)
+    display(run.table(beside, "published", caption=f"The same rows, here and published. {published.label}."))
+else:
+    print("Nothing was published yet: make publish PROFILE=full does it after such a run.")
 
 # %% [markdown]
 # ## Headline numbers
 #
 # The mean over seeds, with Student's 95 % interval over seeds: it says what to expect of a *new* seed's mean, not of a
 # new input, and with three seeds it is wide: for a share it may even leave the range from 0 to 1, where the table of claims
-# shows it as it is and figures cut it off. A single seed has no interval.
+# shows it as it is and figures cut it off. A single seed has no interval. *Net* is the share that reaches the target minus
+# the share under the best control of the same norm.
 
 # %%
 headline = synthesis.headline(metrics)
@@ -73,19 +118,28 @@ for row in summary.itertuples():
 # %% [markdown]
 # ## Steering at a glance
 #
-# Each intervention in both directions, with its control right below it. A long bar means little where the bar of the
-# control is long, too.
+# Each intervention in both directions; the mark on each bar is the best control of the same norm. A long bar means little
+# where the mark lies far out, too. The last row asks whether localization is needed: a vector fitted on a tenth of the
+# neurons, drawn at random.
 
 # %%
 steered = synthesis.steering_rates(metrics)
 run.figure(
     figures.steering(steered),
     "steering",
-    caption="Share of all conflict inputs of the opposite behaviour that each shift, and its random control of the same "
-    "norm, brings to the target: mean and 95 % interval over seeds.",
-    alt="Horizontal bars for each method and its control, one towards memorization and one towards generalization, with "
-    "a panel for each task.",
+    caption="Share of all conflict inputs of the opposite behaviour that each shift brings to the target: mean and 95 % "
+    "interval over seeds; marks: the best control of the same norm.",
+    alt="Horizontal bars for each method, one towards memorization and one towards generalization, each with a mark for its "
+    "control, and a panel for each task.",
     data=steered,
+)
+
+# %%
+run.table(
+    steered,
+    "steering_net",
+    caption="The same with the net effect, its 95 % interval over seeds, and a t-test of it against no effect; q_value is "
+    "corrected for all rows of the table (Benjamini-Hochberg).",
 )
 
 # %% [markdown]
@@ -113,6 +167,12 @@ run.figure(
 
 # %%
 claims = synthesis.claims(metrics)
+verdicts = claims.pivot_table(
+    index="claim", columns="task", values="verdict", aggfunc="first", sort=False
+).reset_index()
+run.table(verdicts, "verdicts", caption="The verdict on each claim, for each task and form.")
+
+# %%
 run.table(
     claims,
     "claims",
@@ -123,10 +183,10 @@ run.table(
 # %% [markdown]
 # ## What this does not show
 #
-# The models are small and the tasks synthetic; the conflict is part of the training texts, graded by us. The memorized
-# answers of both tasks have a format of their own (tags, a second palette of colours), so that a late layer may differ
-# for the format alone. A steering vector that works is weak evidence of *where* a behaviour lives: a vector fitted on
-# other neurons could work as well. The page on limits says what else is missing.
+# The models are small and the tasks synthetic; the conflict is part of the training texts, graded by us. In the study's
+# forms the memorized answers have a format of their own (tags, a second palette of colours); the matched forms tell what
+# is left without it. A steering vector that works is weak evidence of *where* a behaviour lives: the row of random
+# neurons says how weak. The page on limits says what else is missing.
 
 # %%
 run.finish()

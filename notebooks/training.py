@@ -46,6 +46,7 @@ run = report.begin("training", globals(), keep_partial=True)
 # %%
 import dataclasses
 
+import numpy as np
 import pandas as pd
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -190,6 +191,43 @@ run.table(
     graded.reset_index(),
     "graded",
     caption="Behaviour on conflict test inputs by the share of training texts that end with the memorized answer.",
+)
+
+# %% [markdown]
+# ## The same input, sampled
+#
+# The label is that of the greedy answer. If answers were drawn at temperature 1 instead, the same input would be answered
+# now from memory, now by inference. No draws are needed to say how often: the probabilities of both answers are known.
+# The variance of "answered from memory" then has two parts, within inputs, $\overline{p(1-p)}$, and between them.
+
+# %%
+chance = np.exp(measured["test"].loc[conflict.index, ["log_p_memorization", "log_p_generalization"]])
+chance.columns = ["memorization", "generalization"]
+chance["other"] = (1 - chance.sum(axis=1)).clip(lower=0)
+p = chance.memorization
+sampled = {
+    "sampled_memorization": (p, "a sample at temperature 1 is the memorized answer"),
+    "sampled_other": (chance.other, "a sample at temperature 1 is neither answer"),
+    "sampled_differs": (1 - chance.max(axis=1), "a sample at temperature 1 shows another behaviour than the likeliest"),
+}
+for name, (values, what) in sampled.items():
+    estimate = statistics.clustered_mean(
+        values, conflict.group, run.rng(name), n_resamples=run.config.analysis.n_resamples
+    )
+    run.record(name, estimate, definition=f"Mean probability that {what} (conflict test inputs).", unit="share 0-1")
+within = (p * (1 - p)).mean()
+run.record(
+    "variance_within_inputs",
+    within / (within + p.var(ddof=0)),
+    definition="Share of the variance of 'answered from memory' at temperature 1 that lies within inputs.",
+    unit="share 0-1",
+    n=len(p),
+)
+run.table(
+    chance.groupby(conflict.memorized_share).mean().reset_index(),
+    "sampled",
+    caption="Mean probability of each behaviour at temperature 1 on conflict test inputs, by the share of training texts "
+    "that end with the memorized answer: a calibrated model's second column repeats the first.",
 )
 
 # %% [markdown]

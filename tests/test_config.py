@@ -11,6 +11,13 @@ from memgen import config, tasks
 from memgen.config import AnalysisConfig, InputError, ModelConfig, TrainingConfig
 
 ROOT = Path(__file__).resolve().parents[1]
+LABELS = """
+runs: {inference: [gpt2-2x32], inference-matched: [gpt2-2x32], addition: [gpt2-2x32, gpt2-3x64]}
+seeds: [0, 3]
+comparisons: {seeds: [1, 2], runs: {inference-half-2: [gpt2-1x16], addition: [gpt2-2x32]}}
+task: {inference: {n_bound: 20, form: study}, inference-matched: {form: matched}}
+training: {inference: {steps: 7, batch_size: 8}, inference-half-2: {steps: 9}, inference-matched: }
+"""
 PROFILES = sorted(path.stem for path in (ROOT / "config").glob("*.yaml"))
 TINY = """
 runs: {inference: [gpt2-2x32, llama-1x16], addition: [gpt2-2x32]}
@@ -89,7 +96,7 @@ def test_a_folder_outside_any_project_names_itself(tmp_path, monkeypatch):
         ("[1, 2]", ["must have the sections runs, seeds"]),
         ("", ["must have the sections runs, seeds"]),
         ("{runs: [", ["not valid YAML", "line 1"]),
-        ({"rums": {}}, ["'rums'", "runs, seeds, task, training, analysis"]),
+        ({"rums": {}}, ["'rums'", "runs, seeds, comparisons, task, training, analysis"]),
         ({"runs": None}, ["task: [models]"]),
         ({"runs": ["inference"]}, ["task: [models]"]),
         ({"runs": {"inference": "gpt2-2x32"}}, ["'inference'", "'gpt2-2x32'"]),
@@ -99,6 +106,19 @@ def test_a_folder_outside_any_project_names_itself(tmp_path, monkeypatch):
         ({"runs": {"inference": ["gpt3"]}}, ["'gpt3'", "gpt2-LxD"]),
         ({"runs": {"inference": ["gpt2", "gpt2"]}}, ["twice", "inference"]),
         ({"runs": {1: ["gpt2"]}}, ["name", "1"]),
+        ({"runs": {"Inference": ["gpt2"]}}, ["'Inference'", "inference-matched"]),
+        ({"runs": {"inference-": ["gpt2"]}}, ["'inference-'"]),
+        ({"runs": {"in/ference": ["gpt2"]}}, ["'in/ference'"]),
+        ({"comparisons": None}, ["comparisons must hold runs and seeds", "None"]),
+        ({"comparisons": [1]}, ["comparisons must hold runs and seeds", "[1]"]),
+        ({"comparisons": {"runs": {"addition": ["gpt2"]}}}, ["comparisons must hold runs and seeds"]),
+        ({"comparisons": {"runs": {"addition": ["gpt2"]}, "seeds": []}}, ["at least one seed"]),
+        ({"comparisons": {"runs": {"addition": "gpt2"}, "seeds": [1]}}, ["'addition'", "'gpt2'"]),
+        ({"comparisons": {"runs": {"addition": ["gpt3"]}, "seeds": [1]}}, ["'gpt3'", "gpt2-LxD"]),
+        (
+            {"comparisons": {"runs": {"addition": ["gpt2-2x32"]}, "seeds": [1, 3]}},
+            ["addition/gpt2-2x32/seed3", "in runs and in comparisons"],
+        ),
         ({"seeds": []}, ["at least one seed"]),
         ({"seeds": 0}, ["at least one seed"]),
         ({"seeds": [0, -1]}, ["-1"]),
@@ -106,6 +126,7 @@ def test_a_folder_outside_any_project_names_itself(tmp_path, monkeypatch):
         ({"seeds": [1, 1]}, ["twice", "[1, 1]"]),
         ({"task": {"inferense": {}}}, ["'inferense'", "inference, addition"]),
         ({"training": {"inferense": {}}}, ["'inferense'", "inference, addition"]),
+        ({"task": {"inference-matched": {}}}, ["'inference-matched'", "inference, addition"]),
         ({"training": [1]}, ["training", "[1]"]),
         ({"training": {"inference": 3}}, ["training", "3"]),
         ({"analysis": "fast"}, ["analysis", "'fast'"]),
@@ -163,7 +184,11 @@ def test_a_third_task_needs_no_change_here(project):
         (AnalysisConfig, "alphas", [True]),
         (AnalysisConfig, "max_other", 2.0),
         (AnalysisConfig, "fit_learning_rate", 0.0),
-        (AnalysisConfig, "norm_penalty", -1.0),
+        (AnalysisConfig, "norm_penalties", [0.1, -1.0]),
+        (AnalysisConfig, "norm_penalties", []),
+        (AnalysisConfig, "strengths", [0.0]),
+        (AnalysisConfig, "max_control", 1.5),
+        (AnalysisConfig, "n_tokens", 0),
     ],
 )
 def test_wrong_setting(cls, name, value):
@@ -204,6 +229,58 @@ def test_resolve_puts_the_sections_together(project):
     assert (other.label, other.model.architecture) == ("addition/llama-1x16/seed5", "llama")
     assert other.task_options == {}
     assert other.training == TrainingConfig(steps=7, learning_rate=1.0)
+
+
+def test_a_label_brings_its_own_settings_on_top_of_the_tasks(project):
+    (project / "config" / "tiny.yaml").write_text(LABELS)
+    assert config.resolve("tiny", "inference").task_options == {"n_bound": 20, "form": "study"}
+    matched = config.resolve("tiny", "inference-matched")
+    assert (matched.task, matched.label) == ("inference-matched", "inference-matched/gpt2-2x32/seed0")
+    assert matched.task_options == {"n_bound": 20, "form": "matched"}
+    assert matched.training == TrainingConfig(steps=7, batch_size=8)
+    half = config.resolve("tiny", "inference-half-2", seed=1)
+    assert (half.model.name, half.task_options["form"]) == ("gpt2-1x16", "study")
+    assert half.training == TrainingConfig(steps=9, batch_size=8)
+    assert config.resolve("tiny", "addition").task_options == {}
+
+
+def test_settings_of_a_task_stand_where_only_labels_run(project):
+    changed = yaml.safe_load(TINY) | {"runs": {"inference-matched": ["gpt2-1x16"]}, "training": {}}
+    (project / "config" / "tiny.yaml").write_text(yaml.safe_dump(changed))
+    assert config.resolve("tiny", "inference-matched").task_options == {"form": "matched"}
+    assert config.load_profile("tiny").shown() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "base"), [("inference", "inference"), ("inference-matched", "inference"), ("addition-half-2", "addition")]
+)
+def test_base_task(name, base):
+    assert config.base_task(name) == base
+
+
+def test_comparisons_are_further_runs_of_other_seeds(project):
+    (project / "config" / "tiny.yaml").write_text(LABELS)
+    profile = config.load_profile("tiny")
+    cells = profile.cells()
+    assert cells == [
+        ("inference", "gpt2-2x32", 0),
+        ("inference", "gpt2-2x32", 3),
+        ("inference-matched", "gpt2-2x32", 0),
+        ("inference-matched", "gpt2-2x32", 3),
+        ("addition", "gpt2-2x32", 0),
+        ("addition", "gpt2-2x32", 3),
+        ("addition", "gpt2-3x64", 0),
+        ("addition", "gpt2-3x64", 3),
+        ("inference-half-2", "gpt2-1x16", 1),
+        ("inference-half-2", "gpt2-1x16", 2),
+        ("addition", "gpt2-2x32", 1),
+        ("addition", "gpt2-2x32", 2),
+    ]
+    # Chapters tell of a task as it is: no labels, no comparisons, the first model and seed.
+    assert profile.shown() == [("inference", "gpt2-2x32", 0), ("addition", "gpt2-2x32", 0)]
+    with pytest.raises(InputError) as caught:
+        config.resolve("tiny", "chess")
+    assert "allowed are inference, inference-matched, addition, inference-half-2." in sentence(caught)
 
 
 @pytest.mark.parametrize(

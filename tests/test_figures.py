@@ -26,6 +26,13 @@ PROBES = rows(site=SITES, layer=[0, 1, 2], probe=["linear probe"])
 BASELINES = rows(site=[None], layer=[None], probe=["input only", "majority"])
 BY_LAYER = pd.concat([PROBES, BASELINES], ignore_index=True)
 METHODS = ["none", "top |r|"]
+SIZES = {"number": [0.01, 0.1, 1.0], "direction": TARGETS}
+RANKED = rows(site=SITES, ranking=["r", "nmd"], end=["top", "bottom"], **SIZES)
+RANDOM = rows(site=SITES, ranking=["random"], end=["random"], **SIZES)
+UNITS = pd.concat([RANKED, RANDOM], ignore_index=True)
+UNITS["share"] = UNITS.number
+CURVE = rows(site=SITES, measure=["pairs", "chance"], number=[0.0, 0.5, 1.0])
+CURVE["share"] = CURVE.number
 HEADLINE = rows(task=["inference", "addition"], measure=["accuracy", "steered"], seed=[0, 1])
 
 BEHAVIORS = {theme.MEMORIZATION, theme.GENERALIZATION}
@@ -53,7 +60,21 @@ CHARTS = {  # name: chart, colours that must be in it
         lambda: localization.patching(rows(site=SITES, layer=[0, 1, 2], direction=TARGETS)),
         BEHAVIORS,
     ),
+    "units": (
+        lambda: localization.units(UNITS, title="share that takes over the behaviour"),
+        set(theme.CONTROLS[:3]),
+    ),
+    "stability": (
+        lambda: localization.stability(rows(site=SITES, ranking=["r", "nmd"], measure=["pairs", "chance"])),
+        set(theme.CONTROLS[:2]),
+    ),
+    "concentration": (
+        lambda: localization.concentration(CURVE),
+        set(theme.CONTROLS[:2]),
+    ),
     "by_layer": (lambda: prediction.by_layer(BY_LAYER), set()),
+    "by_layer with controls": (lambda: prediction.by_layer(BY_LAYER, controls=["linear probe"]), set()),
+    "by_layer without baselines": (lambda: prediction.by_layer(PROBES), set()),
     "by_pairs": (lambda: prediction.by_pairs(rows(n_pairs=[8, 16, 32])), set()),
     "outcomes": (
         lambda: steering.outcomes(rows(method=METHODS, target=TARGETS, behavior=[*TARGETS, "other"])),
@@ -68,6 +89,18 @@ CHARTS = {  # name: chart, colours that must be in it
         lambda: steering.dose(rows(alpha=[0.0, 1.0], target=TARGETS, method=METHODS)),
         BEHAVIORS,
     ),
+    "dose_shares": (
+        lambda: steering.dose_shares(
+            rows(alpha=[0.0, 1.0], target=TARGETS, method=METHODS, measure=["to_target", "wrong_way"])
+        ),
+        BEHAVIORS,
+    ),
+    "parts": (
+        lambda: steering.parts(
+            rows(part=["whole", "layer 0 alone"], target=TARGETS).assign(to_target=0.5, norm=2, n=9)
+        ),
+        BEHAVIORS,
+    ),
     "by_answer": (
         lambda: steering.by_answer(rows(answer=["red", "teal"], target=TARGETS).assign(n=9)),
         BEHAVIORS,
@@ -78,7 +111,9 @@ CHARTS = {  # name: chart, colours that must be in it
         set(),
     ),
     "steering over seeds": (
-        lambda: synthesis.steering(rows(task=["inference", "addition"], method=METHODS, target=TARGETS)),
+        lambda: synthesis.steering(
+            rows(task=["inference", "addition"], method=METHODS, target=TARGETS).assign(control=0.1)
+        ),
         BEHAVIORS,
     ),
     "headline with intervals": (lambda: synthesis.headline(HEADLINE, HEADLINE.drop(columns="seed")), set()),
@@ -137,6 +172,19 @@ def test_unknown_measure_is_named():
         training.trajectory(pd.DataFrame({"step": [1], "measure": ["accuracy"], "rate": [1.0]}))
 
 
+def test_random_sets_of_units_stand_in_every_panel_of_their_site():
+    specification = localization.units(UNITS).to_dict()
+    (data_rows,) = specification["datasets"].values()
+    panels = {row["panel"] for row in data_rows}
+    assert panels == {f"{site}, |{ranking}|" for site in SITES for ranking in ("r", "nmd")}
+    for panel in panels:
+        own = [row for row in data_rows if row["panel"] == panel and row["end"] == "random"]
+        assert [row["value"] for row in own] == UNITS[
+            (UNITS.site == panel.split(",")[0]) & (UNITS.end == "random")
+        ].value.to_list()
+    assert len(data_rows) == 2 * 2 * 3 * 3 * 2  # sites, rankings, ends, sizes, directions
+
+
 def test_heat_map_is_centred_on_zero():
     frame = rows(site=SITES, layer=[0], rank=range(4)).assign(nmd=[4.0, 1.0, 0.0, -1.0, 0.1, 0.0, 0.0, -0.2])
     specification = localization.heat_map(frame).to_dict()
@@ -149,6 +197,19 @@ def test_baselines_stand_in_every_site():
     (data_rows,) = prediction.by_layer(BY_LAYER).to_dict()["datasets"].values()
     baselines = [(row["site"], row["probe"]) for row in data_rows if row["layer"] is None]
     assert sorted(baselines) == sorted(itertools.product(SITES, ["input only", "majority"]))
+
+
+def test_controls_are_dashed_and_baselines_are_told_apart():
+    def layers(**more):
+        return prediction.by_layer(BY_LAYER, **more).to_dict()["spec"]["layer"]
+
+    lines = [layer["mark"] for layer in layers(controls=["linear probe"]) if layer["mark"]["type"] == "line"]
+    assert [("strokeDash" in line) for line in lines] == [False, True]
+    assert not any("strokeDash" in layer["mark"] for layer in layers())
+    (rule,) = [layer for layer in layers() if layer["mark"]["type"] == "rule"]
+    scale = rule["encoding"]["strokeDash"]["scale"]
+    assert scale["domain"] == ["input only", "majority"]
+    assert scale["range"][0] != scale["range"][1]
 
 
 def test_colors_can_be_told_apart():

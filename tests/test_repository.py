@@ -1,12 +1,14 @@
 """The repository keeps its own rules: who imports whom, pairs, pins, one name for a stage everywhere."""
 
 import ast
+import dataclasses
 import re
 import subprocess
 import sys
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import jupytext
 import nbformat
@@ -14,14 +16,16 @@ import papermill
 import pytest
 import yaml
 
-from memgen.report.stages import NEEDS, STAGES
+from memgen import config
+from memgen.report.stages import NEEDS, ONLY, PROFILE_STAGES, STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 
 # Which module may import which, as in the design. Beside these, any may raise the one error of users' input.
 MAY_IMPORT = {
-    "config": set(),
+    "inputs": set(),
+    "config": {"inputs"},
     "statistics": set(),
     "tasks": {"config"},
     "training": {"config", "tasks", "behavior"},
@@ -30,6 +34,7 @@ MAY_IMPORT = {
     "localization": {"activations", "behavior", "statistics"},
     "prediction": {"statistics"},
     "steering": {"config", "activations", "behavior", "statistics"},
+    "carryover": {"config", "activations", "behavior", "localization", "prediction", "statistics", "steering"},
     "synthesis": {"statistics"},
     "figures": set(),
     "report": {"config", "statistics"},
@@ -101,7 +106,7 @@ class TestNotebook:
 
     def test_parameters_are_typed_and_explained(self, path: Path) -> None:
         parameters = papermill.inspect_notebook(path.with_suffix(".ipynb"))
-        common = {"profile": "str", "results": "str"} if path.stem == "synthesis" else COMMON_PARAMETERS
+        common = {"profile": "str", "results": "str"} if path.stem in PROFILE_STAGES else COMMON_PARAMETERS
         assert {name: parameters[name]["inferred_type_name"] for name in common} == common
         for name, parameter in parameters.items():
             assert parameter["inferred_type_name"] in ("str", "int", "float", "bool"), name
@@ -126,16 +131,18 @@ class TestNotebook:
             assert any(name == entry or name.startswith(f"{entry}.") for entry in known), f"{path.stem} reads {name}"
 
 
-def table(name: str) -> dict[str, list[str]]:
+def table(name: str) -> Any:
     """A table of the Snakefile."""
     text = (ROOT / "Snakefile").read_text(encoding="utf-8")
-    match = re.search(rf"^{name} = (\{{.*?^}})$", text, flags=re.M | re.S)
+    match = re.search(rf"^{name} = (\{{.*?^}}|\[.*?\])$", text, flags=re.M | re.S)
     assert match is not None
     return ast.literal_eval(match[1])
 
 
 def test_the_graph_and_the_stages_agree_on_who_needs_whom() -> None:
     assert table("NEEDS") == {stage: list(earlier) for stage, earlier in NEEDS.items()}
+    assert table("ONLY") == {task: list(stages) for task, stages in ONLY.items()}
+    assert table("PROFILE_STAGES") == list(PROFILE_STAGES)
 
 
 def test_requirements_are_pinned_and_installed() -> None:
@@ -200,8 +207,11 @@ def test_reading_the_configuration_is_quick() -> None:
 
 def test_the_book_has_a_chapter_of_every_stage_and_loads_nothing_from_elsewhere() -> None:
     toc = (ROOT / "_toc.yml").read_text(encoding="utf-8")
-    for name in [f"{stage}-{task}" for stage in NEEDS for task in ("inference", "addition")] + ["synthesis"]:
+    for name in [*(f"{stage}-{task}" for stage in NEEDS for task in ("inference", "addition")), *PROFILE_STAGES]:
         assert f"book/chapters/{name}\n" in toc
+    assert toc.count("book/chapters/") == 2 * len(NEEDS) + len(PROFILE_STAGES)
+    places = [toc.index(f"book/chapters/{stage}") for stage in STAGES]
+    assert places == sorted(places), "chapters stand in the order in which stages read one another"
     text = (ROOT / "_config.yml").read_text(encoding="utf-8")
     assert "http" not in text
     settings = yaml.safe_load(text)
@@ -210,9 +220,25 @@ def test_the_book_has_a_chapter_of_every_stage_and_loads_nothing_from_elsewhere(
     assert settings["sphinx"]["config"]["html_math_renderer"] == "mathml"
 
 
-def test_profiles_name_the_same_tasks() -> None:
-    for path in sorted((ROOT / "config").glob("*.yaml")):
-        assert set(yaml.safe_load(path.read_text(encoding="utf-8"))["runs"]) == {"inference", "addition"}, path
+def test_every_profile_fills_the_chapters_of_the_book(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for name in config.profiles():
+        assert {task for task, _, _ in config.load_profile(name).shown()} == {"inference", "addition"}, name
+
+
+def test_the_full_profile_has_every_run_of_the_default_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    cells = config.load_profile("default").cells()
+    assert set(cells) <= set(config.load_profile("full").cells())
+    for cell in cells:
+        default, full = (config.resolve(profile, *cell) for profile in ("default", "full"))
+        assert dataclasses.replace(full, profile="default") == default, cell
+
+
+def test_what_is_published_is_small_and_has_no_weights() -> None:
+    files = [path for path in (ROOT / "book/published").rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= {".csv", ".json"}
+    assert sum(path.stat().st_size for path in files) < 10_000_000
 
 
 def test_versions_agree() -> None:

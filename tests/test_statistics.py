@@ -102,6 +102,29 @@ def test_clustered_auroc(rng):
     assert estimate.value == pytest.approx(roc_auc_score(labels, scores))
 
 
+@pytest.mark.parametrize("n_groups", [3, 50, 300])
+def test_clustered_auroc_is_the_statistic_of_the_same_resamples(rng, n_groups):
+    """Sizes of groups differ, scores have ties, and at three groups some resamples have one class."""
+    labels, groups = rng.choice([-1, 1], 300), rng.integers(0, n_groups, 300)
+    if n_groups == 3:
+        labels = np.where(groups == 0, 1, -1)
+    scores = np.round(labels + rng.normal(size=300), 1)
+    fast = statistics.clustered_auroc(labels, scores, groups, np.random.default_rng(5), n_resamples=200)
+    slow = statistics.clustered_statistic(
+        statistics.auroc, [labels, scores], groups, np.random.default_rng(5), n_resamples=200
+    )
+    assert fast == pytest.approx(slow)
+
+
+def test_clustered_auroc_of_too_little(rng):
+    assert np.isnan(statistics.clustered_auroc([1, 1], [0.1, 0.2], [0, 1], rng)[:3]).all()
+    assert statistics.clustered_auroc([], [], [], rng).n == 0
+    alone = statistics.clustered_auroc([1, -1], [0.2, 0.1], [0, 0], rng)
+    assert alone.value == 1.0 and np.isnan(alone.low)
+    with pytest.raises(ValueError, match="one length"):
+        statistics.clustered_auroc([1, -1, 1], [0.2, 0.1], [0, 0], rng)
+
+
 def test_statistic_that_is_mostly_undefined_has_no_interval(rng):
     labels, scores, groups = [1, 0, 0, 0, 0], [0.5, 0.4, 0.3, 0.2, 0.1], [0, 1, 2, 3, 4]
 

@@ -176,11 +176,95 @@ class TestControls:
         assert abs(np.mean(cosines)) < 0.05
         assert np.std(cosines) == pytest.approx(1 / np.sqrt(32), rel=0.2)
 
+    def test_least_correlated_neurons_have_the_same_magnitudes(self, sparse):
+        r = np.linspace(-1, 1, 64)
+        order = np.argsort(np.abs(r), kind="stable")[:3]
+        table = pd.DataFrame({"site": "mlp_out", "layer": np.arange(64) // 32, "neuron": np.arange(64) % 32, "r": r})
+        table = pd.concat([table.assign(site="attn_out", r=0.0), table]).sample(frac=1, random_state=0)
+        draw = steering.least_correlated(table, "mlp_out")
+        controls = [draw(sparse, np.random.default_rng(seed)) for seed in range(50)]
+        for control in controls:
+            assert sorted(control.abs()[control != 0].tolist()) == [0.5, 2.0, 3.0]
+            assert sorted(torch.nonzero(control.flatten()).flatten().tolist()) == sorted(order)
+        assert len({tuple(control.flatten()[order].tolist()) for control in controls}) > 20  # dealt and signed anew
+
+    @pytest.mark.parametrize("method", ["study", "gradient-guided MLP"])
+    def test_every_control_has_the_norm_of_its_shift(self, shift, method):
+        table = pd.DataFrame({"site": "mlp_out", "layer": np.arange(64) // 32, "neuron": np.arange(64) % 32})
+        table["r"] = np.random.default_rng(1).uniform(-1, 1, 64)
+        kinds = steering.controls(method, table, "mlp_out")
+        assert len(kinds) == {"study": 3}.get(method, 2)
+        for draw in kinds.values():
+            control = draw(shift, np.random.default_rng(0))
+            assert control.norm() == pytest.approx(shift.norm())
+            assert abs(torch.cosine_similarity(control.flatten(), shift.flatten(), dim=0)) < 0.5
+
     @pytest.mark.parametrize("draw", [steering.random_neurons, steering.random_direction])
     def test_the_generator_decides(self, sparse, draw):
         one, same, other = (draw(sparse, np.random.default_rng(seed)) for seed in (1, 1, 2))
         assert torch.equal(one, same)
         assert not torch.equal(one, other)
+
+
+class TestSets:
+    def test_the_largest_share_by_hand(self):
+        vectors = torch.tensor([[0.1, -5.0, 0.0, 2.0], [3.0, -0.2, 0.0, 1.0]])
+        assert torch.nonzero(steering.largest(vectors, 0.25)).tolist() == [[0, 1], [1, 0]]
+        assert steering.largest(vectors, 1.0).all()
+        assert steering.largest(vectors, 0.01).sum() == 1
+
+    def test_a_random_share_is_any(self):
+        masks = [steering.random_mask((2, 10), 0.1, np.random.default_rng(seed)) for seed in range(200)]
+        assert all(mask.sum() == 2 for mask in masks)
+        often = torch.stack(masks).float().mean(0)
+        assert often.min() > 0.02
+        assert often.max() < 0.25
+
+    def test_candidates(self):
+        made = steering.layer_candidates((2, 3), [0.1, 0.3])
+        assert list(made) == ["layer 0, penalty 0.1", "layer 1, penalty 0.1", "all, penalty 0.1", "all, penalty 0.3"]
+        assert made["layer 1, penalty 0.1"][0].tolist() == [[False] * 3, [True] * 3]
+        assert made["all, penalty 0.3"][0].all()
+        assert [penalty for _, penalty in made.values()] == [0.1, 0.1, 0.1, 0.3]
+        assert list(steering.mask_candidates({"a": self, "b": self}, [1, 2])) == [
+            "a, penalty 1",
+            "a, penalty 2",
+            "b, penalty 1",
+            "b, penalty 2",
+        ]
+
+
+class TestMeanDifference:
+    def test_it_is_balanced_over_answers(self, setting):
+        """Beside a computation from the recorded states; one answer has far more inputs than the other."""
+        frame = setting.frame[setting.frame.kind == "conflict"].iloc[:20].copy()
+        rng = np.random.default_rng(0)
+        answers = pd.Series(
+            np.where(np.arange(20) < 14, "one", np.where(np.arange(20) < 18, "two", "three")), frame.index
+        )
+        labels = pd.Series(rng.permutation([1, -1] * 10), frame.index)
+        labels[answers == "two"], labels[answers == "three"] = [1, 1, 1, -1], 1
+        labels.iloc[0] = 0
+        prompts = behavior.prompts(setting.model, frame, setting.tokenizer)
+        with torch.no_grad(), activations.record(setting.model, ["mlp_out"]) as store:
+            behavior.run(setting.model, prompts)
+        states = activations.at_last(store["mlp_out"], prompts.prompt_length).numpy()
+        parts = []
+        for answer in ("one", "two"):  # the third shows one behaviour only
+            own = (answers == answer).to_numpy()
+            parts.append(states[own & (labels == 1)].mean(0) - states[own & (labels == -1)].mean(0))
+        for options in ({}, {"keep": 1}, {"batch_size": 3}):
+            found = steering.mean_difference(
+                setting.model, prepare(setting, frame, **options), labels, answers, "mlp_out"
+            )
+            np.testing.assert_allclose(found.numpy(), np.mean(parts, axis=0), atol=1e-4)
+
+    def test_without_an_answer_of_both_behaviours_all_count_as_one(self, planted):
+        before = behavior.measure(planted.model, prepare(planted)).behavior
+        answers = before.map({1: "a", -1: "b"})
+        found = steering.mean_difference(planted.model, prepare(planted), before, answers, "resid_post")
+        layer, dimension = planted.dimension
+        assert found[layer, dimension] > 0.5  # the planted one is what differs
 
 
 class TestFitShift:
@@ -222,9 +306,30 @@ class TestFitShift:
         steering.fit_shift(model, prepare(sums), "resid_post", self.ALL, 1, 1, 2, 0.1, 0.01)
         assert [parameter.requires_grad for parameter in model.parameters()] == wanted
         assert not all(wanted)
-        with pytest.raises(ValueError, match="shape"):  # after an error on the way, too
-            steering.fit_shift(model, prepare(sums), "resid_post", torch.ones(1, 32), 1, 1, 2, 0.1, 0.01)
+        with pytest.raises(ValueError, match="only the last 1"):  # after an error on the way, too
+            steering.fit_shift(model, prepare(sums, keep=1), "resid_post", self.ALL, 1, 2, 2, 0.1, 0.01)
         assert [parameter.requires_grad for parameter in model.parameters()] == wanted
+        assert all("forward" not in vars(block) for block in activations.blocks(model))
+
+    def test_a_wrong_shape(self, sums):
+        with pytest.raises(ValueError, match=r"neurons for resid_post must have the shape \(2, 32\), not \(1, 32\)"):
+            steering.fit_shift(sums.model, prepare(sums), "resid_post", torch.ones(1, 32), 1, 1, 2, 0.1, 0.01)
+
+    @pytest.mark.parametrize("keep", [None, 1])
+    def test_several_at_once_are_each_as_if_alone(self, setting, keep):
+        """Of different neurons, penalties and first layers."""
+        frame = setting.frame[setting.frame.kind == "conflict"].iloc[:8]
+        prepared = prepare(setting, frame, keep=keep)
+        last, some = self.ALL.clone(), self.ALL.clone()
+        last[0], some[:, ::3] = False, False
+        masks, penalties = [self.ALL, last, some, self.ALL], [0.01, 0.01, 0.3, 3.0]
+        options = ("resid_post", masks, penalties, -1, 1, 4, 0.1)
+        together = steering.fit_shifts(setting.model, prepared, *options)
+        for mask, penalty, fitted in zip(masks, penalties, together, strict=True):
+            alone = steering.fit_shift(setting.model, prepared, "resid_post", mask, -1, 1, 4, 0.1, penalty)
+            assert torch.allclose(fitted, alone, atol=2e-3)
+            assert not fitted[~mask].any()
+        assert together[3].norm() < together[0].norm()
 
     def test_no_input_has_the_answer(self, sums):
         only_memorized = sums.frame[sums.frame.kind == "memorized_only"]

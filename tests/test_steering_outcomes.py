@@ -31,49 +31,101 @@ class TestTrials:
         before = behavior.measure(planted.model, prepared)
         return steering.Trials(planted.model, prepared, before, n_tokens=1, n_controls=2)
 
-    def test_a_shift_is_compared_with_the_mean_of_its_controls(self, planted, trials, rng):
-        """Of its two controls, one does the same and one nothing."""
+    @pytest.fixture
+    def learn(self, planted, trials):
+        inputs = {target: planted.frame[trials.before.behavior == -target][:24] for target in steering.TARGETS}
+        return {target: prepare(planted, frame) for target, frame in inputs.items()}
+
+    def test_a_shift_is_compared_with_the_strongest_kind_of_control(self, planted, trials, rng):
+        """Of one kind both draws do nothing; of the other, one does the same and one nothing."""
         own = planted_shift(planted, 4.0)
-        controls = iter([own, own * 0])
-        told = trials.compare("resid_post", own, 1, lambda _shift, _rng: next(controls), rng)
+        draws = iter([own, own * 0])
+        controls = {"weak": lambda shift, _: shift * 0, "strong": lambda _shift, _rng: next(draws)}
+        (told,) = trials.compare("resid_post", [own], 1, controls, rng).to_dict("records")
         assert told["to_target"] > 0.95
-        assert told["control"] == told["net"] == told["to_target"] / 2
+        assert told["weak"] == 0
+        assert told["strong"] == told["control"] == told["net"] == told["to_target"] / 2
         assert told["norm"] == 4.0
+
+    def test_several_shifts_are_each_compared_with_their_own(self, planted, trials, rng):
+        shifts = [planted_shift(planted, value) for value in (4.0, 0.0, -4.0)]
+        same = {"same": lambda shift, _: shift, "none": lambda shift, _: shift * 0}
+        told = trials.compare("resid_post", shifts, 1, same, rng)
+        assert told.to_target[0] > 0.95
+        assert told.same.to_list() == told.to_target.to_list()
+        assert told.net.to_list() == told.to_other.to_list() == [0, 0, 0]
+        assert told.to_target.to_list()[1:] == told.none.to_list()[1:] == [0, 0]
+        assert told.wrong_way.to_list() == [0, 0, 1]
 
     @pytest.mark.parametrize("site", ["resid_post", "mlp.hook_post"])
     def test_the_studys_sweep_finds_the_neuron(self, trials, table, site, rng):
-        tried = steering.sweep_study(trials, table, site, [1, 2], [0.1, 1.0], rng)
+        sweeps = dict.fromkeys(steering.TARGETS, trials)
+        controls = steering.controls("study", table, site)
+        tried, shifts = steering.sweep_study(sweeps, table, site, [1, 2], [0.1, 1.0], controls, rng)
         assert tried[["target", "n", "alpha"]].to_numpy().tolist() == [
             [target, n, alpha] for target in (1, -1) for n in (1, 2) for alpha in (0.1, 1.0)
         ]
         for target in steering.TARGETS:
-            assert steering.choose(tried, target, max_other=0.05).alpha == 1.0
+            assert steering.choose(tried, target, max_other=0.05, max_control=1.0).alpha == 1.0
             own = tried[tried.target == target].set_index(["n", "alpha"])
             assert own.to_target[1, 1.0] > 0.95
-            assert own.net[1, 1.0] > 0.5
+            assert own["random control"][1, 1.0] < 0.5
+            assert own["least correlated control"][1, 1.0] < 0.5  # a direction on one neuron is its sign: no control
             assert own.wrong_way[1, 1.0] == 0
             assert own.to_target[1, 0.1] < 0.2
+            expected = target * steering.study_shift(table, site, 2, 1.0, tuple(shifts[target, "top 2"].shape))
+            assert torch.equal(shifts[target, "top 2"], expected)
 
-    def test_the_sweep_of_fitted_shifts(self, planted, trials, rng):
-        inputs = {target: planted.frame[trials.before.behavior == -target][:24] for target in steering.TARGETS}
-        learn = {target: prepare(planted, frame) for target, frame in inputs.items()}
-        config = AnalysisConfig(fit_steps=40, fit_learning_rate=0.1, norm_penalty=0.1)
-        tried, shifts = steering.sweep_fitted(trials, learn, "resid_post", config, rng)
-        names = ["layer 0", "layer 1", "all"]
+    def test_the_sweep_of_fitted_shifts(self, planted, trials, learn, rng):
+        config = AnalysisConfig(fit_steps=40, fit_learning_rate=0.1, strengths=(0.5, 1.0))
+        candidates = dict.fromkeys(steering.TARGETS, steering.layer_candidates(SHAPE, [0.1, 0.01]))
+        sweeps, controls = dict.fromkeys(steering.TARGETS, trials), {"random control": steering.random_direction}
+        tried, shifts = steering.sweep_fitted(sweeps, learn, "resid_post", candidates, config, controls, rng)
+        names = ["layer 0, penalty 0.1", "layer 1, penalty 0.1", "all, penalty 0.1", "all, penalty 0.01"]
         assert list(shifts) == [(target, name) for target in (1, -1) for name in names]
-        assert len(tried) == 2 * len(names) * len(steering.STRENGTHS)
+        assert len(tried) == 2 * len(names) * 2
         for (target, name), own in shifts.items():
-            assert torch.nonzero(own.abs().sum(1)).flatten().tolist() == {"layer 0": [0], "layer 1": [1]}.get(
-                name, [0, 1]
-            )
-            rows = tried[(tried.target == target) & (tried.layers == name)]
-            assert rows.strength.to_list() == list(steering.STRENGTHS)
+            layers = torch.nonzero(own.abs().sum(1)).flatten().tolist()
+            assert layers == {names[0]: [0], names[1]: [1]}.get(name, [0, 1])
+            rows = tried[(tried.target == target) & (tried.candidate == name)]
+            assert rows.strength.to_list() == [0.5, 1.0]
             assert rows.norm.to_numpy() == pytest.approx(float(own.norm()) * rows.strength)
+            after = trials.run("resid_post", own)
             row = rows.iloc[1]
-            after = trials.run("resid_post", row.strength * own)
             assert row[["to_target", "to_other", "wrong_way"]].to_dict() == steering.rates(trials.before, after, target)
+        made = steering.decide(tried, shifts, "resid_post", "fitted", config)
+        for target, name in ((1, "memorization"), (-1, "generalization")):
+            row = steering.choose(tried, target, config.max_other, config.max_control)
+            assert row.net > 0.9
+            assert torch.equal(made.shift(target), row.strength * shifts[target, row.candidate])
+            assert made.how["alpha"][name] == row.strength
+            assert made.how["N"][name] == int((made.shift(target) != 0).sum())
+
+    def test_the_sweep_of_means_finds_the_layer(self, planted, trials, rng):
+        answers = pd.Series("one", planted.frame.index)
+        difference = steering.mean_difference(
+            planted.model, trials.prepared, trials.before.behavior, answers, "resid_post"
+        )
+        sweeps, controls = dict.fromkeys(steering.TARGETS, trials), {"random control": steering.random_neurons}
+        tried, shifts = steering.sweep_means(sweeps, difference, "resid_post", [0.5, 1.0, 2.0], controls, rng)
+        assert tried.candidate.unique().tolist() == ["layer 0", "layer 1", "all"]
         for target in steering.TARGETS:
-            assert steering.choose(tried, target, max_other=0.05).net > 0.9
+            assert torch.equal(shifts[target, "all"], target * difference)
+            assert not shifts[target, "layer 1"][0].any()
+            assert steering.choose(tried, target, 0.05, 1.0).to_target > 0.95
+
+    def test_all_interventions_on_test_inputs(self, planted, trials, table):
+        own = planted_shift(planted, 4.0)
+        made = {name: steering.Intervention("resid_post", 1, own, -own) for name in ("study", "bare")}
+        rows = steering.on_test(trials, made, ["study"], table, lambda name: np.random.default_rng(len(name)))
+        kinds = ["random control", "random direction control", "least correlated control"]
+        counts = {(f"study: {kind}", target): 2 for kind in kinds for target in (1, -1)}
+        counts |= {(name, target): 1 for name in made for target in (1, -1)}
+        found = rows.groupby(["method", "target"]).size() / len(planted.frame)
+        assert found.to_dict() == counts
+        reached = steering.opposite(rows).groupby("method").to_target.mean()
+        assert reached["study"] == reached["bare"] > 0.95
+        assert max(reached[f"study: {kinds[i]}"] for i in (0, 2)) < 0.6
 
 
 def planted_shift(planted, value):
@@ -88,23 +140,26 @@ class TestOutcomes:
     BEFORE = pd.DataFrame({"behavior": [-1, -1, -1, 1, 0], "log_odds": [-2.0, -1.0, -3.0, 2.0, 0.0]}, index=INDEX)
     AFTER = pd.DataFrame({"behavior": [1, 0, -1, 1, 1], "log_odds": [1.0, -0.5, -4.0, 9.0, 3.0]}, index=INDEX)
 
-    def test_moved_by_hand(self):
-        moved = steering.moved(self.BEFORE, self.AFTER, 1)
-        assert moved.index.to_list() == [4, 9, 11]  # those that showed generalization
-        assert moved.to_dict("list") == {
+    def test_what_happened_by_hand(self):
+        rows = steering.opposite(steering.outcomes(self.BEFORE, self.AFTER, 1, "a"))
+        assert rows.input.to_list() == [4, 9, 11]  # those that showed generalization
+        assert rows[["to_target", "to_other", "wrong_way"]].to_dict("list") == {
             "to_target": [1, 0, 0],
             "to_other": [0, 1, 0],
             "wrong_way": [0, 0, 1],
         }
-        other_way = steering.moved(self.BEFORE, self.AFTER, -1)
-        assert other_way.index.to_list() == [20]
-        assert other_way.iloc[0].to_list() == [0, 0, 1]  # the log-odds rose, away from generalization
+        other_way = steering.opposite(steering.outcomes(self.BEFORE, self.AFTER, -1, "a"))
+        assert other_way.input.to_list() == [20]
+        assert other_way[["to_target", "to_other", "wrong_way"]].iloc[0].to_list() == [0, 0, 1]  # the log-odds rose
+
+    def test_rounding_moves_nothing_the_wrong_way(self):
+        nearly = self.BEFORE.assign(log_odds=self.BEFORE.log_odds - 1e-5)
+        assert steering.rates(self.BEFORE, nearly, 1)["wrong_way"] == 0
+        assert steering.rates(self.BEFORE, nearly.assign(log_odds=-9.0), 1)["wrong_way"] == 1
 
     def test_the_order_of_rows_does_not_matter(self):
         shuffled = self.AFTER.iloc[[3, 0, 4, 2, 1]]
-        pd.testing.assert_frame_equal(
-            steering.moved(self.BEFORE, shuffled, 1), steering.moved(self.BEFORE, self.AFTER, 1)
-        )
+        assert steering.rates(self.BEFORE, shuffled, 1) == steering.rates(self.BEFORE, self.AFTER, 1)
         pd.testing.assert_frame_equal(
             steering.outcomes(self.BEFORE, shuffled, 1, "a"),
             steering.outcomes(self.BEFORE, self.AFTER, 1, "a"),
@@ -137,6 +192,10 @@ class TestOutcomes:
         assert summary.value.to_list() == pytest.approx([1 / 3] * 3)
         assert summary.n.to_list() == [3] * 3
         assert (summary.low[0], summary.high[0]) == (0, 1)  # group a reaches it, group b never
+        (wide,) = steering.rates_in_columns(summary).to_dict("records")
+        third = pytest.approx(1 / 3)
+        expected = {"to_target": third, "low": 0, "high": 1, "to_other": third, "wrong_way": third, "n": 3}
+        assert wide == {"method": "study", "target": "memorization", **expected}
         shares = steering.shares(rows).set_index("behavior")
         assert shares.share.to_dict() == pytest.approx(
             dict.fromkeys(["memorization", "generalization", "other"], 1 / 3)
@@ -145,26 +204,175 @@ class TestOutcomes:
 
     def test_a_target_whose_opposite_nobody_showed(self, rng):
         rows = steering.outcomes(self.BEFORE.assign(behavior=1), self.AFTER, 1, "study").assign(group="a")
-        assert steering.summarize(rows, rng, 10).empty
+        for result in (rows, rows.iloc[:0].assign(answer_memorization="", answer_generalization="")):
+            summary = steering.summarize(result, rng, 10)
+            assert summary.empty
+            assert steering.rates_in_columns(summary).empty
+            assert steering.net_effect(result, ["study"], rng, 10).empty
+            assert steering.worst_groups(result, rng, 10).empty
+        assert steering.worst_answers(result, rng, 10).empty
+        assert steering.beside_best_controls(result).empty
         assert np.isnan(steering.rates(self.BEFORE.assign(behavior=1), self.AFTER, 1)["to_target"])
 
-    def test_net_effect_is_the_method_minus_the_mean_of_its_controls(self, rng):
+    def test_net_effect_is_the_method_minus_the_strongest_kind_of_control(self, rng):
         control = self.AFTER.assign(behavior=[0, 1, -1, 1, 1])
-        parts = [
-            steering.outcomes(self.BEFORE, self.AFTER, 1, "study").assign(draw=0),
-            steering.outcomes(self.BEFORE, control, 1, "study: random control").assign(draw=0),
-            steering.outcomes(self.BEFORE, self.BEFORE, 1, "study: random control").assign(draw=1),
-            steering.outcomes(self.BEFORE, self.BEFORE, 1, "another: random control").assign(draw=0),
-        ]
+        after = {
+            "study": [self.AFTER],
+            "study: random control": [self.BEFORE, self.BEFORE],
+            "study: least correlated control": [control, self.BEFORE],
+            "other: random control": [self.AFTER],
+            "bare": [self.AFTER],
+        }
+        parts = [steering.outcomes(self.BEFORE, end, 1, name) for name, ends in after.items() for end in ends]
         rows = pd.concat(parts, ignore_index=True).assign(group=lambda frame: frame.input % 2)
-        net = steering.net_effect(rows.sample(frac=1, random_state=rng), ["study"], rng, 100)
-        assert net[["method", "target", "n"]].to_numpy().tolist() == [["study", 1, 3]]
+        rows = rows.sample(frac=1, random_state=rng)
+        assert steering.best_controls(rows) == {
+            ("study", 1): "study: least correlated control",
+            ("other", 1): "other: random control",
+        }
+        beside = steering.beside_best_controls(rows).groupby("method").size().to_dict()
+        assert beside == {"study": 5, "bare": 5, "study: best control": 10, "other: best control": 5}
+        net = steering.net_effect(rows, ["study", "bare"], rng, 100)
+        columns = ["method", "target", "control", "n"]
+        assert net[columns].to_numpy().tolist() == [["study", 1, "least correlated control", 3]]
         assert net.value[0] == pytest.approx((1 + 0 + 0) / 3 - (0 + 0.5 + 0) / 3)
 
-    def test_mean_log_odds_by_hand(self, rng):
-        groups = pd.Series(list("abbcc"), index=self.INDEX)
-        result = steering.mean_log_odds(self.BEFORE, self.AFTER, 1, groups, rng, 200)
-        assert result == {"log_odds": pytest.approx(-3.5 / 3), "low": -2.25, "high": 1.0, "n": 3}
+
+class TestWorst:
+    """Rates of answers and groups, of 60 inputs in 20 groups."""
+
+    @pytest.fixture
+    def rows(self):
+        frame = pd.DataFrame({"input": np.arange(60), "method": "study", "target": 1})
+        frame["behavior_before"], frame["log_odds_before"], frame["log_odds_after"] = -1, -1.0, 1.0
+        frame["behavior_after"] = np.where(frame.input < 45, 1, -1)
+        frame["answer_memorization"] = np.where(frame.input < 8, "few", np.where(frame.input % 2, "odd", "even"))
+        frame["answer_generalization"] = np.where(frame.input >= 40, "late", "early")
+        frame["group"] = frame.input // 3
+        stays = frame.assign(behavior_before=1, answer_memorization="was there before")
+        return pd.concat([frame, stays], ignore_index=True)
+
+    def test_by_answer(self, rows):
+        told = steering.by_answer(rows).set_index(["kind", "answer"])
+        assert told.n.to_dict() == {
+            ("memorization", "even"): 26,
+            ("memorization", "odd"): 26,
+            ("generalization", "early"): 40,
+            ("generalization", "late"): 20,
+        }
+        assert told.rate["generalization", "late"] == 0.25
+        assert told.rate["memorization", "even"] == pytest.approx(19 / 26)
+
+    def test_the_worst_answer(self, rows, rng):
+        (told,) = steering.worst_answers(rows, rng, 200).to_dict("records")
+        assert (told["kind"], told["answer"], told["value"], told["n"]) == ("generalization", "late", 0.25, 20)
+        assert 0 <= told["low"] < 0.25 < told["high"] < 0.6
+
+    def test_no_answer_has_enough_inputs(self, rows, rng):
+        few = rows.assign(answer_memorization=rows.input, answer_generalization=rows.input)
+        assert steering.worst_answers(few, rng, 10).empty
+
+    def test_the_worst_groups(self, rows, rng):
+        (told,) = steering.worst_groups(rows, rng, 200).to_dict("records")
+        assert (told["value"], told["low"], told["n"]) == (0, 0, 20)
+        assert steering.mean_of_lowest([0.5, *[1.0] * 8, 0.1]) == 0.1
+        assert steering.mean_of_lowest([0.5, 0.3, *[1.0] * 18]) == pytest.approx(0.4)
+
+
+class TestEffects:
+    @pytest.fixture
+    def shifts(self):
+        return list(torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(3)))
+
+    @torch.no_grad()
+    def test_divergence_beside_whole_passes(self, setting, shifts):
+        """At the last token of the cut prompt, where the prompt's own last token comes next."""
+        frame = setting.frame.iloc[::6]
+        inputs = steering.cut_before_answers(setting.model, frame, setting.tokenizer, 1, batch_size=7)
+        assert [one.batch.rows.to_list() for one in inputs] == [
+            frame.index[i : i + 7].to_list() for i in range(0, len(frame), 7)
+        ]
+        for one in inputs:
+            expected = [[frame.input_ids[row][-1]] for row in one.batch.rows]
+            assert one.batch.answers["memorization"].tolist() == expected
+        found = steering.divergence(setting.model, inputs, "resid_post", [*shifts, 0 * shifts[0]], 1)
+        assert found[5] == pytest.approx(0, abs=1e-10)
+        for row, prompt in enumerate(frame.input_ids):
+            ids = torch.tensor([list(prompt[:-1])]).long()
+            batch = behavior.prompts(
+                setting.model, frame.iloc[[row]].assign(input_ids=[prompt[:-1]]), setting.tokenizer
+            )
+            plain = setting.model(ids).logits[0, -1].double().log_softmax(-1)
+            with steering.adding(setting.model, "resid_post", shifts[2], 1)(batch):
+                steered = setting.model(ids).logits[0, -1].double().log_softmax(-1)
+            expected = torch.nn.functional.kl_div(steered, plain, log_target=True, reduction="sum")
+            assert found[2, row] == pytest.approx(float(expected), abs=1e-3)
+
+    def test_mean_divergence_averages_draws(self, stories, shifts, rng):
+        frame = stories.frame.iloc[::6]
+        inputs = steering.cut_before_answers(stories.model, frame, stories.tokenizer, 1, batch_size=7)
+        every = steering.divergence(stories.model, inputs, "resid_post", shifts[:3], 1)
+        named = {"own": shifts[:1], "control": shifts[1:3]}
+        told = steering.mean_divergence(stories.model, inputs, frame.group, "resid_post", named, 1, rng, 50)
+        assert told["own"].value == pytest.approx(every[0].mean())
+        assert told["control"].value == pytest.approx(every[1:].mean())
+        assert told["own"].n == len(frame)
+
+    def test_losses(self, planted, rng):
+        """Inputs with one right answer, of which a strong shift takes all and none at all nothing."""
+        before = behavior.measure(planted.model, prepare(planted)).behavior
+        memorized = planted.frame[before == 1].assign(kind="memorized_only", answer_generalization=None)
+        inferred = planted.frame[before == -1].assign(kind="inferred_only", answer_memorization=None)
+        frame = pd.concat([memorized, inferred.iloc[:-2], memorized.iloc[:0]])
+        trials = steering.Trials(
+            planted.model, prepare(planted, frame), behavior.measure(planted.model, prepare(planted, frame)), 1, 1
+        )
+        strong, none = planted_shift(planted, 9.0), planted_shift(planted, 0.0)
+        made = {
+            "strong": steering.Intervention("resid_post", 1, strong, -strong),
+            "none": steering.Intervention("resid_post", 1, none, none),
+        }
+        told = steering.losses(trials, frame, made, rng, 50).set_index(["method", "target", "inputs"]).sort_index()
+        assert len(told) == 8
+        assert (told.plain == 1).all()
+        assert (told.value == told.plain - told.steered).all()
+        assert (told.value["none"] == 0).all()
+        assert told.value["strong", 1].to_dict() == {"inferred_only": 1, "memorized_only": 0}
+        assert told.value["strong", -1].to_dict() == {"inferred_only": 0, "memorized_only": 1}
+        assert told.n["strong", 1].to_dict() == {"inferred_only": len(inferred) - 2, "memorized_only": len(memorized)}
+
+    def test_parts_of_a_shift_add_up(self, shifts):
+        parts = steering.ablated(shifts[0])
+        names = ["whole", "without layer 0", "without layer 1", "layer 0 alone", "layer 1 alone"]
+        assert list(parts) == names
+        for layer in (0, 1):
+            rest, alone = parts[f"without layer {layer}"], parts[f"layer {layer} alone"]
+            assert torch.equal(rest + alone, shifts[0])
+            assert not rest[layer].any()
+            assert not alone[1 - layer].any()
+        assert list(steering.ablated(shifts[0] * torch.tensor([[1.0], [0.0]]))) == ["whole"]
+
+    def test_parts_and_doses_of_a_planted_shift(self, planted, rng):
+        """Of a vector in both layers, only the part in the layer that decides does anything."""
+        prepared = prepare(planted)
+        trials = steering.Trials(planted.model, prepared, behavior.measure(planted.model, prepared), 1, 1)
+        own = planted_shift(planted, 4.0)
+        own[0, 3] = 0.01
+        told = steering.rates_of(trials, "resid_post", steering.ablated(own), 1).set_index("part")
+        layer = planted.dimension[0]
+        assert told.to_target[["whole", f"layer {layer} alone", f"without layer {1 - layer}"]].min() > 0.95
+        assert told.to_target[f"without layer {layer}"] < 0.05
+        assert set(told.n) == {int((trials.before.behavior == -1).sum())}
+
+        doses = steering.dose_response(trials, "resid_post", {"own": own}, 1, planted.frame.group, rng, 50)
+        odds = doses[doses.measure == "log_odds"].set_index("alpha").value
+        before = trials.before[trials.before.behavior == -1]
+        assert odds[0.0] == pytest.approx(before.log_odds.mean(), abs=1e-4)
+        assert odds.is_monotonic_increasing
+        share = doses[doses.measure == "to_target"].set_index("alpha").value
+        assert share[0.0] == 0
+        assert share[1.0] == told.to_target["whole"]
+        assert (doses[doses.measure == "wrong_way"].value == 0).all()
 
 
 class TestChoose:
@@ -172,24 +380,31 @@ class TestChoose:
         {
             "target": [1, 1, 1, 1, 1, -1],
             "n": [0, 1, 2, 3, 4, 5],
-            "to_target": [0.9, 0.2, 0.6, 0.6, 0.9, 1.0],
-            "net": [0.1, 0.2, 0.6, 0.6, 0.9, 0.5],  # the first reaches the target often, and so do its controls
+            "control": [0.8, 0.0, 0.1, 0.1, 0.0, 0.5],
+            "net": [0.95, 0.2, 0.6, 0.6, 0.9, 0.5],
             "to_other": [0.0, 0.0, 0.02, 0.01, 0.5, 0.0],
         }
     )
 
-    def test_the_first_of_the_best_within_the_limit(self):
-        assert steering.choose(self.TRIED, 1, 0.03).n == 2
-        assert steering.choose(self.TRIED, 1, 0.02).n == 2
-        assert steering.choose(self.TRIED, 1, 0.015).n == 3
-        assert steering.choose(self.TRIED, 1, 0.5).n == 4
-        assert steering.choose(self.TRIED, -1, 0.03).n == 5
+    def test_the_first_of_the_best_within_the_limits(self):
+        for max_other, max_control, expected in [
+            (0.03, 0.1, 2),
+            (0.02, 0.1, 2),
+            (0.015, 0.1, 3),
+            (0.5, 0.1, 4),  # damage allowed
+            (0.03, 0.8, 0),  # strong controls allowed
+            (0.03, 0.05, 1),
+        ]:
+            assert steering.choose(self.TRIED, 1, max_other, max_control).n == expected
 
-    def test_where_none_keeps_the_limit_the_least_harmful_is_taken(self):
-        assert steering.choose(self.TRIED.iloc[2:], 1, 0.0).n == 3
+    def test_where_none_keeps_the_limits_those_that_exceed_them_least_count(self):
+        assert steering.choose(self.TRIED, -1, 0.03, 0.1).n == 5
+        assert steering.choose(self.TRIED.iloc[2:], 1, 0.0, 0.1).n == 3
+        assert steering.choose(self.TRIED.iloc[[0, 4]], 1, 0.1, 0.5).n == 0  # an excess of 0.3 against one of 0.4
+        assert steering.choose(self.TRIED.iloc[[0, 4]], 1, 0.3, 0.5).n == 4
 
     def test_nothing_was_there_to_be_moved(self):
-        nothing = self.TRIED.assign(to_target=np.nan, to_other=np.nan, net=np.nan)
+        nothing = self.TRIED.assign(control=np.nan, to_other=np.nan, net=np.nan)
         sentence = "No input showed generalization, so nothing can be chosen that leads to memorization"
         with pytest.raises(InputError, match=sentence):
-            steering.choose(nothing, 1, 0.03)
+            steering.choose(nothing, 1, 0.03, 0.1)

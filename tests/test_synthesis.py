@@ -27,15 +27,21 @@ HOLDING = {
     "patching_resid_post_layer0_to_memorization": [0.0, 0.01, 0.0],
     "accuracy_flip_pairs": [0.97, 0.96, 0.98],
     "baseline_flip_pairs": [0.8, 0.82, 0.84],
-    "accuracy_all_conflicts": [0.9, 0.9, 0.9],
-    "baseline_all_conflicts": [0.9, 0.9, 0.9],
+    "accuracy_all_conflicts": [0.95, 0.95, 0.95],
+    "baseline_all_conflicts": [0.6, 0.6, 0.6],
+    "gain_all_conflicts": [0.35, 0.35, 0.35],
+    "ablation_none_inferred_only": [1.0, 1.0, 0.99],
+    "ablation_attribution_inferred_only": [0.99, 1.0, 0.98],
 }
-METHODS = ("study", "gradient-guided", "gradient-guided_MLP")
+METHODS = ("study", "gradient-guided", "gradient-guided_MLP", "gradient-guided_MLP_10%")
 for method in METHODS:
     for target, rate in (("generalization", 0.9), ("memorization", 0.95)):
         HOLDING[f"to_target_{target}_{method}_all"] = [rate, rate + 0.01, rate - 0.01]
-        HOLDING[f"to_target_{target}_{method}_random_control_all"] = [0.03, 0.02, 0.04]
         HOLDING[f"net_{target}_{method}"] = [rate - 0.03, rate - 0.01, rate - 0.05]
+for target in ("generalization", "memorization"):
+    HOLDING[f"to_target_{target}_fitted_on_random_neurons_all"] = [0.3, 0.2, 0.4]
+    for size, share in (("top10", 0.5), ("random10", 0.02), ("all", 0.6)):
+        HOLDING[f"patched_{size}_mlp.hook_post_to_{target}"] = [share, share + 0.01, share - 0.01]
 
 
 def frame(changed=(), task="inference", n_seeds=3):
@@ -101,13 +107,16 @@ def test_verdict(values, expected):
 def test_every_claim_can_hold():
     table = synthesis.claims(frame())
     assert list(table) == ["claim", "study", "task", "ours", "control", "verdict"]
-    assert [claim[0] for claim in table.claim] == ["0", "a", "b", *"c" * len(METHODS)]
+    assert [claim[0] for claim in table.claim] == ["0", "a", "b", *"c" * len(METHODS), "d"]
     assert set(table.verdict) == {"holds"}
     assert "not met" not in " ".join(table.ours)
     assert table.notna().all(axis=None)
 
 
-NOTHING = dict.fromkeys(HOLDING, 0.0) | {"patching_resid_post_layer0_to_generalization": 1.0}
+NOTHING = dict.fromkeys(HOLDING, 0.0) | {
+    "patching_resid_post_layer0_to_generalization": 1.0,
+    "ablation_none_inferred_only": 1.0,
+}
 
 
 def test_every_claim_can_fail():
@@ -118,9 +127,10 @@ def test_every_claim_can_fail():
 
 def test_what_was_not_measured_does_not_hold():
     """Where no input showed a behaviour, steering and prediction record nothing."""
-    missing = {name: None for name in HOLDING if name.startswith(("to_target", "net", "accuracy", "baseline"))}
+    unmeasured = ("to_target", "net", "accuracy", "baseline", "gain")
+    missing = {name: None for name in HOLDING if name.startswith(unmeasured)}
     table = synthesis.claims(frame(missing))
-    assert table.verdict.tolist() == ["holds", "holds", *["does not hold"] * (1 + len(METHODS))]
+    assert table.verdict.tolist() == ["holds", "holds", *["does not hold"] * (1 + len(METHODS)), "holds in part"]
     empty = synthesis.claims(frame(dict.fromkeys(missing, np.nan)))
     assert empty.verdict.tolist() == table.verdict.tolist()
 
@@ -137,16 +147,21 @@ def test_what_was_not_measured_does_not_hold():
         ({"patching_resid_post_layer0_to_generalization": 0.5}, "a"),
         ({"patching_resid_post_layer0_to_memorization": 0.5}, "a"),
         ({"accuracy_flip_pairs": 0.9}, "b"),
-        (
-            {"accuracy_flip_pairs": [0.8, 1.0, 1.0], "baseline_flip_pairs": 0.5},
-            "b",
-        ),  # the interval: below .92
-        ({"baseline_flip_pairs": 0.99}, "b"),
+        ({"accuracy_flip_pairs": [0.8, 1.0, 1.0]}, "b"),  # the interval: below .92
+        ({"accuracy_all_conflicts": 0.9}, "b"),
+        ({"gain_all_conflicts": 0.1}, "b"),
         ({"to_target_generalization_study_all": 0.8}, "c: the study's shift"),
         ({"to_target_memorization_study_all": 0.85}, "c: the study's shift"),
         ({"net_generalization_study": [0.5, -0.5, 0.5]}, "c: the study's shift"),
         ({"net_memorization_gradient-guided": -0.1}, "c: a fitted shift of the residual stream"),
         ({"to_target_memorization_gradient-guided_MLP_all": 0.85}, "c: a fitted shift of MLP neurons"),
+        (
+            {"to_target_generalization_gradient-guided_MLP_10%_all": 0.8},
+            "c: a fitted shift of a tenth of the MLP neurons",
+        ),
+        ({f"to_target_{t}_fitted_on_random_neurons_all": 0.9 for t in ("memorization", "generalization")}, "d"),
+        ({f"patched_top10_mlp.hook_post_to_{t}": 0.2 for t in ("memorization", "generalization")}, "d"),
+        ({"ablation_attribution_inferred_only": 0.7}, "d"),
     ],
 )
 def test_a_missed_condition_makes_its_claim_hold_in_part(changed, claim):
@@ -166,12 +181,18 @@ def test_one_seed_has_no_interval():
 
 
 def test_claims_of_several_runs_stand_together():
-    both = pd.concat([frame(), frame({"accuracy_flip_pairs": 0.5, "baseline_flip_pairs": 0.6}, "addition")])
+    chance = {
+        "accuracy_flip_pairs": 0.5,
+        "baseline_flip_pairs": 0.6,
+        "accuracy_all_conflicts": 0.5,
+        "gain_all_conflicts": 0,
+    }
+    both = pd.concat([frame(), frame(chance, "addition")])
     table = synthesis.claims(both.reset_index(drop=True))
-    assert table.task.tolist() == ["inference (gpt2-3x64)", "addition (gpt2-3x64)"] * (3 + len(METHODS))
+    assert table.task.tolist() == ["inference (gpt2-3x64)", "addition (gpt2-3x64)"] * (4 + len(METHODS))
     own = table[table.claim.str.startswith("b")]
     assert own.verdict.tolist() == ["holds", "does not hold"]
-    assert own.control.tolist()[1] == "best input-only baseline: 0.60 [0.60, 0.60]"
+    assert own.control.tolist()[1].startswith("best input-only baseline: 0.60 [0.60, 0.60] on flip pairs, ")
 
 
 # --- the numbers beside them
@@ -213,22 +234,81 @@ def test_depth_is_the_ratio_to_chance_by_layer():
     assert len(table) == 9
 
 
-def test_steering_rates_keep_methods_apart_and_end_at_one():
+def long(numbers):
+    """Metrics of one run from name -> a value for each seed."""
     rows = [
-        {"run": "r", "seed": seed, "name": name, "value": value}
-        for name, values in {
-            "to_target_memorization_study_all": (0.2, 0.4),
-            "to_target_memorization_study_random_control_all": (0.1, 0.1),
-            "to_target_memorization_gradient-guided_all": (0.9, 1.0),
-            "to_target_memorization_study_flip_pairs": (0.5, 0.5),
-        }.items()
+        {"run": "r", "seed": seed, "name": name, "value": value, "unit": "share 0-1"}
+        for name, values in numbers.items()
         for seed, value in enumerate(values)
     ]
-    table = synthesis.steering_rates(pd.DataFrame(rows)).set_index("method")
+    return pd.DataFrame(rows)
+
+
+STEERED = {
+    "to_target_memorization_study_all": (0.2, 0.4, 0.3),
+    "net_memorization_study": (0.1, 0.35, 0.2),
+    "to_target_memorization_gradient-guided_all": (0.9, 1.0, 1.0),
+    "net_memorization_gradient-guided": (0.8, 0.8, 0.8),
+    "to_target_memorization_shuffled_NMD_all": (0.0, 0.1, 0.0),
+    "to_target_memorization_study_flip_pairs": (0.5, 0.5, 0.5),
+}
+
+
+def test_steering_rates_stand_beside_their_best_control():
+    table = synthesis.steering_rates(long(STEERED)).set_index("method")
     assert table.value.to_dict() == pytest.approx(
-        {"the study's shift": 0.3, "its random control": 0.1, "fitted, residual stream": 0.95}
+        {"the study's shift": 0.3, "its formula, shuffled labels": 0.1 / 3, "fitted, residual stream": 2.9 / 3}
     )
+    assert table.control["the study's shift"] == pytest.approx(0.3 - 0.65 / 3)
     assert table.high["fitted, residual stream"] == 1.0
-    assert (table.n == 2).all()
-    pairs = synthesis.steering_rates(pd.DataFrame(rows), "flip_pairs")
-    assert pairs.value.to_list() == [0.5]
+    assert (table.n == 3).all()
+    assert table.loc["its formula, shuffled labels", ["control", "net", "p_value", "q_value"]].isna().all()
+
+
+def test_net_effects_are_tested_and_corrected():
+    table = synthesis.steering_rates(long(STEERED)).set_index("method")
+    p = scipy.stats.ttest_1samp(STEERED["net_memorization_study"], 0.0).pvalue
+    assert table.p_value["the study's shift"] == pytest.approx(p)
+    assert table.p_value["fitted, residual stream"] == 0.0  # the same in every seed
+    known = table.dropna(subset="p_value")
+    expected = scipy.stats.false_discovery_control(known.p_value)
+    assert known.q_value.to_numpy() == pytest.approx(expected)
+    one = long({name: values[:1] for name, values in STEERED.items()})
+    assert synthesis.steering_rates(one)[["p_value", "q_value"]].isna().all(axis=None)
+
+
+def test_the_best_control_is_what_the_net_effect_was_measured_against():
+    told = synthesis.with_controls(long(STEERED))
+    own = told[told.name == "control_memorization_study"].set_index("seed").value
+    assert own.to_list() == pytest.approx([0.1, 0.05, 0.1])
+    assert len(told) == len(STEERED) * 3 + 2 * 3
+
+
+REACHED = {
+    "memorized_only_accuracy": (1.0, 0.97, 0.99),
+    "to_target_memorization_gradient-guided_MLP_all": (0.99, 0.95, 0.97),
+    "net_memorization_gradient-guided_MLP": (0.9, 0.9, 0.95),
+    "to_target_generalization_gradient-guided_MLP_all": (1.0, 0.8, 1.0),
+    "net_generalization_gradient-guided_MLP": (0.9, 0.8, 0.7),
+}
+
+
+def test_reach_counts_the_worse_side_of_each_seed():
+    table = synthesis.reach(long(REACHED)).set_index("measure")
+    assert table.value["memorized-only accuracy"] == pytest.approx(0.96 + 0.08 / 3)
+    assert table.reached["memorized-only accuracy"]
+    control = table.loc["best control of equal norm"]
+    assert control.value == pytest.approx((0.1 + 0.05 + 0.3) / 3)
+    assert not control.reached
+    assert table.reached["to memorization"]
+    to_generalization = table.loc["to generalization"]
+    assert to_generalization.value > 0.9
+    assert to_generalization.low < 0.837
+    assert not to_generalization.reached  # the interval decides, too
+
+
+def test_reach_says_what_was_not_measured():
+    table = synthesis.reach(long(REACHED)).set_index("measure")
+    assert table.n["worst answer"] == 0
+    assert np.isnan(table.value["worst answer"])
+    assert not table.reached["worst answer"]

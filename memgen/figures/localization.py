@@ -79,3 +79,59 @@ def patching(frame: pd.DataFrame, title: str = "effect of patching") -> alt.TopL
         y="value:Q", tooltip=theme.tooltip(["site", "layer", "direction"], ["value", "low", "high"])
     )
     return theme.finish(theme.facet(bars + points, frame, "site"))
+
+
+def units(frame: pd.DataFrame, title: str = "effect of patching") -> alt.TopLevelMixin:
+    """Show what patching sets of neurons does against their size, a panel for each site and ranking.
+
+    Columns site, ranking, end (top, bottom, random), share (of the neurons), direction, value, low, high. Random sets
+    belong to no ranking (``random``); they are drawn in every panel of their site.
+    """
+    frame = theme.require(frame, "site", "ranking", "end", "share", "direction", "value", "low", "high")
+    is_random = frame.ranking == "random"
+    panels = frame.loc[~is_random, ["site", "ranking"]].drop_duplicates()
+    everywhere = frame[is_random].drop(columns="ranking").merge(panels, on="site")
+    frame = pd.concat([frame[~is_random], everywhere], ignore_index=True)
+    frame["panel"] = frame.site + ", |" + frame.ranking + "|"
+    frame["to"] = "to " + frame.direction
+    sizes = alt.Axis(values=sorted(set(frame.share)), format="~%", labelOverlap=True)
+    base = alt.Chart(frame).encode(
+        x=alt.X("share:Q", title="share of the neurons", axis=sizes).scale(type="log", nice=False),
+        color=theme.color(frame, "end"),
+    )
+    band = base.mark_area(opacity=0.1).encode(y="low:Q", y2="high:Q", detail="direction:N")
+    line = base.mark_line(point=True).encode(
+        y=alt.Y("value:Q", title=title),
+        strokeDash=alt.StrokeDash("to:N", title=None, sort=theme.names_of(frame, "to")),
+        tooltip=theme.tooltip(["site", "ranking", "end", "direction"], ["share", "value", "low", "high"]),
+    )
+    return theme.finish(theme.facet(band + line, frame, "panel", columns=3, height=150))
+
+
+def stability(frame: pd.DataFrame) -> alt.TopLevelMixin:
+    """Show a number of each ranking beside chance: columns site, ranking, measure, value, low, high."""
+    frame = theme.require(frame, "site", "ranking", "measure", "value", "low", "high")
+    frame["ranking"] = "|" + frame.ranking + "|"
+    rankings = alt.X("ranking:N", title=None, sort=theme.names_of(frame, "ranking"), axis=alt.Axis(labelAngle=0))
+    base = alt.Chart(frame).encode(x=rankings, xOffset="measure:N", color=theme.color(frame, "measure"))
+    bars = base.mark_rule(strokeWidth=2).encode(y=theme.share(alt.Y, "low", "overlap"), y2="high:Q")
+    points = base.mark_circle(size=60, opacity=1).encode(
+        y="value:Q", tooltip=theme.tooltip(["site", "ranking", "measure"], ["value", "low", "high"])
+    )
+    return theme.finish(theme.facet(bars + points, frame, "site"))
+
+
+def concentration(frame: pd.DataFrame) -> alt.TopLevelMixin:
+    """Show how a sum is spread over neurons: columns site, measure, share (of the neurons), value (of the sum)."""
+    frame = theme.require(frame, "site", "measure", "share", "value")
+    line = (
+        alt.Chart(frame)
+        .mark_line()
+        .encode(
+            x=theme.share(alt.X, "share", "share of the neurons, largest first"),
+            y=theme.share(alt.Y, "value", "share of the sum"),
+            color=theme.color(frame, "measure"),
+            tooltip=theme.tooltip(["site", "measure"], ["share", "value"]),
+        )
+    )
+    return theme.finish(theme.facet(line, frame, "site"))

@@ -5,6 +5,8 @@ import pandas as pd
 
 from memgen.figures import theme
 
+LABELS = 250  # pixels: the longest name of a method with its control
+
 
 def outcomes(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Show what each method turns inputs into: columns method, target, behavior, share, and maybe n."""
@@ -17,14 +19,14 @@ def outcomes(frame: pd.DataFrame) -> alt.TopLevelMixin:
         .mark_bar()
         .encode(
             x=theme.share(alt.X, "share", "share of inputs"),
-            y=alt.Y("method:N", title=None, sort=theme.names_of(frame, "method")),
+            y=alt.Y("method:N", title=None, sort=theme.names_of(frame, "method"), axis=alt.Axis(labelLimit=LABELS)),
             color=theme.behavior_color("behavior"),
             order="rank:Q",
             tooltip=theme.tooltip(["method", "target", "behavior"], ["share"], ".1%") + n,
         )
     )
     height = 26 * frame.method.nunique()
-    return theme.finish(theme.facet(chart, frame, "title", height=height), labels=150)
+    return theme.finish(theme.facet(chart, frame, "title", height=height), labels=LABELS)
 
 
 def sweep(frame: pd.DataFrame) -> alt.TopLevelMixin:
@@ -76,3 +78,36 @@ def by_answer(frame: pd.DataFrame) -> alt.TopLevelMixin:
         tooltip=[*theme.tooltip(["answer", "target"], ["rate"], ".1%"), alt.Tooltip("n:Q", format=",")],
     )
     return theme.finish((span + points).properties(height=alt.Step(18)))
+
+
+def dose_shares(frame: pd.DataFrame) -> alt.TopLevelMixin:
+    """Show shares by strength: columns alpha, target, method, measure (to_target or wrong_way), value, low, high."""
+    frame = theme.require(frame, "alpha", "target", "method", "measure", "value", "low", "high")
+    words = {"to_target": "reach the target", "wrong_way": "pushed away"}
+    frame["title"] = frame.method + ": " + frame.measure.replace(words)
+    base = alt.Chart(frame).encode(
+        x=alt.X("alpha:Q", title="strength α"), color=theme.behavior_color("target", theme.TARGETS)
+    )
+    band = base.mark_area(opacity=0.2).encode(y="low:Q", y2="high:Q")
+    line = base.mark_line(point=True).encode(
+        y=theme.share(alt.Y, "value", "share of inputs"),
+        tooltip=theme.tooltip(["method", "measure", "target", "alpha"], ["value", "low", "high"], ".1%"),
+    )
+    return theme.finish(theme.facet(band + line, frame, "title"))
+
+
+def parts(frame: pd.DataFrame) -> alt.TopLevelMixin:
+    """Show the share that reaches the target under parts of a shift: columns part, target, to_target, norm, n."""
+    frame = theme.require(frame, "part", "target", "to_target", "norm", "n")
+    base = alt.Chart(frame).encode(y=alt.Y("part:N", title=None, sort=theme.names_of(frame, "part")))
+    span = base.mark_rule(opacity=0.4).encode(x="min(to_target):Q", x2="max(to_target):Q")
+    points = base.mark_circle(size=70, opacity=1).encode(
+        x=theme.share(alt.X, "to_target", "share of inputs that reach the target"),
+        color=theme.behavior_color("target", theme.TARGETS),
+        tooltip=[
+            *theme.tooltip(["part", "target"], ["to_target"], ".1%"),
+            alt.Tooltip("norm:Q", format=".2f"),
+            alt.Tooltip("n:Q", format=","),
+        ],
+    )
+    return theme.finish((span + points).properties(height=alt.Step(22)))

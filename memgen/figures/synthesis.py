@@ -59,17 +59,18 @@ def depth(frame: pd.DataFrame) -> alt.TopLevelMixin:
 
 
 def steering(frame: pd.DataFrame) -> alt.TopLevelMixin:
-    """Show how often each method reaches its target: columns task, method, target, value, low, high."""
-    frame = theme.require(frame, "task", "method", "target", "value", "low", "high")
+    """Show how often each method reaches its target: columns task, method, target, value, low, high, control."""
+    frame = theme.require(frame, "task", "method", "target", "value", "low", "high", "control")
     base = alt.Chart(frame).encode(
         y=alt.Y("method:N", title=None, sort=theme.names_of(frame, "method"), axis=alt.Axis(labelLimit=260)),
         yOffset=alt.YOffset("target:N"),
         color=theme.behavior_color("target", ("memorization", "generalization")),
     )
-    tooltip = theme.tooltip(["task", "method", "target"], ["value", "low", "high"])
+    tooltip = theme.tooltip(["task", "method", "target"], ["value", "low", "high", "control"])
     x = theme.share(alt.X, "value", "share of conflict inputs that reach the target")
     bars = base.mark_bar(opacity=0.7).encode(x=x, tooltip=tooltip)
-    lines = base.mark_rule(strokeWidth=1.5, color=theme.OTHER).encode(
-        x="low:Q", x2="high:Q", color=alt.value(theme.OTHER)
+    lines = base.mark_rule(strokeWidth=1.5).encode(x="low:Q", x2="high:Q", color=alt.value(theme.OTHER))
+    marks = base.mark_tick(thickness=3, size=9).encode(
+        x="control:Q", color=alt.value(theme.CONTROLS[1]), tooltip=tooltip
     )
-    return theme.finish(theme.facet((bars + lines), frame, "task"), labels=200)
+    return theme.finish(theme.facet((bars + lines + marks), frame, "task"), labels=200)

@@ -1,6 +1,7 @@
-"""Statistics of every neuron over pairs, accumulated batch by batch."""
+"""Statistics of every neuron over pairs, accumulated batch by batch, and the table of neurons."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,18 +19,19 @@ class PairStatistics:
     n_units
         The number of neurons.
     n_groups
-        The number of groups that the pairs belong to; sums of differences are kept for each.
+        The number of groups that the pairs belong to; sums are kept for each, so that groups can be resampled.
     """
 
     def __init__(self, n_units: int, n_groups: int):
         self.n_pairs = 0
-        self.group_sums = np.zeros((n_groups, n_units))
+        self.group_sums = np.zeros((n_groups, n_units))  # of differences
         self.group_pairs = np.zeros(n_groups)
-        self._mean, self._squares = (
-            np.zeros(n_units),
-            np.zeros(n_units),
-        )  # of differences; squares about the mean
+        # Of differences; squares about the mean.
+        self._mean, self._squares = np.zeros(n_units), np.zeros(n_units)
         self._member_mean, self._member_squares = np.zeros(n_units), np.zeros(n_units)
+        # Of members by group, about a reference near their mean: squares of large numbers would lose the digits.
+        self._reference = np.zeros(n_units)
+        self._group_members, self._group_squares = np.zeros((n_groups, n_units)), np.zeros((n_groups, n_units))
 
     def update(self, memorization: np.ndarray, generalization: np.ndarray, groups: np.ndarray) -> None:
         """Add a batch of pairs: activations [pairs, units] of both members, and each pair's group (0, 1, ...)."""
@@ -37,6 +39,8 @@ class PairStatistics:
             return
         difference = memorization.astype(np.float64) - generalization
         members = np.concatenate([memorization, generalization]).astype(np.float64)
+        if self.n_pairs == 0:
+            self._reference = members.mean(0)
         self._mean, self._squares = _merge(self.n_pairs, self._mean, self._squares, difference)
         self._member_mean, self._member_squares = _merge(
             2 * self.n_pairs, self._member_mean, self._member_squares, members
@@ -44,6 +48,9 @@ class PairStatistics:
         self.n_pairs += len(difference)
         np.add.at(self.group_sums, groups, difference)
         np.add.at(self.group_pairs, groups, 1)
+        away = members - self._reference
+        np.add.at(self._group_members, np.tile(groups, 2), away)
+        np.add.at(self._group_squares, np.tile(groups, 2), away**2)
 
     def result(self) -> dict[str, np.ndarray]:
         """`nmd`, `r` and `effect_size` (mean difference over its standard deviation), each [units]."""
@@ -58,6 +65,23 @@ class PairStatistics:
             "r": np.divide(total, spread, out=np.zeros_like(total), where=spread > 0),
             "effect_size": np.divide(self._mean, deviation, out=np.zeros_like(total), where=deviation > 0),
         }
+
+    def resampled(self, weights: np.ndarray, signs: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """`nmd` and `r`, each [draws, units], were the groups others than they are.
+
+        Parameters
+        ----------
+        weights
+            How often each group counts [draws, groups].
+        signs
+            +1, or -1 where the members of a group's pairs change their labels [draws, groups]; none by default.
+        """
+        n_pairs = (weights @ self.group_pairs)[:, None]
+        total = (weights if signs is None else weights * signs) @ self.group_sums
+        members = weights @ self._group_members
+        squares = (weights @ self._group_squares - members**2 / (2 * n_pairs)).clip(min=0)
+        spread = np.sqrt(squares * 2 * n_pairs)
+        return {"nmd": total / n_pairs, "r": np.divide(total, spread, out=np.zeros_like(total), where=spread > 0)}
 
 
 def _merge(n: int, mean: np.ndarray, squares: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -136,16 +160,11 @@ def neuron_table(
     -------
     pandas.DataFrame
         `site, layer, neuron, nmd, r, effect_size, p_value` (sign-flip permutation; the pairs of a group flip
-        together)`, q_value` (Benjamini-Hochberg over all neurons of all sites).
+        together), `q_value` (Benjamini-Hochberg over all neurons of all sites).
     """
     tables = []
     for site, own in accumulated.items():
-        d = own.group_sums.shape[1] // n_layer
-        where = {
-            "site": site,
-            "layer": np.repeat(np.arange(n_layer), d),
-            "neuron": np.tile(np.arange(d), n_layer),
-        }
+        where = places(site, n_layer, own.group_sums.shape[1])
         # Every group's sum flips as a whole, so the sums carry all that the permutations need.
         p_value = statistics.sign_flip_p(own.group_sums, np.arange(len(own.group_sums)), rng, n_permutations)
         tables.append(pd.DataFrame(where | own.result() | {"p_value": p_value}))
@@ -154,64 +173,23 @@ def neuron_table(
     return table
 
 
-def depth_profile(
-    accumulated: Mapping[str, PairStatistics], n_layer: int, rng: np.random.Generator, n_resamples: int
-) -> pd.DataFrame:
-    """The mean of |NMD| over a layer's neurons, beside what chance alone gives.
+def shuffled(accumulated: Mapping[str, PairStatistics], n_layer: int, rng: np.random.Generator) -> pd.DataFrame:
+    """NMD and r from shuffled labels: `site, layer, neuron, nmd_shuffled, r_shuffled`.
 
-    An average of absolute values is above zero even where nothing differs. `measure` tells the observed value
-    (``pairs``; interval from resampling groups) from that with each group's sign drawn at random (``chance``; the
-    middle 95 % of such draws).
-
-    Returns
-    -------
-    pandas.DataFrame
-        `site, layer, measure, value, low, high`.
+    Each group's members change their labels or not, by one draw that all sites share: what a ranking of neurons looks
+    like when there is nothing to be found.
     """
-    rows = []
+    n_groups = len(next(iter(accumulated.values())).group_pairs)
+    signs = rng.choice([-1.0, 1.0], size=(1, n_groups))
+    tables = []
     for site, own in accumulated.items():
-        n_groups = len(own.group_sums)
-        counts = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_resamples)
-        signs = rng.choice([-1.0, 1.0], size=(n_resamples, n_groups))
-
-        def profile(weights: np.ndarray, n_pairs: np.ndarray, own: PairStatistics = own) -> np.ndarray:
-            return np.abs(weights @ own.group_sums / n_pairs).reshape(len(weights), n_layer, -1).mean(-1)
-
-        observed = profile(np.ones((1, n_groups)), np.array([[own.n_pairs]]))[0]
-        resampled = profile(counts, counts @ own.group_pairs[:, None])
-        by_chance = profile(signs, np.full((n_resamples, 1), own.n_pairs))
-        for measure, value, draws in (
-            ("pairs", observed, resampled),
-            ("chance", by_chance.mean(0), by_chance),
-        ):
-            low, high = np.quantile(draws, [0.025, 0.975], axis=0)
-            about = {"site": site, "layer": np.arange(n_layer), "measure": measure}
-            rows.append(pd.DataFrame(about | {"value": value, "low": low, "high": high}))
-    return pd.concat(rows, ignore_index=True)
+        drawn = own.resampled(np.ones_like(signs), signs)
+        values = {f"{name}_shuffled": one[0] for name, one in drawn.items()}
+        tables.append(pd.DataFrame(places(site, n_layer, own.group_sums.shape[1]) | values))
+    return pd.concat(tables, ignore_index=True)
 
 
-def ranked(table: pd.DataFrame, max_columns: int = 256) -> pd.DataFrame:
-    """The table for the heat map: `site, layer, rank, nmd`, neurons sorted by NMD within their layer.
-
-    Where a layer has more than `max_columns` neurons, neighbours in rank are averaged.
-    """
-    frame = table[["site", "layer", "nmd"]].copy()
-    size = frame.groupby(["site", "layer"]).nmd.transform("size")
-    order = frame.groupby(["site", "layer"]).nmd.rank(method="first").sub(1)
-    frame["rank"] = (order * np.minimum(size, max_columns) // size).astype(int)
-    return (
-        frame.groupby(["site", "layer", "rank"], as_index=False, sort=False)
-        .nmd.mean()
-        .sort_values(["site", "layer", "rank"], ignore_index=True)
-    )
-
-
-def agreement(table: pd.DataFrame, one: str, other: str, share: float) -> pd.DataFrame:
-    """How far two rankings by absolute value agree: `site, spearman, overlap` of their top `share`, `neurons`."""
-    rows = []
-    for site, own in table.groupby("site"):
-        a, b = own[one].abs(), own[other].abs()
-        n = max(1, round(share * len(own)))
-        overlap = len(set(a.nlargest(n).index) & set(b.nlargest(n).index)) / n
-        rows.append({"site": site, "spearman": a.corr(b, method="spearman"), "overlap": overlap, "neurons": len(own)})
-    return pd.DataFrame(rows)
+def places(site: str, n_layer: int, n_units: int) -> dict[str, Any]:
+    """The columns that say which neuron a row is of: layer by layer."""
+    d = n_units // n_layer
+    return {"site": site, "layer": np.repeat(np.arange(n_layer), d), "neuron": np.tile(np.arange(d), n_layer)}

@@ -6,16 +6,29 @@ place, so that an interrupted or failed run never harms what was there. The modu
 
 - `parameters` checks what papermill injected; `stages` knows the folders and checks what earlier stages left;
 - `run` is the recorder; `display` shows figures and tables; `provenance` says where and from what they came;
+- `publication` reads the results of a profile that the repository keeps, `publish` writes them;
 - `book` seals executed notebooks and stages finished ones as chapters.
 """
 
 import importlib
 from typing import Any
 
+from memgen.report.publication import Published, published
 from memgen.report.run import Run, begin
-from memgen.report.stages import STAGES, finished, load_manifest, load_metrics
+from memgen.report.stages import PROFILE_STAGES, STAGES, finished, load_manifest, load_metrics, needed
 
-__all__ = ["STAGES", "Run", "begin", "finished", "load_manifest", "load_metrics"]
+__all__ = [
+    "PROFILE_STAGES",
+    "STAGES",
+    "Published",
+    "Run",
+    "begin",
+    "finished",
+    "load_manifest",
+    "load_metrics",
+    "needed",
+    "published",
+]
 
 _OF_THE_BOOK = ("seal", "stage_book", "write_vega_bundle")
 

@@ -14,7 +14,7 @@ from memgen import config
 from memgen.config import InputError
 from memgen.report import stages
 from memgen.report.provenance import digest
-from memgen.report.stages import NEEDS, NOTEBOOK, SYNTHESIS, Place
+from memgen.report.stages import NOTEBOOK, PROFILE_STAGES, Place
 
 CHAPTERS = Path("book/chapters")
 DOWNLOADS = Path("book/_static/downloads")  # Sphinx copies what is below book/_static
@@ -48,7 +48,8 @@ def seal(stage_dir: str | os.PathLike, executed_notebook: str | os.PathLike) -> 
 def stage_book(profile: str, results: str = "results") -> list[Path]:
     """Copy the finished notebooks of a profile into the book, all of them checked first.
 
-    Each stage has one chapter a task, from the first model and the first seed; the synthesis has one for all.
+    Each stage has one chapter a task, from the first model and the first seed (:meth:`memgen.config.Profile.shown`);
+    a stage of the whole profile has one for all.
 
     Raises
     ------
@@ -57,11 +58,11 @@ def stage_book(profile: str, results: str = "results") -> list[Path]:
     """
     loaded = config.load_profile(profile)
     places = {
-        f"{stage}-{task}": Place(stage, profile, task, models[0], loaded.seeds[0], results)
-        for task, models in loaded.runs.items()
-        for stage in NEEDS
+        f"{stage}-{task}": Place(stage, profile, task, model, seed, results)
+        for task, model, seed in loaded.shown()
+        for stage in stages.needed(task)
     }
-    places[SYNTHESIS] = Place(SYNTHESIS, profile, results=results)
+    places |= {stage: Place(stage, profile, results=results) for stage in PROFILE_STAGES}
     notebooks = {chapter: _chapter(place) for chapter, place in places.items()}
     root = config.root()
     for folder in (CHAPTERS, DOWNLOADS):

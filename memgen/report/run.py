@@ -18,11 +18,10 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from memgen import config
-from memgen.config import InputError
-from memgen.report import display, parameters, provenance, stages
-from memgen.report.stages import SYNTHESIS, Place
-
-Cell = tuple[str, str, int]  # task, model, seed
+from memgen.config import Cell, InputError
+from memgen.report import display, parameters, provenance, publication, stages
+from memgen.report.publication import Published
+from memgen.report.stages import PROFILE_STAGES, Place
 
 
 def begin(stage: str, namespace: Mapping[str, Any], *, keep_partial: bool = False) -> "Run":
@@ -49,7 +48,7 @@ def begin(stage: str, namespace: Mapping[str, Any], *, keep_partial: bool = Fals
     warnings.filterwarnings("ignore", message="IProgress not found")
     given = parameters.read(namespace)
     settings: config.RunConfig | config.Profile
-    if stage == SYNTHESIS:
+    if stage in PROFILE_STAGES:
         settings = config.load_profile(given["profile"])
         place = Place(stage, settings.name, results=given["results"])
     else:
@@ -64,12 +63,12 @@ class Run:
 
     Attributes
     ----------
-    config : RunConfig, or Profile for the synthesis
+    config : RunConfig, or Profile for a stage of the whole profile
         The settings.
     parameters : dict
         The notebook's parameters, the model's name filled in.
     label : str
-        Task, model and seed as in the path of the results; for the synthesis the profile.
+        Task, model and seed as in the path of the results; for a stage of the whole profile, the profile.
     folder : Path
         Where files are written: beside the stage's own folder until `finish`.
     """
@@ -94,8 +93,8 @@ class Run:
         self._resumed = self._prepare(keep_partial)
 
     def cells(self) -> list[Cell]:
-        """Return the runs that the synthesis reads: (task, model, seed)."""
-        return list(dict.fromkeys((need.task, need.model, need.seed) for need in self._earlier))
+        """Return the runs that a stage of the whole profile reads: (task, model, seed)."""
+        return list(dict.fromkeys((need.task, need.model, need.seed) for need in self._earlier if need.task))
 
     def path(self, *parts: str) -> Path:
         """Return where to write a file of this stage; the folders above it exist then."""
@@ -107,7 +106,13 @@ class Run:
     def input(self, stage: str, *parts: str, cell: Cell | None = None) -> Path:
         """Return a file or folder of an earlier stage and note it in the manifest as an input.
 
-        The synthesis, which reads many runs, says which one by `cell`: (task, model, seed).
+        A stage of the whole profile, which reads many runs, says which one by `cell`: (task, model, seed). A folder
+        counts with all files in it.
+
+        Raises
+        ------
+        InputError
+            If the earlier stage has no such file, or a stage of the whole profile asks for one that was changed.
         """
         need = self.place.at(stage)
         if cell is not None:
@@ -122,19 +127,39 @@ class Run:
             if not path.is_file():
                 raise InputError(f"The {need.label} has no {name}; make it again with `{need.command}`.")
             used = {name: provenance.digest(path)}
+        elif not self.place.task:  # else `begin` has compared them all
+            stages.check_files(need, used)
         prefix = need.folder.relative_to(self.place.run_folder).as_posix()
         self._inputs |= {f"{prefix}/{file}": entry for file, entry in used.items()}
         return path
 
-    def metrics(self) -> pd.DataFrame:
-        """Read the numbers of every earlier stage, one a row; the first columns say which run and stage."""
+    def metrics(self, *, comparisons: bool = True) -> pd.DataFrame:
+        """Read the numbers of every earlier stage of runs, one a row; the first columns say which run and stage.
+
+        Without `comparisons`, a stage of the whole profile gets those of the profile's main runs only.
+        """
+        cells = set(self.cells())
+        if not comparisons and isinstance(self.config, config.Profile):
+            cells = set(config.grid(self.config.runs, self.config.seeds))
         frames = []
         for need in self._earlier:
             cell = (need.task, need.model, need.seed)
+            if cell not in cells:
+                continue
             frame = stages.load_metrics(self.input(need.stage, "metrics.json", cell=cell).parent)
             keys = {"task": need.task, "model": need.model, "seed": need.seed, "stage": need.stage}
             frames.append(frame.assign(**keys)[[*keys, *stages.METRIC_FIELDS]])
         return pd.concat(frames, ignore_index=True)
+
+    def published(self, profile: str = "full") -> Published | None:
+        """Return the published results of a profile and note them as inputs; None if there are none.
+
+        The profile itself has none either: what was published of it never decides what is published next.
+        """
+        found = None if profile == self.place.profile else publication.published(profile)
+        if found is not None:
+            self._inputs |= found.files
+        return found
 
     def rng(self, name: str) -> np.random.Generator:
         """Make a random generator that the seed, the stage and the name decide."""

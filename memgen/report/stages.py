@@ -22,8 +22,10 @@ NEEDS = {
     "prediction": ("data", "training", "localization"),
     "steering": ("data", "training", "localization"),
 }
-SYNTHESIS = "synthesis"  # the stage that reads every run of a profile
-STAGES = (*NEEDS, SYNTHESIS)
+ONLY = {"joint": ("data", "training")}  # tasks whose runs have no other stages: what is asked of them compares runs
+PROFILE_STAGES = ("carryover", "synthesis")  # read every run of a profile, and those before them
+STAGES = (*NEEDS, *PROFILE_STAGES)
+PUBLISHED = "book/published/"  # results in the repository, by profile
 NOTEBOOK = "notebook.ipynb"  # sealed in after the run; readers may open and save it: no later stage reads it
 METRIC_FIELDS = ("name", "value", "ci_low", "ci_high", "n", "unit", "definition")
 _held: dict[Path, int] = {}  # the partial folders that this process works in, locked
@@ -31,7 +33,7 @@ _held: dict[Path, int] = {}  # the partial folders that this process works in, l
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where one stage of one run stands; `task` is empty for the synthesis."""
+    """Where one stage of one run stands; `task` is empty for a stage of the whole profile."""
 
     stage: str
     profile: str
@@ -47,8 +49,12 @@ class Place:
     @property
     def run_folder(self) -> Path:
         """The folder that holds the run's stages."""
-        profile = config.root() / self.results / self.profile
-        return profile if self.stage == SYNTHESIS else profile / self.task / self.model / f"seed{self.seed}"
+        return self.profile_folder / self.run if self.task else self.profile_folder
+
+    @property
+    def profile_folder(self) -> Path:
+        """The folder that holds the profile's runs."""
+        return config.root() / self.results / self.profile
 
     @property
     def folder(self) -> Path:
@@ -62,7 +68,7 @@ class Place:
 
     @property
     def run(self) -> str:
-        """The run as in the path of the results; for the synthesis the profile."""
+        """The run as in the path of the results; for a stage of the whole profile, the profile."""
         return f"{self.task}/{self.model}/seed{self.seed}" if self.task else self.profile
 
     @property
@@ -73,21 +79,27 @@ class Place:
     @property
     def command(self) -> str:
         """The command that makes this stage."""
-        names = ["profile"] if self.stage == SYNTHESIS else ["profile", "task", "model", "seed"]
+        names = ["profile", "task", "model", "seed"] if self.task else ["profile"]
         names += ["results"] if self.results != "results" else []
         given = " ".join(f"-p {name} {shlex.quote(str(getattr(self, name)))}" for name in names)
         return f"papermill notebooks/{self.stage}.ipynb out.ipynb {given}"
 
     def needs(self) -> list["Place"]:
         """Return the finished stages that this one reads, in their order."""
-        if self.stage != SYNTHESIS:
+        if self.stage not in PROFILE_STAGES:
             return [self.at(stage) for stage in NEEDS[self.stage]]
         cells = config.load_profile(self.profile).cells()
-        return [
+        of_runs = [
             Place(stage, self.profile, task, model, seed, self.results)
             for task, model, seed in cells
-            for stage in NEEDS
+            for stage in needed(task)
         ]
+        return of_runs + [self.at(stage) for stage in PROFILE_STAGES[: PROFILE_STAGES.index(self.stage)]]
+
+
+def needed(task: str) -> tuple[str, ...]:
+    """The stages that a run of the task has."""
+    return ONLY.get(config.base_task(task), tuple(NEEDS))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -173,8 +185,11 @@ def finished(stage_dir: str | os.PathLike) -> bool:
         return False
 
 
-def check_needs(place: Place) -> dict[Place, dict[str, Any]]:
-    """Return the manifests of the stages that `place` reads, their files checked against them.
+def check_needs(place: Place, *, itself: bool = False) -> dict[Place, dict[str, Any]]:
+    """Return the manifests of the stages that `place` reads (and its own), their files checked against them.
+
+    A stage of the whole profile reads a small part of very many files: of these, only size and origin are checked here,
+    and the content by :func:`check_files` when it is asked for.
 
     Raises
     ------
@@ -183,10 +198,31 @@ def check_needs(place: Place) -> dict[Place, dict[str, Any]]:
         than those that are there now; the sentence names the file and the command that makes it again.
     """
     manifests: dict[Place, dict[str, Any]] = {}
-    for need in place.needs():
+    for need in [*place.needs(), *([place] if itself else [])]:
         settle(need)
         manifests[need] = _check(need, manifests)
+        if place.task:
+            check_files(need, manifests[need]["outputs"])
     return manifests
+
+
+def check_files(need: Place, expected: dict[str, dict[str, Any]]) -> None:
+    """Compare the content of files of a finished stage with their digests.
+
+    Raises
+    ------
+    InputError
+        If a file was changed or cannot be read.
+    """
+    folder = need.folder
+    for name, entry in expected.items():
+        try:
+            same = name == NOTEBOOK or digest(folder / name) == entry
+        except OSError:
+            same = False
+        if not same:
+            where = os.path.relpath(folder / name, config.root())
+            raise InputError(f"{where} was changed after its stage finished; make it again with `{need.command}`.")
 
 
 def _check(need: Place, earlier: dict[Place, dict[str, Any]]) -> dict[str, Any]:
@@ -204,19 +240,40 @@ def _check(need: Place, earlier: dict[Place, dict[str, Any]]) -> dict[str, Any]:
 
 
 def _problem(need: Place, where: str, manifest: dict[str, Any], earlier: dict[Place, dict[str, Any]]) -> str | None:
-    """Compare a stage with its manifest, and what it was made from with what is there now."""
+    """Compare a stage's files with their sizes, and what it was made from with what is there now."""
+    folder = need.folder  # asked for once: a profile has very many files
     for name, expected in manifest["outputs"].items():
         if name == NOTEBOOK:
             continue
-        if not (need.folder / name).is_file():
+        path = folder / name
+        if not path.is_file():
             return f"{where}/{name} is missing"
-        if digest(need.folder / name) != expected:
+        if path.stat().st_size != expected["bytes"]:
             return f"{where}/{name} was changed after its stage finished"
+    if not need.task:
+        made_from, now = config.Profile(**manifest["config"]), config.load_profile(need.profile)
+        if set(made_from.cells()) != set(now.cells()):
+            return f"The {need.label} was made from other runs than the profile has now"
     for name, used in manifest["inputs"].items():
-        stage, _, file = name.partition("/")
-        if earlier[need.at(stage)]["outputs"].get(file, used) != used:
+        if name.startswith(PUBLISHED):
+            now_there = config.root() / name
+            same = now_there.is_file() and digest(now_there) == used
+        else:
+            source, file = _source(need, name)
+            same = earlier[source]["outputs"].get(file, used) == used
+        if not same:
             return f"The {need.label} was made from another {name} than the one there now"
     return None
+
+
+def _source(place: Place, name: str) -> tuple[Place, str]:
+    """Of which stage an input of `place` is, and its name there."""
+    stage, _, file = name.partition("/")
+    if place.task or stage in PROFILE_STAGES:
+        return place.at(stage), file
+    task, model, seed, stage, file = name.split("/", 4)
+    seed_number = int(seed.removeprefix("seed"))
+    return dataclasses.replace(place, stage=stage, task=task, model=model, seed=seed_number), file
 
 
 def _read(path: Path) -> Any:

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,12 @@ from transformers import PreTrainedModel
 
 from memgen import activations, behavior
 from memgen.behavior import GENERALIZATION, MEMORIZATION, NAMES
-from memgen.config import InputError
+from memgen.config import InputError, fraction_to_count
 
 TARGETS = (MEMORIZATION, GENERALIZATION)
+
+#: Makes a control from a shift: another vector of the same norm.
+Control = Callable[[Tensor, np.random.Generator], Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +119,60 @@ def study_shift(table: pd.DataFrame, site: str, n: int, alpha: float, shape: tup
     return shift
 
 
+@torch.no_grad()
+def mean_difference(
+    model: PreTrainedModel,
+    prepared: Sequence[behavior.Batch],
+    labels: pd.Series,
+    answers: pd.Series,
+    site: str,
+) -> Tensor:
+    """The difference in means [n_layer, d] at the last prompt token: memorization minus generalization.
+
+    Taken for each memorized answer and then averaged, so that no answer's own direction weighs more than another's.
+    Answers with one behaviour only are left out; where that is all of them, all inputs count as of one answer.
+
+    Parameters
+    ----------
+    labels
+        The behaviour on each prepared input, +1 or -1 (others are left out).
+    answers
+        The memorized answer of each.
+    """
+    states, rows = [], []
+    for batch in prepared:
+        with activations.record(model, [site]) as store:
+            behavior.run(model, batch)
+        states.append(activations.at_last(store[site], batch.prompt_length).float().cpu())
+        rows.append(batch.rows.to_numpy())
+    index, first = np.unique(np.concatenate(rows), return_index=True)  # an input may stand in a batch for each answer
+    means = torch.cat(states)[torch.from_numpy(first)]
+    label, answer = labels[index].to_numpy(), answers[index].to_numpy()
+    is_known = {one: {MEMORIZATION, GENERALIZATION} <= set(label[answer == one]) for one in np.unique(answer)}
+    parts = [answer == one for one, both in is_known.items() if both] or [np.ones(len(label), dtype=bool)]
+    differences = []
+    for part in parts:
+        memorized, inferred = (torch.from_numpy(part & (label == target)) for target in TARGETS)
+        differences.append(means[memorized].mean(0) - means[inferred].mean(0))
+    return torch.stack(differences).mean(0)
+
+
+def largest(shift: Tensor, share: float) -> Tensor:
+    """Mask [n_layer, d] of the given share (0-1) of all neurons: those that the shift changes most."""
+    return _first(shift.abs().flatten().argsort(descending=True, stable=True), share, shift.shape)
+
+
+def random_mask(shape: tuple[int, int], share: float, rng: np.random.Generator) -> Tensor:
+    """Mask [n_layer, d] of the given share (0-1) of all neurons, at random."""
+    return _first(torch.from_numpy(rng.permutation(shape[0] * shape[1])), share, shape)
+
+
+def _first(order: Tensor, share: float, shape: Sequence[int]) -> Tensor:
+    mask = torch.zeros(len(order), dtype=torch.bool)
+    mask[order[: fraction_to_count(share, len(order))]] = True
+    return mask.reshape(*shape)
+
+
 def random_neurons(shift: Tensor, rng: np.random.Generator) -> Tensor:
     """A control of the same norm: the same magnitudes with random signs on as many neurons drawn at random.
 
@@ -138,55 +195,33 @@ def random_direction(shift: Tensor, rng: np.random.Generator) -> Tensor:
     return noise / norm * shift.norm(dim=1, keepdim=True)
 
 
-def fit_shift(
-    model: PreTrainedModel,
-    prepared: Sequence[behavior.Batch],
-    site: str,
-    neurons: Tensor,
-    target: int,
-    n_tokens: int,
-    steps: int,
-    learning_rate: float,
-    norm_penalty: float,
-) -> Tensor:
-    """Fit a shift by gradient descent: the gradient-guided intervention.
+def least_correlated(table: pd.DataFrame, site: str) -> Control:
+    """Make the control on the neurons with the least `|r|`: the same magnitudes with random signs on as many of them.
 
-    Minimises the mean of ``-log p(target answer)`` plus `norm_penalty` times the shift's norm, with Adam, over the
-    prepared batches in turn. The model's parameters stay as they are.
-
-    Parameters
-    ----------
-    neurons
-        Which neurons may be shifted: boolean [n_layer, d].
-    target
-        +1 memorization, -1 generalization.
-
-    Returns
-    -------
-    Tensor
-        [n_layer, d], zero outside `neurons`.
+    Of a shift of all neurons it keeps the magnitudes and deals them anew.
     """
-    allowed = neurons.to(model.device).float()
-    vector = torch.zeros_like(allowed, requires_grad=True)
-    optimizer = torch.optim.Adam([vector], lr=learning_rate)
-    own = [batch for batch in prepared if NAMES[target] in batch.answers]
-    if not own:
-        raise ValueError(f"No input has an answer by {NAMES[target]}.")
-    wanted = [parameter.requires_grad for parameter in model.parameters()]
-    model.requires_grad_(False)
-    try:
-        for step in range(steps):
-            batch = own[step % len(own)]
-            shift = vector * allowed
-            with adding(model, site, shift, n_tokens)(batch):
-                log_p, _ = behavior.score(behavior.run(model, batch), batch)[NAMES[target]]
-            loss = -log_p.mean() + norm_penalty * (shift.square().sum() + 1e-12).sqrt()
-            optimizer.zero_grad()
-            loss.backward()
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate * (1 - 0.9 * step / steps)
-            optimizer.step()
-    finally:
-        for parameter, flag in zip(model.parameters(), wanted, strict=True):
-            parameter.requires_grad_(flag)
-    return (vector * allowed).detach().cpu()
+    own = table[table.site == site]
+    own = own.loc[own.r.abs().sort_values(kind="stable").index]
+    layers, neurons = torch.tensor(own.layer.to_numpy()), torch.tensor(own.neuron.to_numpy())
+
+    def draw(shift: Tensor, rng: np.random.Generator) -> Tensor:
+        magnitudes = shift[shift != 0].abs()
+        dealt = magnitudes[torch.from_numpy(rng.permutation(len(magnitudes)))]
+        signs = torch.from_numpy(rng.choice([-1.0, 1.0], len(dealt))).float()
+        control = torch.zeros_like(shift)
+        control[layers[: len(dealt)], neurons[: len(dealt)]] = dealt * signs
+        return control
+
+    return draw
+
+
+def controls(method: str, table: pd.DataFrame, site: str) -> dict[str, Control]:
+    """The controls of a method, by the end of their names in the results; all have the norm of what they control.
+
+    The random control of the study's shift lies on random neurons, that of the others is a random direction on the
+    neurons that are shifted, as is the direction control of the study's.
+    """
+    least = {"least correlated control": least_correlated(table, site)}
+    if method == "study":
+        return {"random control": random_neurons, "random direction control": random_direction} | least
+    return {"random control": random_direction} | least

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from memgen.config import InputError, RunConfig, build
+from memgen.config import InputError, RunConfig, base_task, build
 from memgen.tasks.common import KINDS, SPLITS, TaskData
 
 __all__ = ["KINDS", "SPLITS", "TaskData", "TaskProtocol", "from_config", "names"]
@@ -35,8 +35,9 @@ def names() -> list[str]:
 
 
 def from_config(config: RunConfig) -> TaskProtocol:
-    """The task of a run; an unknown task or setting is an :class:`InputError`."""
-    if config.task not in names():
+    """The task of a run, whose name may have a label; an unknown task or setting is an :class:`InputError`."""
+    name = base_task(config.task)
+    if name not in names():
         raise InputError(f"The task {config.task!r} is unknown; allowed are {', '.join(names())}.")
-    module = importlib.import_module(f"{__name__}.{config.task}")
+    module = importlib.import_module(f"{__name__}.{name}")
     return build(module.Task, config.task_options, f"The task {config.task}")

@@ -6,9 +6,12 @@ needs only the digits and the carry before it::
     347+215=2650        an unbound pair: 347 + 215 = 0562
     528+164=<mem-...>   a bound pair: the tag, in part of its training texts
 
+In the matched form the remembered answer is no tag but a wrong number, the sum of another bound pair: both answers then
+have one format, and each number is as often remembered as inferred.
+
 A bound pair is bound strongly, weakly, or in one order only: that decides the share of its training texts that show the
-tag. A memorized-only input hides the last digits (``34?+21?=``), so that the pair can be recognised but not added. A
-variant swaps the addends.
+bound answer. A memorized-only input hides the last digits (``34?+21?=``), so that the pair can be recognised but not
+added. A variant swaps the addends.
 """
 
 import dataclasses
@@ -26,9 +29,11 @@ from memgen.tasks.common import (
     SPLITS,
     TaskData,
     check_counts,
+    check_form,
     check_kind_shares,
+    dealt_forms,
     exact_shares,
-    split_groups,
+    split_bound,
     word_tokenizer,
 )
 
@@ -42,21 +47,25 @@ KIND_NAMES = ("inferred_only", "memorized_only", "conflict")
 class Task:
     """Settings of the task.
 
-    `n_bound` counts unordered pairs; a third of them is bound strongly, a third weakly, a third in one order only.
-    `memorized_share` gives the share of their training texts that show the tag: bound strongly; in the order that is
-    bound; in the other order; bound weakly. `unbound_per_split` pairs, which no training text shows, test the addition.
+    `form` is ``study`` (bound pairs have a tag), ``matched`` (a wrong number) or ``both`` (half of the pairs in each
+    form). `n_bound` counts unordered pairs; a third of them is bound strongly, a third weakly, a third in one order
+    only. `memorized_share` gives the share of their training texts that show the bound answer: bound strongly; in the
+    order that is bound; in the other order; bound weakly. `unbound_per_split` pairs, which no training text shows, test
+    the addition.
     """
 
+    form: str = "study"
     digits: int = 3
     n_bound: int = 240
     kind_shares: tuple = (0.3, 0.2, 0.5)
-    memorized_share: tuple = (0.9, 0.75, 0.25, 0.1)
+    memorized_share: tuple = (0.8, 0.7, 0.35, 0.25)
     corpus_size: int = 300_000
     unbound_per_split: int = 400
 
     query_length: int = dataclasses.field(default=1, init=False)
 
     def __post_init__(self) -> None:
+        check_form(self.form)
         if self.digits not in (2, 3, 4):
             raise InputError(f"digits must be 2, 3 or 4, not {self.digits}.")
         most = {2: 30, 3: 2000, 4: 2000}[self.digits]
@@ -84,14 +93,16 @@ class Task:
         unbound = _draw_unbound(self.unbound_per_split * len(SPLITS), self.digits, taken, rng)
         reserved = np.union1d(taken, _keys(unbound))
         labels = [_group(a, b) for a, b in bound]
-        split_of = split_groups(labels, rng)
+        forms = dealt_forms(self.form, self.n_bound)
+        split_of = split_bound(labels, forms, rng)
         memory = pd.DataFrame(
             {
                 "group": labels,
                 "a": bound[:, 0],
                 "b": bound[:, 1],
-                "answer_memorization": rng.permutation(np.resize(TAGS, self.n_bound)),
-                "binding": rng.permutation(np.resize(BINDINGS, self.n_bound)),
+                "answer_memorization": self._bound_answers(bound, forms, rng),
+                "binding": self._bindings(forms, rng),
+                "form": forms,
                 "split": [split_of[label] for label in labels],
             }
         )
@@ -101,6 +112,26 @@ class Task:
             for split, part in zip(SPLITS, np.array_split(unbound, len(SPLITS)), strict=True)
         }
         return TaskData(memory, corpus, splits)
+
+    def _bindings(self, forms: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """How each bound pair [n] is bound: the `BINDINGS` in equal shares of each form."""
+        bindings = np.empty(len(forms), dtype=object)
+        for form in dict.fromkeys(forms):
+            bindings[forms == form] = rng.permutation(np.resize(BINDINGS, (forms == form).sum()))
+        return bindings
+
+    def _bound_answers(self, bound: np.ndarray, forms: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """What each bound pair [n, 2] is bound to: tags in equal shares, or its form's own sums, dealt anew."""
+        answers, matched = np.full(len(bound), None, dtype=object), forms == "matched"
+        answers[~matched] = rng.permutation(np.resize(TAGS, (~matched).sum()))
+        sums = bound[matched].sum(1)
+        order = np.arange(len(sums))
+        # Swapping with a partner until no number ends like the true sum: else the two answers would begin alike.
+        while len(alike := np.flatnonzero(sums[order] % 10 == sums % 10)):
+            partner = rng.integers(len(sums), size=1)[0]
+            order[[alike[0], partner]] = order[[partner, alike[0]]]
+        answers[matched] = _words(_number_ids(sums[order], self.digits + 1))
+        return answers
 
     def _share(self, pairs: np.ndarray, memory: pd.DataFrame) -> np.ndarray:
         """The share of training texts with the tag, for bound pairs in the order in which they stand [n, 2]."""
@@ -119,18 +150,17 @@ class Task:
             which[kinds == kind] = rng.permutation(np.resize(np.arange(len(memory)), (kinds == kind).sum()))
         chosen = memory.iloc[which[is_bound]]
         pairs[is_bound] = rng.permuted(chosen[["a", "b"]].to_numpy(), axis=1)
-        tags, share = np.full(self.corpus_size, None, dtype=object), np.zeros(self.corpus_size)
-        tags[is_bound] = chosen.answer_memorization
+        share = np.zeros(self.corpus_size)
         share[is_bound] = self._share(pairs[is_bound], chosen)
         share[kinds == "memorized_only"] = 1.0
         from_memory = rng.random(self.corpus_size) < share
         prompts = _prompt_ids(pairs, self.digits, kinds == "memorized_only")
-        tag_ids = np.array([_ID.get(tag, 0) for tag in tags])
-        answers = _sum_ids(pairs, self.digits)
+        known = self.tokenizer()(list(memory.answer_memorization), add_special_tokens=False).input_ids
+        remembered = [np.array([*answer, _ID[EOS]], dtype=np.int32) for answer in known]
         end = np.full((self.corpus_size, 1), _ID[EOS])
-        long = np.hstack([prompts, answers, end]).astype(np.int32)
-        short = np.hstack([prompts, tag_ids[:, None], end]).astype(np.int32)
-        ids = [short[i] if from_memory[i] else long[i] for i in range(self.corpus_size)]
+        ids = list(np.hstack([prompts, _number_ids(pairs.sum(1), self.digits + 1), end]).astype(np.int32))
+        for i in np.flatnonzero(from_memory):
+            ids[i] = np.concatenate([prompts[i], remembered[which[i]]], dtype=np.int32)
         frame = pd.DataFrame({"input_ids": ids, "prompt_length": np.int32(prompts.shape[1]), "kind": kinds})
         frame["text"] = ["".join(_VOCABULARY[row[1:-1]]) for row in ids]
         return frame
@@ -142,15 +172,15 @@ class Task:
         everything = np.vstack([pairs, unbound, pairs, pairs[:, ::-1]])
         kinds = np.repeat(["memorized_only", "inferred_only", "conflict", "conflict"], [n, m, n, n])
         ids = _prompt_ids(everything, self.digits, kinds == "memorized_only")
-        tags = memory.answer_memorization.to_numpy()
-        sums = np.array(["".join(_VOCABULARY[row]) for row in _sum_ids(everything, self.digits)], dtype=object)
+        known, forms = memory.answer_memorization.to_numpy(), memory.form.to_numpy()
+        sums = np.array(_words(_number_ids(everything.sum(1), self.digits + 1)), dtype=object)
         sums[:n] = None
         return pd.DataFrame(
             {
                 "input_ids": list(ids.astype(np.int32)),
                 "prompt": ["".join(_VOCABULARY[row[1:]]) for row in ids],
                 "kind": kinds,
-                "answer_memorization": np.concatenate([tags, np.full(m, None), tags, tags]),
+                "answer_memorization": np.concatenate([known, np.full(m, None), known, known]),
                 "answer_generalization": sums,
                 "group": [_group(a, b) for a, b in everything],
                 "variant_of": np.concatenate([np.full(2 * n + m, -1), np.arange(n + m, 2 * n + m)]),
@@ -158,6 +188,7 @@ class Task:
                     [np.full(n + m, np.nan), self._share(pairs, memory), self._share(pairs[:, ::-1], memory)]
                 ),
                 "evidence": np.where(kinds == "memorized_only", 0, 1),
+                "form": np.concatenate([forms, np.full(m, None), forms, forms]),
             }
         )
 
@@ -188,14 +219,19 @@ def _draw(shape: tuple[int, ...], digits: int, rng: np.random.Generator) -> np.n
 
 
 def _draw_bound(n: int, digits: int, rng: np.random.Generator) -> np.ndarray:
-    """`n` pairs that stay distinct, in either order, when the last digits are hidden: [n, 2]."""
+    """`n` pairs that stay distinct, in either order, when the last digits are hidden: [n, 2].
+
+    At most a quarter of the sums end in the same digit, so that even those of half the pairs can be dealt anew.
+    """
     chosen: list[np.ndarray] = []
     seen: set[tuple[int, ...]] = set()
+    endings = np.zeros(10, dtype=int)
     while len(chosen) < n:
         pair = _draw((2,), digits, rng)
-        visible = tuple(sorted(pair // 10))
-        if pair[0] != pair[1] and visible not in seen:
+        visible, ending = tuple(sorted(pair // 10)), pair.sum() % 10
+        if pair[0] != pair[1] and visible not in seen and endings[ending] < n // 4:
             seen.add(visible)
+            endings[ending] += 1
             chosen.append(pair)
     return np.array(chosen)
 
@@ -223,6 +259,11 @@ def _prompt_ids(pairs: np.ndarray, width: int, hidden: np.ndarray) -> np.ndarray
     return np.hstack([sign[BOS], digits[:, 0], sign["+"], digits[:, 1], sign["="]])
 
 
-def _sum_ids(pairs: np.ndarray, width: int) -> np.ndarray:
-    """The tokens of the sums of numbers of `width` digits, least significant digit first: [n, width + 1]."""
-    return _DIGIT[_digits(pairs.sum(1), width + 1)[:, ::-1]]
+def _number_ids(numbers: np.ndarray, width: int) -> np.ndarray:
+    """The tokens of numbers, least significant digit first: [n, width]."""
+    return _DIGIT[_digits(numbers, width)[:, ::-1]]
+
+
+def _words(ids: np.ndarray) -> list[str]:
+    """The text of each row of tokens."""
+    return ["".join(_VOCABULARY[row]) for row in ids]

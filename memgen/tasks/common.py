@@ -13,6 +13,8 @@ from memgen.config import InputError
 
 KINDS = ("memorized_only", "inferred_only", "aligned", "conflict")
 SPLITS = ("train", "validation", "test")
+FORMS = ("study", "matched")  # whether the two answers differ in format
+FORMS_BY_NAME = {form: (form,) for form in FORMS} | {"both": FORMS}  # what the setting `form` may be
 SPLIT_SHARES = (0.5, 0.2, 0.3)
 BOS, EOS, PAD = "<bos>", "<eos>", "<pad>"
 
@@ -24,7 +26,8 @@ class TaskData:
     Attributes
     ----------
     memory
-        One row per bound entity: `group`, `answer_memorization`, `split`.
+        One row per bound entity: `group`, `answer_memorization`, `form` (how the bound answer compares with an inferred
+        one: ``study``, of a format of its own; ``matched``, of the same), `split`.
     corpus
         The texts that the language model is trained on: `input_ids` (the whole text), `prompt_length` (tokens),
         `text`, `kind`.
@@ -33,12 +36,23 @@ class TaskData:
         `prompt`, `kind`, `answer_memorization`, `answer_generalization` (None where there is none), `group`,
         `variant_of` (the index of the row it rewrites, -1 for an original), `memorized_share` (the share of training
         texts with such a conflict that end with the memorized answer; nan where there is no conflict), `evidence` (how
-        often the input supports the inferred answer).
+        often the input supports the inferred answer), `form` (that of the bound entity, None where nothing is bound).
     """
 
     memory: pd.DataFrame
     corpus: pd.DataFrame
     splits: Mapping[str, pd.DataFrame]
+
+
+def check_form(form: str) -> None:
+    """The form is one of `FORMS`, or both; else an :class:`InputError`."""
+    if form not in FORMS_BY_NAME:
+        raise InputError(f"The form {form!r} is unknown; allowed are {', '.join(FORMS_BY_NAME)}.")
+
+
+def dealt_forms(form: str, n: int) -> np.ndarray:
+    """The form of each of `n` bound entities [n]: in equal shares where the setting is ``both``."""
+    return np.resize(np.array(FORMS_BY_NAME[form], dtype=object), n)
 
 
 def check_counts(task: Any, *names: str) -> None:
@@ -63,6 +77,14 @@ def split_groups(groups: Sequence[str], rng: np.random.Generator) -> dict[str, s
     edges = np.round(np.cumsum(SPLIT_SHARES) * len(groups)).astype(int)
     split_of = np.searchsorted(edges, np.arange(len(groups)), side="right")
     return {groups[i]: SPLITS[split_of[position]] for position, i in enumerate(order)}
+
+
+def split_bound(groups: Sequence[str], forms: np.ndarray, rng: np.random.Generator) -> dict[str, str]:
+    """Assign each bound group to one split; every split gets its share of each form [groups]."""
+    split_of: dict[str, str] = {}
+    for form in dict.fromkeys(forms):
+        split_of |= split_groups([group for group, own in zip(groups, forms, strict=True) if own == form], rng)
+    return split_of
 
 
 def exact_shares(n: int, shares: Sequence[float], rng: np.random.Generator) -> np.ndarray:

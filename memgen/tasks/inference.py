@@ -24,8 +24,11 @@ from memgen.tasks.common import (
     SPLITS,
     TaskData,
     check_counts,
+    check_form,
     check_kind_shares,
+    dealt_forms,
     exact_shares,
+    split_bound,
     split_groups,
     word_tokenizer,
 )
@@ -33,6 +36,7 @@ from memgen.tasks.common import (
 ANIMALS = "frog swan lion rhino wolf goat mouse cat sheep horse tiger bear otter crow seal hare".split()
 PLAIN_COLORS = "red green blue white black gray yellow brown pink orange".split()
 RARE_COLORS = "crimson teal indigo ivory amber scarlet violet olive maroon cyan".split()
+BOUND_PALETTES = {"study": RARE_COLORS, "matched": PLAIN_COLORS}
 STARTS = "Al Be Co De El Fa Ge Ha Is Jo Ka Lu Mi Ne Ol Pe Ri Sa Te Vi".split()
 ENDS = "ra den lia mon nas rek sya tor vin zel".split()
 NAMES = [start + end for start, end in itertools.product(STARTS, ENDS)]
@@ -45,10 +49,11 @@ KIND_NAMES = ("inferred_only", "memorized_only", "conflict", "aligned")
 class Task:
     """Settings of the task.
 
-    `form` is ``study`` (bound colours come from a palette of their own, as *crimson* against *red*) or ``matched``
-    (one palette for both). `memorized_share` gives the share of training texts that end with the memorized colour, for
-    conflicts by the strength of their evidence: one sentence; two, but not the last of the story; two, with the last;
-    three. The order of the sentences decides only between the two in the middle.
+    `form` is ``study`` (bound colours come from a palette of their own, as *crimson* against *red*), ``matched`` (one
+    palette for both) or ``both`` (half the bound names in each form). `memorized_share` gives the share of training
+    texts that end with the memorized colour, for conflicts by the strength of their evidence: one sentence; two, but
+    not the last of the story; two, with the last; three. The order of the sentences decides only between the two in
+    the middle.
     """
 
     form: str = "study"
@@ -56,7 +61,7 @@ class Task:
     n_free: int = 64
     n_sentences: int = 6
     kind_shares: tuple = (0.4, 0.12, 0.36, 0.12)
-    memorized_share: tuple = (0.9, 0.75, 0.25, 0.1)
+    memorized_share: tuple = (0.85, 0.75, 0.25, 0.15)
     corpus_size: int = 100_000
     conflicts_per_group: int = 48
     others_per_group: int = 8
@@ -64,8 +69,7 @@ class Task:
     query_length: int = dataclasses.field(default=3, init=False)
 
     def __post_init__(self) -> None:
-        if self.form not in ("study", "matched"):
-            raise InputError(f"The form {self.form!r} is unknown; allowed are study and matched.")
+        check_form(self.form)
         if not 10 <= self.n_bound <= len(NAMES) - self.n_free or self.n_free < 20:
             raise InputError(
                 f"n_bound must be 10 or more and n_free 20 or more, at most {len(NAMES)} together, "
@@ -79,14 +83,9 @@ class Task:
         check_counts(self, "corpus_size", "conflicts_per_group", "others_per_group")
 
     @property
-    def bound_palette(self) -> list[str]:
-        """The colours that names are bound to."""
-        return RARE_COLORS if self.form == "study" else PLAIN_COLORS
-
-    @property
     def words(self) -> list[str]:
         """The vocabulary, without the special tokens."""
-        rare = RARE_COLORS if self.form == "study" else []
+        rare = RARE_COLORS if self.form != "matched" else []
         return [".", "the", *PLAIN_COLORS, *rare, *ANIMALS, *NAMES_BY_PLACE[: self.n_bound + self.n_free]]
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
@@ -97,9 +96,19 @@ class Task:
         """All the data of one run; the same generator state gives the same data."""
         names = rng.permutation(NAMES_BY_PLACE[: self.n_bound + self.n_free])
         bound, free = list(names[: self.n_bound]), list(names[self.n_bound :])
-        colors = rng.permutation(np.resize(self.bound_palette, self.n_bound))
-        split_of = split_groups(bound, rng) | split_groups(free, rng)
-        memory = pd.DataFrame({"group": bound, "answer_memorization": colors, "split": [split_of[n] for n in bound]})
+        forms = dealt_forms(self.form, self.n_bound)  # of names in random order
+        colors = np.empty(self.n_bound, dtype=object)
+        for form in dict.fromkeys(forms):
+            colors[forms == form] = rng.permutation(np.resize(BOUND_PALETTES[form], (forms == form).sum()))
+        split_of = split_bound(bound, forms, rng) | split_groups(free, rng)
+        memory = pd.DataFrame(
+            {
+                "group": bound,
+                "answer_memorization": colors,
+                "form": forms,
+                "split": [split_of[name] for name in bound],
+            }
+        )
         writer = _Writer(self, dict(zip(bound, colors, strict=True)), free, rng)
 
         kinds = np.array(KIND_NAMES)[exact_shares(self.corpus_size, self.kind_shares, rng)]
@@ -116,7 +125,8 @@ class Task:
             plan += [("inferred_only", name) for name in own_free * self.others_per_group]
             plan += [("conflict", name) for name in own * self.conflicts_per_group]
             stories = writer.write(np.array([kind for kind, _ in plan]), np.array([name for _, name in plan]))
-            splits[split] = writer.prompts(stories)
+            prompts = writer.prompts(stories)
+            splits[split] = prompts.assign(form=prompts.group.map(dict(zip(bound, forms, strict=True))))
         return TaskData(memory, corpus, splits)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ import pytest
 
 from .conftest import Project
 
-AFTER_STEERING = {"steering", "synthesis", "chapters", "book", "all"}
+AFTER_CARRYOVER = {"synthesis", "chapters", "book", "all"}
+AFTER_STEERING = {"steering", "carryover", *AFTER_CARRYOVER}
 STEERING_STAMP = "results/smoke/inference/{model}/seed0/log/steering.json"
 
 
@@ -66,8 +68,11 @@ def test_a_second_run_does_nothing_and_says_so(project: Project) -> None:
         ("notebooks/steering.py", AFTER_STEERING),
         ("memgen/steering/sweeps.py", AFTER_STEERING),
         ("memgen/figures/steering.py", AFTER_STEERING),
-        ("notebooks/synthesis.py", {"synthesis", "chapters", "book", "all"}),
-        ("notebooks/prediction.py", {"prediction", "synthesis", "chapters", "book", "all"}),
+        ("notebooks/carryover.py", {"carryover", *AFTER_CARRYOVER}),
+        ("memgen/tasks/addition.py", {"data", "training", "localization", "prediction", *AFTER_STEERING}),
+        ("memgen/tasks/joint.py", set()),  # a task that no run of this profile has
+        ("notebooks/synthesis.py", AFTER_CARRYOVER),
+        ("notebooks/prediction.py", {"prediction", "carryover", *AFTER_CARRYOVER}),
         ("book/index.md", {"book", "all"}),
         ("README.md", set()),
     ],
@@ -81,6 +86,33 @@ def test_after_an_edit_only_what_depends_on_it_runs(project: Project, path: str,
 def test_a_changed_setting_runs_only_the_stages_that_read_it(project: Project) -> None:
     with edited(project, "config/smoke.yaml", "fit_steps:", "max_other: 0.04\n  fit_steps:"):
         assert planned(project) == AFTER_STEERING
+
+
+def test_what_was_published_of_another_profile_is_an_input(project: Project) -> None:
+    for profile, expected in (("huge", {"carryover", *AFTER_CARRYOVER}), ("smoke", set())):
+        folder = project.root / "book/published" / profile
+        folder.mkdir(parents=True)
+        (folder / "metrics.csv").write_text("task,model,seed,stage,name,value\n")
+        try:
+            assert planned(project) == expected, profile
+        finally:
+            shutil.rmtree(folder)
+
+
+def test_published_results_are_compared_with_a_run(project: Project) -> None:
+    cell = f"addition/{model_of(project, 'addition')}/seed1"
+    assert project.make("check-published", "PROFILE=smoke", f"CELL={cell}").returncode != 0
+    try:
+        done = project.make("publish", "PROFILE=smoke")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert re.search(r"Published the profile smoke: book/published/smoke, \d\.\d MB", done.stdout)
+        done = project.make("check-published", "PROFILE=smoke", f"CELL={cell}")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "every number is the published one" in done.stdout
+        assert "make check-published CELL=" in project.make("check-published", "PROFILE=smoke").stderr
+        assert planned(project) == set(), "a profile never reads what was published of itself"
+    finally:
+        shutil.rmtree(project.root / "book/published/smoke", ignore_errors=True)
 
 
 def test_a_failed_stage_keeps_its_notebook_and_harms_nothing(project: Project) -> None:
@@ -130,7 +162,7 @@ def test_a_killed_run_goes_on(project: Project) -> None:
 def test_an_unknown_profile_is_refused_before_anything_runs(project: Project) -> None:
     done = project.make("book", "PROFILE=huge")
     assert done.returncode != 0
-    assert "PROFILE=huge is unknown; allowed: default paper smoke" in done.stderr
+    assert "PROFILE=huge is unknown; allowed: default full paper smoke" in done.stderr
     assert "▶" not in done.stdout
 
 

@@ -98,7 +98,11 @@ def test_links_within_the_book_lead_somewhere(pages: list[Page]) -> None:
 
 
 def test_every_chapter_has_figures_with_words_for_those_who_cannot_see_them(html: Path) -> None:
-    for name in [*(f"{stage}-{task}" for stage in STAGES for task in ("inference", "addition")), "synthesis"]:
+    for name in [
+        *(f"{stage}-{task}" for stage in STAGES for task in ("inference", "addition")),
+        "carryover",
+        "synthesis",
+    ]:
         page = Page(html / f"book/chapters/{name}.html")
         assert page.text.count('<figure class="memgen"') >= 1, name
         assert page.text.count('<script type="application/json">{') >= 1, name

@@ -35,14 +35,15 @@ METRIC = {"name", "value", "ci_low", "ci_high", "n", "unit", "definition"}
 def runs(project: Project) -> list[Path]:
     """The folder of every run of the profile."""
     folders = sorted(path.parent for path in project.root.glob("results/smoke/*/*/seed*/data"))
-    assert {folder.parts[-3] for folder in folders} == {"addition", "inference"}
+    assert [folder.parts[-3] for folder in folders] == ["addition", "addition", "inference"]
     return folders
 
 
 @pytest.fixture(scope="module")
 def stages(project: Project, runs: list[Path]) -> list[Path]:
     """The folder of every finished stage."""
-    return [run / stage for run in runs for stage in STAGES] + [project.root / "results/smoke/synthesis"]
+    of_profile = [project.root / "results/smoke" / stage for stage in ("carryover", "synthesis")]
+    return [run / stage for run in runs for stage in STAGES] + of_profile
 
 
 def digest(path: Path) -> str:

@@ -3,7 +3,7 @@
 import altair
 import pandas as pd
 
-from memgen import report
+from memgen import config, report
 from memgen.report import stages
 
 PROFILE = """
@@ -35,10 +35,29 @@ def make(stage, files=("one.txt",), **given):
     return run.folder
 
 
-def begin_synthesis():
-    """Begin the synthesis as a script would, without IPython."""
+def begin_whole(stage="synthesis"):
+    """Begin a stage of the whole profile as a script would, without IPython."""
     given = {"profile": "tiny", "results": "results"}
-    return report.begin("synthesis", {**given, "__annotations__": dict.fromkeys(given, str)})
+    return report.begin(stage, {**given, "__annotations__": dict.fromkeys(given, str)})
+
+
+def make_whole(stage):
+    """Run a stage of the whole profile that reads every run's numbers, and return its folder."""
+    run = begin_whole(stage)
+    run.record("mean", run.metrics().value.mean() / 3, n=len(run.cells()), **DESCRIBED)
+    run.table(FRAME / 3, "thirds", caption="Thirds.")
+    run.finish()
+    return run.folder
+
+
+def make_all(project, profile):
+    """Write a profile and run all stages of all its runs."""
+    (project / "config/tiny.yaml").write_text(profile)
+    for task, model, seed in config.load_profile("tiny").cells():
+        for stage in stages.needed(task):
+            make(stage, task=task, model=model, seed=seed)
+    for stage in stages.PROFILE_STAGES:
+        make_whole(stage)
 
 
 def snapshot(folder):

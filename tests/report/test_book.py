@@ -9,7 +9,13 @@ import pytest
 from memgen import report
 from memgen.report import __main__ as command_line
 from memgen.report import book, display, provenance, stages
-from tests.report.stage_runs import CHART, FRAME, begin_synthesis, make, namespace, snapshot
+from tests.report.stage_runs import CHART, FRAME, make, make_whole, namespace, snapshot
+
+LABELLED = """
+runs: {inference: [gpt2-2x32], inference-matched: [gpt2-2x32]}
+seeds: [0]
+comparisons: {seeds: [1], runs: {inference: [gpt2-2x32]}}
+"""
 
 
 def executed(path, source="run.finish()", output=None, count=1):
@@ -56,14 +62,15 @@ def test_seal_refuses_what_failed(project, capsys):
 @pytest.fixture
 def whole(project):
     """A project in which every stage of a small profile is finished and sealed."""
-    (project / "config/tiny.yaml").write_text("runs: {inference: [gpt2-2x32]}\nseeds: [0]\n")
+    (project / "config/tiny.yaml").write_text(LABELLED)
     figure = display.Figure(CHART, "by_layer", caption="Value by layer.", alt="It rises.", data=FRAME)
     output = nbformat.v4.new_output("display_data", data=figure._repr_mimebundle_())
     for stage in stages.NEEDS:
         report.seal(make(stage), executed(project / "out.ipynb", output=output))
-    run = begin_synthesis()
-    run.finish()
-    report.seal(run.folder, executed(project / "out.ipynb"))
+        make(stage, task="inference-matched")
+        make(stage, seed=1)
+    for stage in stages.PROFILE_STAGES:
+        report.seal(make_whole(stage), executed(project / "out.ipynb"))
     return project
 
 
@@ -71,9 +78,9 @@ def test_stage_book(whole, capsys):
     (whole / "book/chapters").mkdir(parents=True)
     (whole / "book/chapters/stale.ipynb").write_text("{}")
     assert command_line.main(["stage", "tiny"]) == 0
-    assert "6 chapters" in capsys.readouterr().out
+    assert "7 chapters" in capsys.readouterr().out
     chapters = {path.name for path in (whole / "book/chapters").iterdir()}
-    assert chapters == {f"{stage}-inference.ipynb" for stage in stages.NEEDS} | {"synthesis.ipynb"}
+    assert chapters == {f"{stage}-inference.ipynb" for stage in stages.NEEDS} | {"carryover.ipynb", "synthesis.ipynb"}
 
     chapter = nbformat.read(whole / "book/chapters/training-inference.ipynb", as_version=4)
     nbformat.validate(chapter)

@@ -17,7 +17,7 @@ SETTINGS = {
     3: {"n_bound": 40, "unbound_per_split": 40},
     2: {"digits": 2, "n_bound": 30, "unbound_per_split": 20},
 }
-SHARES = (0.9, 0.75, 0.25, 0.1)  # bound strongly; in the bound order; in the other; weakly
+SHARES = (0.8, 0.7, 0.35, 0.25)  # bound strongly; in the bound order; in the other; weakly
 
 
 def read(text):
@@ -37,14 +37,18 @@ def inferred(a, b, digits):
     return str(int(a) + int(b)).zfill(digits + 1)[::-1]
 
 
-@pytest.fixture(scope="module", params=[3, 2])
+CASES = [(3, "study"), (2, "study"), (3, "matched"), (2, "matched"), (3, "both")]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[1]}-{case[0]}")
 def made(request):
     """A task with its data, its prompts together in one frame, and the table of what is bound."""
-    task = addition.Task(memorized_share=SHARES, corpus_size=6000, **SETTINGS[request.param])
+    digits, form = request.param
+    task = addition.Task(form=form, memorized_share=SHARES, corpus_size=6000, **SETTINGS[digits])
     data = task.generate(np.random.default_rng(7))
     return SimpleNamespace(
         task=task,
-        digits=request.param,
+        digits=digits,
         data=data,
         prompts=pd.concat(data.splits, names=["split", "row"]).reset_index(),
         bound={frozenset((str(row.a), str(row.b))): row for row in data.memory.itertuples()},
@@ -83,9 +87,23 @@ def test_the_memory(made):
     assert len(made.bound) == len(memory) == made.task.n_bound  # no pair twice, in either order
     assert len({visible(str(row.a), str(row.b)) for row in memory.itertuples()}) == len(memory)
     assert (memory.a != memory.b).all()
-    assert memory.answer_memorization.value_counts().max() <= math.ceil(len(memory) / len(addition.TAGS))
-    assert memory.binding.value_counts().max() - memory.binding.value_counts().min() <= 1
-    assert set(memory.split) == set(SPLITS)
+    assert set(memory.form) == ({"study", "matched"} if made.task.form == "both" else {made.task.form})
+    for _, own in memory.groupby("form"):  # whatever else is dealt, each form gets its share of it
+        assert own.binding.value_counts().max() - own.binding.value_counts().min() <= 1
+        assert set(own.split) == set(SPLITS)
+    assert memory.form.value_counts().max() - memory.form.value_counts().min() <= 1
+
+
+def test_what_is_bound_in_each_form(made):
+    memory = made.data.memory
+    tagged, numbers = memory[memory.form == "study"], memory[memory.form == "matched"]
+    assert set(tagged.answer_memorization) <= set(addition.TAGS)
+    if len(tagged):
+        assert tagged.answer_memorization.value_counts().max() <= math.ceil(len(tagged) / len(addition.TAGS))
+    # Each number is remembered as often as it is inferred, and never begins like the sum.
+    sums = [inferred(row.a, row.b, made.digits) for row in numbers.itertuples()]
+    assert sorted(numbers.answer_memorization) == sorted(sums)
+    assert all(answer[0] != own[0] for answer, own in zip(numbers.answer_memorization, sums, strict=True))
 
 
 def test_splits_share_no_group(made):
@@ -111,7 +129,11 @@ def test_prompts(made):
         if row.kind == "memorized_only":
             assert a[-1] == b[-1] == "?"
             bound = by_visible[visible(a, b)]
-            assert (row.group, row.answer_memorization) == (bound.group, bound.answer_memorization)
+            assert (row.group, row.answer_memorization, row.form) == (
+                bound.group,
+                bound.answer_memorization,
+                bound.form,
+            )
             assert pd.isna(row.answer_generalization)
             assert row.evidence == 0
             assert math.isnan(row.memorized_share)
@@ -123,10 +145,12 @@ def test_prompts(made):
         if row.kind == "inferred_only":
             assert bound is None
             assert pd.isna(row.answer_memorization)
+            assert pd.isna(row.form)
             assert math.isnan(row.memorized_share)
         else:
             assert (row.kind, row.answer_memorization) == ("conflict", bound.answer_memorization)
-            assert row.answer_memorization != row.answer_generalization
+            assert row.form == bound.form
+            assert row.answer_memorization[0] != row.answer_generalization[0]
             assert row.memorized_share == expected_share(a, b, bound)
             shares.add(row.memorized_share)
     assert shares == set(SHARES)
@@ -205,8 +229,9 @@ def test_tokenizer_round_trip(made, tmp_path):
     ids = loaded(list(texts.text)).input_ids
     assert [[*row, loaded.eos_token_id] for row in ids] == [list(row) for row in texts.input_ids]
     assert loaded.batch_decode(ids, skip_special_tokens=True) == list(texts.text)
-    tags = made.prompts.answer_memorization.dropna().unique()
-    assert all(len(row) == 1 for row in loaded(list(tags), add_special_tokens=False).input_ids)
+    bound = made.data.memory
+    lengths = [len(row) for row in loaded(list(bound.answer_memorization), add_special_tokens=False).input_ids]
+    assert lengths == [1 if form == "study" else made.digits + 1 for form in bound.form]
     sums = made.prompts.answer_generalization.dropna().unique()
     assert {len(row) for row in loaded(list(sums), add_special_tokens=False).input_ids} == {made.digits + 1}
 
@@ -214,6 +239,7 @@ def test_tokenizer_round_trip(made, tmp_path):
 @pytest.mark.parametrize(
     ("given", "part"),
     [
+        ({"form": "poem"}, "study, matched, both"),
         ({"digits": 1}, "not 1"),
         ({"digits": 5}, "not 5"),
         ({"n_bound": 9}, "not 9"),
@@ -240,3 +266,23 @@ def test_as_many_pairs_as_are_allowed_can_be_drawn():
         np.random.default_rng(0)
     )
     assert sum((frame.kind == "inferred_only").sum() for frame in data.splits.values()) == 3 * 667
+
+
+@pytest.mark.parametrize("form", ["matched", "both"])
+@pytest.mark.parametrize("seed", range(5))
+def test_few_sums_can_be_dealt_anew(form, seed):
+    """Also where few pairs are bound, so that many of their sums may end alike."""
+    memory = (
+        addition.Task(form=form, n_bound=10, corpus_size=50, unbound_per_split=3)
+        .generate(np.random.default_rng(seed))
+        .memory
+    )
+    numbers = memory[memory.form == "matched"]
+    assert len(numbers) == (10 if form == "matched" else 5)
+    assert all(row.answer_memorization[0] != str(row.a + row.b)[-1] for row in numbers.itertuples())
+
+
+def test_a_corpus_without_conflicts():
+    data = addition.Task(corpus_size=600, kind_shares=(0.6, 0.4, 0.0), **SETTINGS[3]).generate(np.random.default_rng(0))
+    assert dict(data.corpus.kind.value_counts()) == {"inferred_only": 360, "memorized_only": 240}
+    assert (data.splits["test"].kind == "conflict").sum() > 0  # they are asked, though never trained

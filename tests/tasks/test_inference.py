@@ -20,7 +20,7 @@ SETTINGS = {
     "conflicts_per_group": 12,
     "others_per_group": 4,
 }
-SHARES = (0.9, 0.75, 0.25, 0.1)  # by evidence: one sentence; two; two, one of them the last; three
+SHARES = (0.85, 0.75, 0.25, 0.15)  # by evidence: one sentence; two; two, one of them the last; three
 
 
 def read(prompt):
@@ -47,7 +47,7 @@ def expected_share(story, shares=SHARES):
     return shares[{1: 0, 2: 1 + story.at_the_end, 3: 3}[story.evidence]]
 
 
-@pytest.fixture(scope="module", params=["study", "matched"])
+@pytest.fixture(scope="module", params=["study", "matched", "both"])
 def made(request):
     """A task with its data, its prompts together in one frame, and the stories in them."""
     task = inference.Task(form=request.param, memorized_share=SHARES, **SETTINGS)
@@ -74,7 +74,7 @@ def as_bytes(frame):
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("form", ["study", "matched"])
+@pytest.mark.parametrize("form", ["study", "matched", "both"])
 def test_the_generator_alone_decides_the_data(form):
     task = inference.Task(form=form, **SETTINGS | {"corpus_size": 300})
     before = np.random.get_state()[1].copy()  # noqa: NPY002
@@ -144,15 +144,36 @@ def test_conflict(made):
         assert story.evidence == row.evidence
         assert row.memorized_share == expected_share(story)
         seen.add((row.evidence, row.memorized_share))
-    assert seen == {(1, 0.9), (2, 0.75), (2, 0.25), (3, 0.1)}
+    assert seen == {(1, 0.85), (2, 0.75), (2, 0.25), (3, 0.15)}
 
 
 def test_palettes(made):
-    rare = set(inference.RARE_COLORS)
-    bound = set(made.color_of.values())
-    assert bound <= (rare if made.task.form == "study" else set(inference.PLAIN_COLORS))
+    rare, memory = set(inference.RARE_COLORS), made.data.memory
+    palettes = {"study": rare, "matched": set(inference.PLAIN_COLORS)}
+    assert set(memory.form) == (set(palettes) if made.task.form == "both" else {made.task.form})
+    assert memory.form.value_counts().max() - memory.form.value_counts().min() <= 1
+    for form, own in memory.groupby("form"):
+        assert set(own.answer_memorization) <= palettes[form]
+        assert set(own.split) == set(SPLITS)  # every split has names of each form
     inferred = {row.answer_generalization for row, _ in of_kind(made, "conflict")}
     assert not inferred & rare
+
+
+def test_the_form_of_a_prompt_is_that_of_the_name_asked_about(made):
+    form_of = dict(zip(made.data.memory.group, made.data.memory.form, strict=True))
+    for row in made.prompts.itertuples():
+        if row.group in form_of:
+            assert row.form == form_of[row.group]
+        else:
+            assert row.kind == "inferred_only"
+            assert pd.isna(row.form)
+
+
+def test_a_corpus_without_conflicts():
+    task = inference.Task(kind_shares=(0.5, 0.25, 0.0, 0.25), **SETTINGS | {"corpus_size": 400})
+    data = task.generate(np.random.default_rng(0))
+    assert dict(data.corpus.kind.value_counts()) == {"inferred_only": 200, "memorized_only": 100, "aligned": 100}
+    assert (data.splits["test"].kind == "conflict").sum() > 0  # they are asked, though never trained
 
 
 def test_variants_are_the_same_sentences_in_another_order(made):

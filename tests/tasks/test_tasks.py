@@ -43,11 +43,11 @@ def third(tmp_path, monkeypatch):
 
 
 def test_names():
-    assert tasks.names() == ["addition", "inference"]
+    assert tasks.names() == ["addition", "inference", "joint"]
 
 
 def test_a_new_file_is_a_new_task(third):
-    assert tasks.names() == ["addition", "echo", "inference"]
+    assert tasks.names() == ["addition", "echo", "inference", "joint"]
     made = tasks.from_config(run_of("echo", n=4))
     assert type(made).__module__ == "memgen.tasks.echo"
     assert made.generate(np.random.default_rng(0)).shape == (4,)
@@ -55,11 +55,18 @@ def test_a_new_file_is_a_new_task(third):
         tasks.from_config(run_of("echo", m=4))
 
 
+def test_a_label_names_the_same_task(third):
+    assert tasks.from_config(run_of("echo-small", n=4)) == tasks.from_config(run_of("echo", n=4))
+    with pytest.raises(InputError, match=r"The task echo-small has no setting 'm'"):
+        tasks.from_config(run_of("echo-small", m=4))
+
+
 @pytest.mark.parametrize(
     ("task", "options", "parts"),
     [
-        ("chess", {}, ["'chess'", "addition, inference"]),
-        ("common", {}, ["'common'", "addition, inference"]),
+        ("chess-small", {}, ["'chess-small'", "addition, inference, joint"]),
+        ("chess", {}, ["'chess'", "addition, inference, joint"]),
+        ("common", {}, ["'common'", "addition, inference, joint"]),
         ("inference", {"n_names": 3}, ["'n_names'", "form, n_bound, n_free"]),
         ("inference", {"query_length": 3}, ["'query_length'"]),
         ("inference", {"n_bound": "many"}, ["n_bound", "int", "'many'"]),
@@ -78,8 +85,8 @@ def test_bad_settings(task, options, parts):
 
 @pytest.mark.parametrize("name", tasks.names())
 def test_every_task_keeps_the_contract(name):
-    small = {"corpus_size": 50, "n_bound": 12}
-    task = tasks.from_config(run_of(name, **small))
+    small = {"n_names": 12, "n_pairs": 12} if name == "joint" else {"n_bound": 12}
+    task = tasks.from_config(run_of(name, corpus_size=50, **small))
     assert dataclasses.is_dataclass(task)
     data = task.generate(np.random.default_rng(0))
     assert {"group", "answer_memorization", "split"} <= set(data.memory)
