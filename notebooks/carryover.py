@@ -120,8 +120,10 @@ for (task, _), own in of_run.items():
 overlaps = pd.DataFrame(overlaps)
 
 # %%
-keys = ["task", "site", "kind", "correlation"]
-histogram = pd.concat(histograms).groupby(keys, sort=False).share.mean().reset_index() if histograms else pd.DataFrame()
+histogram = pd.DataFrame()
+if histograms:
+    bars = pd.concat(histograms).groupby(["task", "site", "kind", "correlation"], sort=False)
+    histogram = bars.share.mean().reset_index()
 histogram, note = carryover.or_published(histogram, published, "seeds_distribution")
 if histogram.empty:
     print("No run of this profile has two seeds, and no published results are at hand.")
@@ -185,11 +187,11 @@ if not note:
 # %%
 FORMS = {"": "study", "matched": "matched"}
 formed = metrics[metrics.task.map(LABELS).isin(list(FORMS))]
-formed = formed[[(task, model) in of_run for task, model in zip(formed.task, formed.model, strict=True)]]
+formed = formed.assign(form=formed.task.map(LABELS).map(FORMS), base=formed.task.map(config.base_task))
+formed = formed[formed.groupby(["base", "model"]).form.transform("nunique") == len(FORMS)]
 depth = synthesis.depth(formed.assign(run=formed.task))
 depth = depth.assign(form=depth.task.map(LABELS).map(FORMS), task=depth.task.map(config.base_task))
-both_forms = depth.groupby("task").form.transform("nunique") == 2
-depth, note = carryover.or_published(depth[both_forms], published, "forms_depth")
+depth, note = carryover.or_published(depth, published, "forms_depth")
 if depth.empty:
     print("No task of this profile has runs in both forms, and no published results are at hand.")
 else:
@@ -201,10 +203,8 @@ else:
         data=depth,
     )
     late = carryover.late_layer(depth)
-    caption = (
-        "Mean |NMD| over chance in the last layer, over seeds; *left* is the excess over 1 in the matched form as "
-    )
-    caption += f"a share of that in the study's form.{note}"
+    caption = "Mean |NMD| over chance in the last layer, over seeds; *left* is the excess over 1 in the matched form "
+    caption += f"as a share of that in the study's form.{note}"
     display(shown, run.table(late, "forms_late_layer", caption=caption))
     if not note:
         definition = "Last layer's mean |NMD| over chance, {task}, {form} form (left: matched over study's excess)."
@@ -236,15 +236,7 @@ def matrices(column, own):
 
 def show(shifts, probes, name, parts, missing):
     """Figure and tables of two matrices over seeds, and their numbers."""
-    keys = ["task", "source", "destination"]
-    of_shifts, of_probes = pd.DataFrame(), pd.DataFrame()
-    if len(shifts):
-        of_shifts = carryover.over_seeds(shifts, [*keys, "target"])
-        for column in ("control", "to_other"):
-            of_shifts[column] = carryover.over_seeds(shifts, [*keys, "target"], column).value
-        of_probes = carryover.over_seeds(probes, keys, "auroc")
-        for column in ("accuracy", "majority"):
-            of_probes[column] = carryover.over_seeds(probes, keys, column).value
+    of_shifts, of_probes = carryover.matrices_over_seeds(shifts, probes)
     of_shifts, note = carryover.or_published(of_shifts, published, f"{name}_shifts")
     of_probes, _ = carryover.or_published(of_probes, published, f"{name}_probes")
     if of_shifts.empty or of_probes.empty:
@@ -256,21 +248,17 @@ def show(shifts, probes, name, parts, missing):
     alt = f"Squares of {parts} fitted on by {parts} applied to, with the share and its control written in each."
     display(run.figure(figures.matrix(panels), f"{name}_matrix", caption=told + note, alt=alt, data=panels))
     display(run.table(of_shifts, f"{name}_shifts", caption=f"The same numbers over seeds; n counts seeds.{note}"))
-    told = (
-        f"Probes of the residual stream by the {parts} that they were fitted on and the one that they were tested on: "
-    )
+    told = f"Probes of the residual stream, by the {parts} that they were fitted on and the one they were tested on: "
     told += "AUROC (value, low, high), accuracy, and the share of the more frequent behaviour there."
     display(run.table(of_probes, f"{name}_probes", caption=told + note))
     if not note:
+        parts_of = ["task", "source", "destination"]
+        key = f"{name}_shift_{{task}}_{{source}}_on_{{destination}}_to_{{target}}"
         definition = "{task}: fitted on {source}, applied to {destination}, to {target}: share that reaches it."
-        record(
-            of_shifts,
-            f"{name}_shift_{{task}}_{{source}}_on_{{destination}}_to_{{target}}",
-            definition,
-            [*keys, "target"],
-        )
+        record(of_shifts, key, definition, [*parts_of, "target"])
+        key = f"{name}_probe_{{task}}_{{source}}_on_{{destination}}"
         definition = "{task}: probe fitted on {source}, tested on {destination}: AUROC."
-        record(of_probes, f"{name}_probe_{{task}}_{{source}}_on_{{destination}}", definition, keys, unit="AUROC 0-1")
+        record(of_probes, key, definition, parts_of, unit="AUROC 0-1")
 
 
 # %%
@@ -295,20 +283,15 @@ show(*matrices("part", joint), "tasks", "task", missing)
 
 
 # %%
-def compared(chosen, column):
-    """The headline numbers of the runs that `chosen` keeps, of this profile or else published; a task needs two of them."""
-    for source, note in ((metrics, ""), *([(published.metrics, f" {published.label}.")] if published else [])):
-        own = carryover.compare_runs(chosen(source))
-        if own.empty:
-            continue
-        own["name"], own["task"] = own.task, own.task.map(config.base_task)
-        own = own[own.groupby("task")[column].transform("nunique") > 1]
-        if len(own):
-            return own.reset_index(drop=True), note
-    return pd.DataFrame(), ""
+def own_or_published(make):
+    """The table that `make` makes of the metrics of this profile, or, where it has no rows, of the published ones."""
+    table = make(metrics)
+    if table.empty and published is not None:
+        return make(published.metrics), f" {published.label}."
+    return table, ""
 
 
-sizes, note = compared(lambda found: found[~found.task.str.contains("-") & (found.task != "joint")], "model")
+sizes, note = own_or_published(carryover.sizes)
 if sizes.empty:
     print("No task of this profile has two models, and no published results are at hand.")
 else:
@@ -319,7 +302,7 @@ else:
         alt="For each task rows of points with intervals, one colour for each model.",
         data=sizes,
     )
-    display(shown, run.table(sizes.drop(columns="name"), "sizes", caption=f"The same numbers; n counts seeds.{note}"))
+    display(shown, run.table(sizes, "sizes", caption=f"The same numbers; n counts seeds.{note}"))
 
 # %% [markdown]
 # ## Across checkpoints
@@ -368,22 +351,10 @@ for row in last.itertuples():
 # memorized answers: a mean can hide an answer that a shift never reaches.
 
 # %%
-MIXES = {"": "graded", "none": "none", "half": "half"}
-
-
-def of_mixes(found):
-    """The runs of the three mixes, of the models that all of a task's mixes have."""
-    label = found.task.map(lambda name: name.partition("-")[2])
-    own = found[label.isin(list(MIXES)) & (found.task != "joint")]
-    special = {(config.base_task(task), model) for task, model in zip(own.task, own.model, strict=True) if "-" in task}
-    return own[[(config.base_task(task), model) in special for task, model in zip(own.task, own.model, strict=True)]]
-
-
-mixes, note = compared(of_mixes, "name")
+mixes, note = own_or_published(carryover.mixes)
 if mixes.empty:
     print("This profile has no other mix of training texts, and no published results are at hand.")
 else:
-    mixes["mix"] = mixes.name.map(lambda name: MIXES[name.partition("-")[2]])
     shown = run.figure(
         figures.measures(mixes, "mix"),
         "mixes",
@@ -391,7 +362,7 @@ else:
         alt="For each task rows of points with intervals, one colour for each mix.",
         data=mixes,
     )
-    display(shown, run.table(mixes.drop(columns="name"), "mixes", caption=f"The same numbers; n counts seeds.{note}"))
+    display(shown, run.table(mixes, "mixes", caption=f"The same numbers; n counts seeds.{note}"))
 
 # %%
 run.finish()

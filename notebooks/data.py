@@ -29,13 +29,16 @@
 # | aligned | yes | the same |
 # | conflict | yes | another |
 #
+# Each task has two *forms*. In the study's form the memorized answers have a format of their own: colours of a second
+# palette, or tags. In the *matched* form both answers come from one palette, or are numbers.
+#
 # A *variant* is a near-identical rewriting of a conflict input: the sentences of a story in another order, or the
 # addends swapped. It keeps both answers. The *group* is the entity that could leak from one split to another; splits
 # never divide a group.
 
 # %% tags=["parameters"]
-profile: str = "default"  # a file of config/: smoke, default or paper
-task: str = "inference"  # inference or addition
+profile: str = "default"  # a file of config/: smoke, default, full or paper
+task: str = "inference"  # a run that the profile names, such as inference or addition
 model: str = ""  # a name such as gpt2-3x64; empty: the first that the profile names for the task
 seed: int = 0  # 0 or more
 results: str = "results"  # the folder that holds the results
@@ -69,8 +72,8 @@ run.table(data.memory.head(8), "memory", caption="The first of the bound entitie
 #
 # One input of each kind, and for a conflict its variant. In the inference task a story names the kind and the colour of
 # several characters; the query asks for the colour of one more. In the addition task the sum is written with its least
-# significant digit first, four digits wide; a memorized-only input hides one column of digits, so that the pair can
-# still be recognised but not added.
+# significant digit first, in one digit more than the addends have; a memorized-only input hides the last digits, so that
+# the pair can still be recognised but not added.
 
 # %%
 validation = data.splits["validation"]
@@ -97,8 +100,10 @@ run.table(
 # one that the texts contain; what the model makes of it, where and how, is not.
 #
 # We grade that decision instead of tying it to an answer. `memorized_share` is the share of a conflict's training texts
-# that end with the memorized answer. For stories it falls with the number of sentences that support the inference
-# (one, two, three); for addition it is drawn for each bound pair: some are bound strongly, some weakly.
+# that end with the memorized answer. For stories it falls with the evidence: with the number of sentences that support
+# the inference (one, two, three), and with two of them it matters whether the story's last sentence is one. For addition
+# it depends on the pair: a third of the pairs is bound strongly, a third weakly, a third in one order of the addends
+# only.
 
 # %%
 corpus = data.corpus

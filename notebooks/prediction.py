@@ -41,8 +41,8 @@
 #   it lacks examples, or a form that its kind cannot express; the information is there.
 
 # %% tags=["parameters"]
-profile: str = "default"  # a file of config/: smoke, default or paper
-task: str = "inference"  # inference or addition
+profile: str = "default"  # a file of config/: smoke, default, full or paper
+task: str = "inference"  # a run that the profile names, such as inference or addition
 model: str = ""  # a name such as gpt2-3x64; empty: the first that the profile names for the task
 seed: int = 0  # 0 or more
 results: str = "results"  # the folder that holds the results

@@ -42,8 +42,8 @@
 # them least. Test groups are looked at once, at the end.
 
 # %% tags=["parameters"]
-profile: str = "default"  # a file of config/: smoke, default or paper
-task: str = "inference"  # inference or addition
+profile: str = "default"  # a file of config/: smoke, default, full or paper
+task: str = "inference"  # a run that the profile names, such as inference or addition
 model: str = ""  # a name such as gpt2-3x64; empty: the first that the profile names for the task
 seed: int = 0  # 0 or more
 results: str = "results"  # the folder that holds the results

@@ -20,7 +20,7 @@
 # interval and beside its control? All numbers of this chapter are read from the `metrics.json` files of the runs.
 
 # %% tags=["parameters"]
-profile: str = "default"  # a file of config/: smoke, default or paper
+profile: str = "default"  # a file of config/: smoke, default, full or paper
 results: str = "results"  # the folder that holds the results
 
 # %%
@@ -164,6 +164,9 @@ run.figure(
 # The rule for each verdict was fixed before the numbers: *holds* where the interval over seeds (or, with one seed, the
 # mean) lies wholly above the bar named in the table, *in part* where only some of the conditions do, *does not hold*
 # where none does.
+#
+# Claims 0 and a to c are the study's. Claim d is what its title says, *neuron-level* differentiation, put so that it can
+# fail: against the view that memorization is distributed and built on the circuit that generalizes.
 
 # %%
 claims = synthesis.claims(metrics)

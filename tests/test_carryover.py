@@ -335,6 +335,45 @@ def test_compare_runs_keeps_the_order_of_runs_and_measures():
     assert carryover.compare_runs(pd.DataFrame(rows)[:0]).empty
 
 
+def metrics_of(*runs):
+    name = next(iter(carryover.HEADLINE))
+    rows = [
+        {"task": task, "model": model, "seed": i, "name": name, "value": 0.5} for task, model in runs for i in (0, 1)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_sizes_compare_models_of_runs_without_a_label():
+    table = carryover.sizes(
+        metrics_of(("inference", "m"), ("inference", "n"), ("addition", "m"), ("addition-half", "n"), ("joint", "m"))
+    )
+    assert list(zip(table.task, table.model, strict=True)) == [("inference", "m"), ("inference", "n")]
+    assert carryover.sizes(metrics_of(("inference", "m"), ("addition", "n"))).empty
+
+
+def test_mixes_compare_labels_of_one_task_and_model():
+    runs = [("inference", "m"), ("inference-none", "m"), ("inference-matched", "m"), ("inference", "n"), ("joint", "m")]
+    table = carryover.mixes(metrics_of(*runs, ("addition", "m"), ("addition-half", "m")))
+    expected = [("inference", "m", "graded"), ("inference", "m", "none"), ("addition", "m", "graded")]
+    assert list(zip(table.task, table.model, table.mix, strict=True)) == [*expected, ("addition", "m", "half")]
+    assert carryover.mixes(metrics_of(("inference", "m"), ("inference-matched", "m"))).empty
+
+
+def test_matrices_over_seeds():
+    about = {"task": "t", "source": "a", "destination": "b"}
+    shifts = pd.DataFrame(
+        [about | {"target": "memorization", "seed": i, "value": v, "control": c, "to_other": 0.0}
+         for i, v, c in ((0, 0.2, 0.1), (1, 0.4, 0.2))]
+    )  # fmt: skip
+    probes = pd.DataFrame([about | {"seed": 0, "auroc": 0.7, "accuracy": 0.6, "majority": 0.5}])
+    one, other = carryover.matrices_over_seeds(shifts, probes)
+    row = one.iloc[0]
+    assert (row.target, row.value, row.control, row.n) == ("memorization", pytest.approx(0.3), pytest.approx(0.15), 2)
+    row = other.iloc[0]
+    assert (row.value, row.accuracy, row.majority, row.n) == (0.7, 0.6, 0.5, 1)
+    assert all(table.empty for table in carryover.matrices_over_seeds(pd.DataFrame(), pd.DataFrame()))
+
+
 def test_late_layer():
     rows = [
         {"task": "t", "form": form, "seed": seed, "layer": layer, "ratio": ratio + 0.1 * seed if layer == 2 else 9.0}

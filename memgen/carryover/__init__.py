@@ -24,9 +24,12 @@ from memgen.carryover.tables import (
     HEADLINE,
     compare_runs,
     late_layer,
+    matrices_over_seeds,
+    mixes,
     or_published,
     over_pairs,
     over_seeds,
+    sizes,
 )
 from memgen.carryover.transfer import (
     SITE,
@@ -52,6 +55,8 @@ __all__ = [
     "evenly",
     "fit_shifts",
     "late_layer",
+    "matrices_over_seeds",
+    "mixes",
     "neuron_correlations",
     "one_to_one",
     "or_published",
@@ -63,6 +68,7 @@ __all__ = [
     "same_vocabulary",
     "shift_matrix",
     "site_correlations",
+    "sizes",
     "states",
     "top",
 ]

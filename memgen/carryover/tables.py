@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from memgen import statistics
-from memgen.config import InputError
+from memgen.config import InputError, base_task
 
 METHOD = "gradient-guided_MLP"  # the fitted shift that stands for steering where runs are compared
 
@@ -33,6 +33,7 @@ HEADLINE = {
     f"to_other_generalization_{METHOD}_all": "its other answers, to generalization",
 }
 COLUMNS = ["value", "low", "high", "n"]
+MIXES = {"": "graded", "none": "none", "half": "half"}  # label of a run's task -> its mix of training texts
 
 
 class Published(Protocol):
@@ -79,6 +80,44 @@ def compare_runs(metrics: pd.DataFrame) -> pd.DataFrame:
     table = table.iloc[sorted(range(len(table)), key=place.__getitem__)].reset_index(drop=True)
     table.insert(2, "measure", table.name.map(HEADLINE))
     return table.drop(columns="name")
+
+
+def sizes(metrics: pd.DataFrame) -> pd.DataFrame:
+    """:func:`compare_runs` of the runs without a label, of each task that has two models or more."""
+    own = compare_runs(metrics[metrics.task.isin(["inference", "addition"])])
+    return own[own.groupby("task").model.transform("nunique") > 1].reset_index(drop=True)
+
+
+def mixes(metrics: pd.DataFrame) -> pd.DataFrame:
+    """:func:`compare_runs` with the column `mix`, of each task and model that has two of the `MIXES` or more."""
+    own = compare_runs(metrics)
+    own["mix"] = own.task.map(lambda name: MIXES.get(name.partition("-")[2]))
+    own = own[own.mix.notna() & ~own.task.map(base_task).eq("joint")]
+    own = own.assign(task=own.task.map(base_task))
+    return own[own.groupby(["task", "model"]).mix.transform("nunique") > 1].reset_index(drop=True)
+
+
+def matrices_over_seeds(shifts: pd.DataFrame, probes: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of shift and probe matrices of several seeds (with `task` and `seed`), over seeds.
+
+    Returns
+    -------
+    shifts
+        `task, source, destination, target, value, low, high, n` of the share that reaches the target, and the means of
+        `control` and `to_other`.
+    probes
+        `task, source, destination, value, low, high, n` of the AUROC, and the means of `accuracy` and `majority`.
+    """
+    tables = []
+    for frame, by, measure, others in (
+        (shifts, ["task", "source", "destination", "target"], "value", ["control", "to_other"]),
+        (probes, ["task", "source", "destination"], "auroc", ["accuracy", "majority"]),
+    ):
+        if len(frame):
+            means = frame.groupby(by, sort=False)[others].mean().reset_index()
+            frame = over_seeds(frame, by, measure).merge(means, on=by)
+        tables.append(frame)
+    return tables[0], tables[1]
 
 
 def late_layer(depth: pd.DataFrame) -> pd.DataFrame:
