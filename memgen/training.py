@@ -51,6 +51,7 @@ RESUME = "resume.safetensors"
 IGNORED = -100
 BETAS = (0.9, 0.98)
 CLIP_NORM = 1.0
+BALANCED = 0.25  # the share of conflicts that the rarer behaviour of a chosen checkpoint answers
 
 
 def model_configuration(config: ModelConfig, tokenizer: PreTrainedTokenizerFast, longest_text: int) -> PreTrainedConfig:
@@ -323,13 +324,14 @@ def choose_checkpoint(trajectory: pd.DataFrame, required_accuracy: float) -> tup
     """The step of the checkpoint to analyse, and whether both behaviours are present in it.
 
     Both are present if memorized-only and inferred-only accuracy reach `required_accuracy`. Among those checkpoints
-    the most balanced one is taken: the smaller of the two shares on conflicts is largest; the later one of equals.
-    Where no checkpoint has both, the one whose lower accuracy is highest.
+    the last one is taken in which each behaviour answers `BALANCED` of the conflicts or more: training is then complete,
+    and the learning rate has come down. Where none is so balanced, the one whose rarer behaviour is most frequent; where
+    no checkpoint has both behaviours, the one whose lower accuracy is highest; the later of equals.
     """
     lower = trajectory[["memorized_only", "inferred_only"]].min(axis=1)
     present = lower >= required_accuracy
     balance = trajectory[["conflict_memorization", "conflict_generalization"]].min(axis=1)
-    score = balance[present] if present.any() else lower
+    score = balance[present].clip(upper=BALANCED) if present.any() else lower
     best = score[score == score.max()].index[-1]
     return int(trajectory.step[best]), bool(present.any())
 

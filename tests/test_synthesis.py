@@ -232,6 +232,9 @@ def test_depth_is_the_ratio_to_chance_by_layer():
     assert own.ratio.tolist() == pytest.approx([0.1 / 0.09, 2.0, 4.5])
     assert set(table.task) == {"inference (gpt2-3x64)"}
     assert len(table) == 9
+    nothing = synthesis.depth(frame().query("name == 'flip_rate'"))
+    assert nothing.empty
+    assert list(nothing) == list(table)
 
 
 def long(numbers):

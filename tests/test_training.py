@@ -305,12 +305,17 @@ def trajectory_of(*rows):
 @pytest.mark.parametrize(
     ("rows", "chosen"),
     [
-        # Both accuracies reach the bar twice: the more balanced of the two, not the most balanced of all.
-        ([(1, 0.5, 0.9, 0.5, 0.5), (2, 0.95, 0.99, 0.4, 0.6), (3, 1.0, 1.0, 0.7, 0.3)], (2, True)),
-        # Balance counts the rarer behaviour: many other answers are no balance.
-        ([(1, 1.0, 1.0, 0.2, 0.2), (2, 1.0, 1.0, 0.7, 0.3)], (2, True)),
+        # Both accuracies reach the bar three times: the last that is balanced enough, not the most balanced of all.
+        (
+            [(1, 0.9, 1.0, 0.5, 0.5), (2, 0.95, 0.99, 0.5, 0.5), (3, 1.0, 1.0, 0.7, 0.3), (4, 1.0, 1.0, 0.8, 0.2)],
+            (3, True),
+        ),
+        # A last checkpoint that lost an ability is not taken.
+        ([(1, 1.0, 1.0, 0.4, 0.6), (2, 1.0, 0.9, 0.5, 0.5)], (1, True)),
+        # None is balanced enough: the most balanced. Many other answers are no balance.
+        ([(1, 1.0, 1.0, 0.2, 0.2), (2, 1.0, 1.0, 0.77, 0.23), (3, 1.0, 1.0, 0.9, 0.1)], (2, True)),
         # The later of equals, whichever behaviour is the rarer.
-        ([(1, 1.0, 1.0, 0.4, 0.6), (2, 1.0, 1.0, 0.6, 0.4), (3, 1.0, 1.0, 0.3, 0.7)], (2, True)),
+        ([(1, 1.0, 1.0, 0.1, 0.9), (2, 1.0, 1.0, 0.9, 0.1), (3, 1.0, 1.0, 0.95, 0.05)], (2, True)),
         # No checkpoint has both: the lower accuracy is highest.
         ([(1, 0.2, 0.2, 0.5, 0.5), (2, 0.9, 0.5, 0.9, 0.1), (3, 1.0, 0.4, 0.5, 0.5)], (2, False)),
         ([(0, 0.0, 0.0, 0.0, 0.0), (9, 0.0, 0.0, 0.0, 0.0)], (9, False)),

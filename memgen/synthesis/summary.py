@@ -179,6 +179,8 @@ def depth(metrics: pd.DataFrame, site: str = "resid_post") -> pd.DataFrame:
     pattern = rf"(mean|chance)_abs_nmd_{site}_layer(\d+)"
     parts = metrics.name.str.extract(f"^{pattern}$")
     own = metrics.assign(what=parts[0], layer=parts[1]).dropna(subset=["what"])
+    if own.empty:
+        return pd.DataFrame(columns=["task", "seed", "layer", "ratio"])
     table = own.pivot_table(index=["run", "seed", "layer"], columns="what", values="value").reset_index()
     table["ratio"] = table["mean"] / table["chance"]
     table["layer"] = table.layer.astype(int)
