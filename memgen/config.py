@@ -104,7 +104,7 @@ class AnalysisConfig:
     top_fractions: tuple = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
     alphas: tuple = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
     max_other: float = 0.03
-    max_control: float = 0.1
+    max_control: float = 0.08
     sweep_rows: int = 512
     sweep_draws: int = 4
     n_tokens: int = 1

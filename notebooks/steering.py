@@ -37,7 +37,7 @@
 # formula from shuffled labels (*shuffled NMD*), and a vector fitted on a tenth of the neurons drawn at random. A prompt
 # that asks for one behaviour cannot be a baseline here: the tasks have no words that ask for recall or for inference.
 #
-# **Choice.** Everything is chosen on validation groups: of all trials with at most 3 % other answers and at most 10 %
+# **Choice.** Everything is chosen on validation groups: of all trials with at most 3 % other answers and at most 8 %
 # under the best control, the one with the largest net effect; where no trial keeps to both limits, of those that exceed
 # them least. Test groups are looked at once, at the end.
 

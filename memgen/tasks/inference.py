@@ -61,7 +61,7 @@ class Task:
     n_free: int = 64
     n_sentences: int = 6
     kind_shares: tuple = (0.4, 0.12, 0.36, 0.12)
-    memorized_share: tuple = (0.85, 0.75, 0.25, 0.15)
+    memorized_share: tuple = (0.95, 0.85, 0.15, 0.05)
     corpus_size: int = 100_000
     conflicts_per_group: int = 48
     others_per_group: int = 8
