@@ -324,9 +324,9 @@ def choose_checkpoint(trajectory: pd.DataFrame, required_accuracy: float) -> tup
     """The step of the checkpoint to analyse, and whether both behaviours are present in it.
 
     Both are present if memorized-only and inferred-only accuracy reach `required_accuracy`. Among those checkpoints
-    the last one is taken in which each behaviour answers `BALANCED` of the conflicts or more: training is then complete,
-    and the learning rate has come down. Where none is so balanced, the one whose rarer behaviour is most frequent; where
-    no checkpoint has both behaviours, the one whose lower accuracy is highest; the later of equals.
+    the last one is taken in which each behaviour answers `BALANCED` of the conflicts or more: training is complete
+    then, and the learning rate has come down. Where none is so balanced, the one whose rarer behaviour is most
+    frequent; where no checkpoint has both behaviours, the one whose lower accuracy is highest; the later of equals.
     """
     lower = trajectory[["memorized_only", "inferred_only"]].min(axis=1)
     present = lower >= required_accuracy
