@@ -35,7 +35,7 @@ from memgen import synthesis
 from memgen.figures import synthesis as figures
 
 metrics = run.metrics(comparisons=False)
-metrics["run"] = metrics.task + " (" + metrics.model + ")"
+metrics["run"] = synthesis.run_names(metrics)
 n_seeds = metrics.seed.nunique()
 published = run.published()
 print(f"{len(run.cells())} runs; here: {', '.join(metrics.run.unique())}; {n_seeds} seeds")
@@ -74,8 +74,8 @@ for row in reach.itertuples():
 
 # %%
 if published:
-    theirs = published.metrics.assign(run=lambda f: f.task + " (" + f.model + ")")
-    theirs = theirs[theirs.run.isin(metrics.run)].reset_index(drop=True)
+    same = published.metrics.set_index(["task", "model"]).index.isin(metrics.set_index(["task", "model"]).index)
+    theirs = published.metrics[same].assign(run=synthesis.run_names).reset_index(drop=True)
     beside = reach.merge(synthesis.reach(theirs), on=["task", "measure", "bar"], suffixes=("", "_published"))
     beside["agree"] = (beside.low <= beside.high_published) & (beside.low_published <= beside.high)
     display(run.table(beside, "published", caption=f"The same rows, here and published. {published.label}."))

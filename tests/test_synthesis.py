@@ -224,6 +224,11 @@ def test_over_seeds():
     assert (one.n == 1).all()
 
 
+def test_a_run_is_called_by_its_task_unless_that_has_several_models():
+    metrics = pd.DataFrame({"task": ["a", "a", "b", "b"], "model": ["x", "x", "x", "y"]})
+    assert synthesis.run_names(metrics).tolist() == ["a", "a", "b (x)", "b (y)"]
+
+
 def test_depth_is_the_ratio_to_chance_by_layer():
     table = synthesis.depth(frame())
     assert list(table) == ["task", "seed", "layer", "ratio"]

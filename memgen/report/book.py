@@ -18,7 +18,8 @@ from memgen.report.stages import NOTEBOOK, PROFILE_STAGES, Place
 
 CHAPTERS = Path("book/chapters")
 DOWNLOADS = Path("book/_static/downloads")  # Sphinx copies what is below book/_static
-SHOWS = re.compile(r"^\s*(display\()?\s*run\.(figure|table|record)\(", re.MULTILINE)  # what it shows counts, not how
+SHOWS = re.compile(r"\brun\.(figure|table|record)\(")  # what such a cell shows counts, not how: it is folded
+LONG = 20  # lines; longer cells are folded, too
 SCRIPT = Path("book/_static/vega.js")
 EMBEDDED = re.compile(  # as display.py writes it
     r'(href|src)="data:[a-z/]+;base64,([A-Za-z0-9+/=]*)" (download|data-name)="([A-Za-z0-9_.-]+)"'
@@ -127,7 +128,8 @@ def _chapter(place: Place) -> Any:
         cell.metadata = nbformat.from_dict({"tags": list(cell.metadata.get("tags", []))})
         if "injected-parameters" in cell.metadata.tags:
             cell.metadata.tags.append("remove-cell")
-        if "parameters" in cell.metadata.tags or SHOWS.search(cell.source):
+        is_long = cell.source.count("\n") >= LONG
+        if "parameters" in cell.metadata.tags or SHOWS.search(cell.source) or is_long:
             cell.metadata.tags.append("hide-input")
     if place.task:
         _name_run(notebook, place)

@@ -8,6 +8,7 @@ from memgen.synthesis.summary import (
     headline,
     over_seeds,
     reach,
+    run_names,
     steering_rates,
     with_controls,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "headline",
     "over_seeds",
     "reach",
+    "run_names",
     "steering_rates",
     "verdict",
     "with_controls",

@@ -65,6 +65,12 @@ REACH = (
 )
 
 
+def run_names(metrics: pd.DataFrame) -> pd.Series:
+    """What each row's run is called: its task, and its model where the task has several."""
+    several = metrics.groupby("task").model.transform("nunique") > 1
+    return metrics.task.where(~several, metrics.task + " (" + metrics.model + ")")
+
+
 def with_controls(metrics: pd.DataFrame) -> pd.DataFrame:
     """The metrics, and for each net effect the rate of the best control, ``control_<target>_<method>``.
 
