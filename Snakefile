@@ -37,6 +37,7 @@ NEEDS = {
 # Tasks whose runs have no other stages than these.
 ONLY = {
     "joint": ["data", "training"],
+    "none": ["data", "training"],
 }
 # The stages that read every run of the profile, and those before them in this list.
 PROFILE_STAGES = ["carryover", "synthesis"]
@@ -63,7 +64,7 @@ def run_path(cell):
 
 def needed(task):
     """The stages that a run of the task has."""
-    return ONLY.get(settings.base_task(task), list(NEEDS))
+    return next((ONLY[part] for part in task.split("-") if part in ONLY), list(NEEDS))
 
 
 VEGA = "book/_static/vega.js"

@@ -22,7 +22,9 @@ NEEDS = {
     "prediction": ("data", "training", "localization"),
     "steering": ("data", "training", "localization"),
 }
-ONLY = {"joint": ("data", "training")}  # tasks whose runs have no other stages: what is asked of them compares runs
+# Tasks and labels whose runs have no other stages. What is asked of `joint` compares runs; a model that saw no conflicts
+# in training (`none`) may never show one of the behaviours on them, and then there is nothing to localize or steer.
+ONLY = {"joint": ("data", "training"), "none": ("data", "training")}
 PROFILE_STAGES = ("carryover", "synthesis")  # read every run of a profile, and those before them
 STAGES = (*NEEDS, *PROFILE_STAGES)
 PUBLISHED = "book/published/"  # results in the repository, by profile
@@ -98,8 +100,8 @@ class Place:
 
 
 def needed(task: str) -> tuple[str, ...]:
-    """The stages that a run of the task has."""
-    return ONLY.get(config.base_task(task), tuple(NEEDS))
+    """The stages that a run of the task has, by its name ``<task>`` or ``<task>-<label>``."""
+    return next((ONLY[part] for part in task.split("-") if part in ONLY), tuple(NEEDS))
 
 
 def write_json(path: Path, value: Any) -> None:

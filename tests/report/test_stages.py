@@ -82,6 +82,7 @@ SOME_FILE = "results/tiny/inference/gpt2-2x32/seed1/steering/one.txt"
 def test_a_run_has_the_stages_that_its_task_needs():
     assert stages.needed("inference-matched") == stages.needed("inference") == tuple(stages.NEEDS)
     assert stages.needed("joint") == stages.needed("joint-small") == ("data", "training")
+    assert stages.needed("addition-none") == ("data", "training")
     assert stages.STAGES[-2:] == ("carryover", "synthesis")
 
 
