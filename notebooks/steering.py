@@ -56,6 +56,7 @@ run = report.begin("steering", globals())
 
 # %%
 import pandas as pd
+from IPython.display import display
 from transformers import AutoTokenizer
 
 from memgen import activations, behavior, config, statistics, steering, training
@@ -277,13 +278,17 @@ plain = outcomes[outcomes.method.isin(interventions)]
 answers = steering.by_answer(plain)
 answers["target"] = answers.target.map(behavior.NAMES)
 shown = answers[(answers.method == HEADLINE) & (answers.kind == "memorization")]
-run.figure(
-    figures.by_answer(shown),
-    "by_answer",
-    caption=f"Share of test inputs that {HEADLINE} moves to the target, by the memorized answer.",
-    alt="For each memorized answer two points, one for each target, joined by a line.",
-    data=answers,
-)
+if shown.empty:
+    print("No answer has enough inputs to be told apart.")
+else:
+    chart = run.figure(
+        figures.by_answer(shown),
+        "by_answer",
+        caption=f"Share of test inputs that {HEADLINE} moves to the target, by the memorized answer.",
+        alt="For each memorized answer two points, one for each target, joined by a line.",
+        data=answers,
+    )
+    display(chart)
 
 # %%
 worst = {
@@ -293,7 +298,7 @@ worst = {
 run.table(
     pd.concat([table.assign(of=of, target=table.target.map(behavior.NAMES)) for of, table in worst.items()]),
     "worst",
-    caption="The lowest rate of any answer with at least ten inputs (kind: whether by the memorized or the inferred answer), "
+    caption="The lowest rate of any answer with five or more inputs (kind: whether by the memorized or the inferred answer), "
     "with n inputs; and the mean rate of the tenth of the groups with the lowest rates, with n groups.",
 )
 
@@ -449,7 +454,7 @@ NUMBERS = {
     "{measure}_{target}_{method}_flip_pairs": (rates["flip_pairs"], "{method}, to {target}, flip pairs: {measure}."),
     "worst_answer_{target}_{method}": (
         worst["worst_answer"],
-        "{method} to {target}: lowest share of any answer (n >= 10).",
+        "{method} to {target}: lowest share of any answer (n >= 5).",
     ),
     "worst_groups_{target}_{method}": (
         worst["worst_groups"],

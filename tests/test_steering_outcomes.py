@@ -246,7 +246,7 @@ class TestWorst:
         frame = pd.DataFrame({"input": np.arange(60), "method": "study", "target": 1})
         frame["behavior_before"], frame["log_odds_before"], frame["log_odds_after"] = -1, -1.0, 1.0
         frame["behavior_after"] = np.where(frame.input < 45, 1, -1)
-        frame["answer_memorization"] = np.where(frame.input < 8, "few", np.where(frame.input % 2, "odd", "even"))
+        frame["answer_memorization"] = np.where(frame.input < 4, "few", np.where(frame.input % 2, "odd", "even"))
         frame["answer_generalization"] = np.where(frame.input >= 40, "late", "early")
         frame["group"] = frame.input // 3
         stays = frame.assign(behavior_before=1, answer_memorization="was there before")
@@ -255,13 +255,13 @@ class TestWorst:
     def test_by_answer(self, rows):
         told = steering.by_answer(rows).set_index(["kind", "answer"])
         assert told.n.to_dict() == {
-            ("memorization", "even"): 26,
-            ("memorization", "odd"): 26,
+            ("memorization", "even"): 28,
+            ("memorization", "odd"): 28,
             ("generalization", "early"): 40,
             ("generalization", "late"): 20,
         }
         assert told.rate["generalization", "late"] == 0.25
-        assert told.rate["memorization", "even"] == pytest.approx(19 / 26)
+        assert told.rate["memorization", "even"] == pytest.approx(21 / 28)
 
     def test_the_worst_answer(self, rows, rng):
         (told,) = steering.worst_answers(rows, rng, 200).to_dict("records")

@@ -10,7 +10,7 @@ from memgen import behavior, statistics
 from memgen.behavior import NAMES, OTHER
 from memgen.steering.interventions import TARGETS
 
-LEAST_INPUTS = 10  # of an answer whose rate is told apart
+LEAST_INPUTS = 5  # of an answer whose rate is told apart
 TOLERANCE = 1e-3  # nats: a smaller change of the log-odds may be rounding, and counts as none
 WORST_SHARE = 0.1  # of the groups: those with the lowest rates
 
