@@ -22,8 +22,8 @@ NEEDS = {
     "prediction": ("data", "training", "localization"),
     "steering": ("data", "training", "localization"),
 }
-# Tasks and labels whose runs have no other stages. What is asked of `joint` compares runs; a model that saw no conflicts
-# in training (`none`) may never show one of the behaviours on them, and then there is nothing to localize or steer.
+# Tasks and labels whose runs have no other stages. What is asked of `joint` compares runs; a model that saw no
+# conflicts in training (`none`) may show one behaviour alone on them, and then there is nothing to localize or steer.
 ONLY = {"joint": ("data", "training"), "none": ("data", "training")}
 PROFILE_STAGES = ("carryover", "synthesis")  # read every run of a profile, and those before them
 STAGES = (*NEEDS, *PROFILE_STAGES)
