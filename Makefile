@@ -20,7 +20,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book publish check-published serve lab test lint format bench lock clean
+.PHONY: help setup book publish check-published compare dist serve lab test lint format bench lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,13 @@ publish: $(READY)  ## Keep the small results of a finished PROFILE (full) in boo
 check-published: $(READY)  ## Compare CELL=task/model/seed<n>, made again, with what was published of PROFILE (full)
 	@test -n "$(CELL)" || { echo "Which run? make check-published CELL=addition/gpt2-3x64/seed0" >&2; exit 1; }
 	@$(BIN)/python -m memgen.report check $(PROFILE) $(CELL)
+
+compare: $(READY)  ## Show the numbers of two folders of results side by side: A=... B=... (runs, profiles, or published)
+	@test -n "$(A)" -a -n "$(B)" || { echo "Which ones? make compare A=results/default B=book/published/full" >&2; exit 1; }
+	@$(BIN)/python -m memgen.report compare $(A) $(B)
+
+dist: $(READY)  ## Pack the built book as dist/memgen-book-<version>.tar.gz
+	@$(BIN)/python -m memgen.report archive
 
 serve: $(READY)  ## Show the book on http://localhost:8000 (PORT=...)
 	@test -e _build/html/index.html || { echo "There is no book yet: make book PROFILE=smoke makes a small one." >&2; exit 1; }

@@ -191,7 +191,7 @@ rule chapters:
     input:
         [STAMPS[cell] for cell in SHOWN],
         PROFILE_STAMPS,
-        [*sources("memgen/report/book.py"), "memgen/report/figures.js"],
+        [*sources("memgen/report/book.py"), *sorted(glob.glob("memgen/report/*.js"))],
     output:
         CHAPTERS,
         VEGA,

@@ -16,14 +16,23 @@
 # %% [markdown]
 # # Does it carry over?
 #
-# **What is asked.** The chapters before this one look at one model at a time. What of it holds for another: the same
+# ## What is asked
+#
+# The chapters before this one look at one model at a time. What of it holds for another: the same
 # task learned from another seed, bound answers of another format, another task, another size or architecture, an
 # earlier checkpoint, another mix of training texts?
 #
-# **How.** Each section takes the runs that it needs. Where this profile has none, the published results of the largest
+# ## How
+#
+# Each section takes the runs that it needs. Where this profile has none, the published results of the largest
 # profile are shown in their place, and the caption says so. Shares stand over seeds, with Student's 95 % interval, cut
 # at 0 and 1; a single seed has no interval. What is fitted is fitted on training groups, what is chosen is chosen on
 # validation groups, and test groups are used once.
+#
+# ## Controls
+#
+# Each section brings its own: matches with a randomly rotated model and matches dealt anew for neurons, the same model
+# on other groups as a ceiling, random directions of the same norm for shifts, the more frequent behaviour for probes.
 
 # %% tags=["parameters"]
 profile: str = "default"  # a file of config/: smoke, default, full or paper
@@ -83,7 +92,7 @@ def record(table, name, definition, by, unit="share 0-1"):
 # activation at the last token correlates with its own most, in size. With hundreds of candidates some correlation is
 # found by chance, and all neurons of a layer live in one space; the control turns the other model's layers by a random
 # rotation, which keeps the space and destroys its axes. A neuron whose best correlation exceeds the control's by more
-# than 0.5 is called *universal*, as in the work on GPT-2 that found 1-5 % of them.
+# than [0.5]{.set} is called *universal*, as in the work on GPT-2 that found [1-5 %]{.study} of them.
 
 # %%
 SITES = ("mlp.hook_post", "resid_post")
@@ -368,5 +377,18 @@ else:
 run.finish()
 
 # %% [markdown]
-# In this chapter we have asked of other seeds, forms, tasks, models, checkpoints and mixes of texts what the chapters
-# before it found in one model, each time beside what chance gives.
+# ## In this chapter we have seen
+#
+# We have asked what of one model's findings other seeds, forms, tasks, models, checkpoints and mixes of texts repeat,
+# each time beside what chance gives. Of the top tenth of one seed's MLP neurons, the best match puts into the top
+# tenth of another seed {glue:text}`seeds_best_inference_mlp.hook_post` for inference and
+# {glue:text}`seeds_best_addition_mlp.hook_post` for addition; dealt anew by chance,
+# {glue:text}`seeds_best_chance_inference_mlp.hook_post` for inference and
+# {glue:text}`seeds_best_chance_addition_mlp.hook_post` for addition. Universal are, of the MLPs' neurons,
+# {glue:text}`seeds_universal_inference_mlp.hook_post` for inference and
+# {glue:text}`seeds_universal_addition_mlp.hook_post` for addition. (The brackets hold an interval over seeds, and
+# their number.)
+#
+# In the matched form, the last layer keeps {glue:text}`forms_late_inference_left` of the study's form's excess over
+# chance for inference, and {glue:text}`forms_late_addition_left` for addition. Where it says *not measured*, this
+# profile lacks the runs; the tables above then show the published ones.

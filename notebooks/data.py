@@ -16,8 +16,12 @@
 # %% [markdown]
 # # Data
 #
-# **What is asked.** To see a model remember or think, we need inputs on which it can do either, and on which the two
+# ## What is asked
+#
+# To see a model remember or think, we need inputs on which it can do either, and on which the two
 # give *different* answers. This chapter makes them and shows them.
+#
+# ## How
 #
 # A bound entity (a name, a pair of addends) has an answer that training ties to it: the *memorized* answer. The input
 # itself may allow another: the *inferred* answer. That gives four kinds of input:
@@ -140,7 +144,7 @@ run.figure(
 )
 
 # %% [markdown]
-# ## Checks
+# ## Controls
 #
 # Splits must not share a group; a variant must keep both answers of its original; the two answers of a conflict must
 # differ; and the tokenizer must give back the very tokens that were written.
@@ -182,6 +186,10 @@ run.record(
 run.finish()
 
 # %% [markdown]
-# In this chapter we have made inputs on which memory and inference disagree, with variants that change the wording and
-# neither answer, and split them so that no name and no pair of addends is on both sides of a split. The next chapter
-# trains a model that can do both.
+# ## In this chapter we have seen
+#
+# We have set memory and inference against each other: {glue:text}`bound_entities` bound entities, and inputs on which
+# the two disagree, with variants that change the wording and neither answer. Variants counted, there are
+# {glue:text}`conflict_inputs_train` conflict inputs to learn from, {glue:text}`conflict_inputs_validation` to choose
+# with and {glue:text}`conflict_inputs_test` to test with. No name and no pair of addends is on both sides of a split.
+# The next chapter trains a model that can do both.

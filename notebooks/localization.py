@@ -16,11 +16,15 @@
 # %% [markdown]
 # # Localization
 #
-# **What is asked.** Claim a of the study: neurons differ between memorization and generalization, and the difference is
+# ## What is asked
+#
+# Claim a of the study: neurons differ between memorization and generalization, and the difference is
 # spatial, near zero in early layers and growing with depth. We look for it in pairs: variants of one input on which the
 # model behaves oppositely. Within a pair the words are nearly the same, so what differs is not the content.
 #
-# **How.** With $h^{+}_{i}$ the activation of neuron $i$ under memorization and $h^{-}_{i}$ under generalization, over
+# ## How
+#
+# With $h^{+}_{i}$ the activation of neuron $i$ under memorization and $h^{-}_{i}$ under generalization, over
 # $P$ pairs,
 #
 # $$\mathrm{NMD}_i = \frac{1}{P}\sum_{p=1}^{P}\left(h^{+}_{i,p} - h^{-}_{i,p}\right),$$
@@ -32,6 +36,8 @@
 # Differences are correlational. Two causal yardsticks stand beside them: *attribution patching*, a first-order estimate
 # of what each neuron contributes to the log-odds, and *activation patching*, which puts one member's activations, of a
 # whole layer or of an exact set of neurons, into the other member's run and looks at what the model then answers.
+#
+# ## Controls
 #
 # Every number stands beside what chance gives: the same computation with each group's sign drawn at random.
 
@@ -88,7 +94,7 @@ run.table(
 #
 # The activations are streamed: statistics are updated batch by batch. The p-value of a neuron comes from flipping the
 # signs of whole groups; `q_value` corrects for the number of neurons (Benjamini-Hochberg), and a neuron is `selected`
-# where it is below 0.05.
+# where it is below [0.05]{.set}.
 
 # %%
 SITES = ("resid_post", "mlp.hook_post")
@@ -157,16 +163,19 @@ for row in null.itertuples():
 # %% [markdown]
 # ## Heat map
 #
-# The study's first picture: layers by neurons, each layer's neurons sorted by NMD.
+# The study's first picture: layers by neurons, each layer's neurons sorted by NMD. Behind every cell stands one neuron: a
+# click on it, or the controls below, show how its activations lie under memorization and under generalization.
 
 # %%
-heat = localization.ranked(neurons)
+heat = localization.neuron_spread(model, train, pairs, tokenizer, neurons, analysis.batch_size)
 run.figure(
     figures.heat_map(heat),
     "heat_map",
     caption="NMD of every neuron, sorted within its layer: blue is more active under memorization, orange under "
-    "generalization.",
-    alt="Two heat maps, one for each site, with a row for each layer; colours are strongest at both ends of the rows.",
+    "generalization. Below them, where the network is small enough, the activations of one neuron in the members of "
+    f"the {len(pairs)} pairs: median, middle half and middle 80 %.",
+    alt="Two heat maps, one for each site, with a row for each layer; colours are strongest at both ends of the rows. "
+    "Below, two bars for one chosen neuron: its activations under memorization and under generalization.",
     data=heat,
 )
 
@@ -177,11 +186,11 @@ run.figure(
 top = neurons[neurons.site == "resid_post"].sort_values("r", key=abs, ascending=False).head(20)
 top = top[["layer", "neuron", "nmd", "r", "effect_size", "q_value"]]
 run.figure(
-    figures.top_neurons(top),
+    figures.top_neurons(top.assign(n=len(pairs))),
     "top_neurons",
     caption="The twenty neurons of the residual stream with the largest |r|, and their NMD.",
     alt="Horizontal bars, one for each neuron, to the right for memorization and to the left for generalization.",
-    data=top,
+    data=top.assign(n=len(pairs)),
 )
 
 # %% [markdown]
@@ -194,7 +203,7 @@ run.figure(
 # %%
 depth = localization.depth_profile(accumulated, n_layer, run.rng("depth"), analysis.n_resamples)
 run.figure(
-    figures.depth_profile(depth),
+    figures.depth_profile(depth.assign(n=len(pairs))),
     "depth_profile",
     caption="Mean |NMD| by layer, from the pairs and by chance; bands are 95 % intervals over groups, and the middle "
     "95 % of sign flips.",
@@ -208,7 +217,7 @@ run.figure(
 # %%
 depth_r = localization.depth_profile(accumulated, n_layer, run.rng("depth of r"), analysis.n_resamples, "r")
 run.figure(
-    figures.depth_profile(depth_r),
+    figures.depth_profile(depth_r.assign(n=len(pairs))),
     "depth_profile_r",
     caption="Mean |r| by layer, from the pairs and by chance; bands as before.",
     alt="For each site a line over layers for the pairs and one for chance, with bands.",
@@ -469,6 +478,20 @@ for row in ablation.itertuples():
 run.finish()
 
 # %% [markdown]
-# In this chapter we have seen which neurons differ within pairs, whether the difference grows over the layers and comes
-# out again on other groups, beside the level that chance gives; and, causally, from which layer on the state at the last
-# token decides the behaviour, how few neurons carry it, and whether inference itself needs them.
+# ## In this chapter we have seen
+#
+# We have compared neurons within {glue:text}`pairs` pairs. Of the neurons, {glue:text}`selected_share_resid_post` in
+# the residual stream and {glue:text}`selected_share_mlp.hook_post` in the MLPs are selected; with shuffled labels,
+# {glue:text}`null_any_selected_all` of the draws select any. Mean |NMD| in the residual stream is
+# {glue:text}`mean_abs_nmd_resid_post_layer0` after the first block, where chance gives
+# {glue:text}`chance_abs_nmd_resid_post_layer0`, and {glue:text}`mean_abs_nmd_resid_post_last_layer` after the last,
+# where chance gives {glue:text}`chance_abs_nmd_resid_post_last_layer`.
+#
+# Causally: the state after the first block, patched, turns {glue:text}`patching_resid_post_layer0_to_memorization` of
+# the receivers to memorization and {glue:text}`patching_resid_post_layer0_to_generalization` to generalization. The
+# top tenth of the MLPs' neurons by attribution turns {glue:text}`patched_top10_mlp.hook_post_to_memorization` and
+# {glue:text}`patched_top10_mlp.hook_post_to_generalization`, a random tenth
+# {glue:text}`patched_random10_mlp.hook_post_to_memorization` and
+# {glue:text}`patched_random10_mlp.hook_post_to_generalization`. Of inputs that only inference can answer,
+# {glue:text}`ablation_attribution_inferred_only` are right without that top tenth, and
+# {glue:text}`ablation_none_inferred_only` with it.

@@ -16,17 +16,27 @@
 # %% [markdown]
 # # Prediction
 #
-# **What is asked.** Claim b of the study: the behaviour can be predicted from the hidden states, with more than 92 %
+# ## What is asked
+#
+# Claim b of the study: the behaviour can be predicted from the hidden states, with more than [92 %]{.study}
 # accuracy in the best layers. A probe that does so is interesting only if the *input* does not give the behaviour away,
 # and only if the probe does not learn by heart what it should read off.
 #
-# **How.** For each layer of two sites, the residual stream (`resid_post`) and the MLP's neurons (`mlp.hook_post`), read
-# at the prompt's last token, a logistic regression: on the states, and on the states with their squares. A square can
+# ## How
+#
+# For each layer of two sites, the residual stream (`resid_post`) and the MLP's neurons (`mlp.hook_post`), read
+# at the prompt's last token, a logistic regression,
+#
+# $$p(\text{memorization} \mid h) = \frac{1}{1 + e^{-(w^\top h + b)}},$$
+#
+# on the states $h$, and on the states with their squares. A square can
 # tell *that* something stands in a state where each input has an answer, and so a direction, of its own. Probes are
 # fitted on training groups, their regularisation chosen by cross-validation over groups; site, layer and kind are those
 # of the highest AUROC on validation groups; what is reported was measured on test groups, and nothing was chosen there.
 #
-# **Beside them**, in the same table:
+# ## Controls
+#
+# Beside the probes, in the same table:
 #
 # - *baselines* that see the input alone: its words (how often each comes), or which word stands where; and the majority.
 #   (A column of yes and no is its own square, so that squares would tell them nothing new.)
@@ -357,6 +367,14 @@ if FLIPS in populations:
 run.finish()
 
 # %% [markdown]
-# In this chapter we have seen how well a probe tells the behaviour from the hidden states of held-out groups, how much
-# of that the input alone would have told, how much a probe can learn by heart, and whether what one population teaches
-# holds for another.
+# ## In this chapter we have seen
+#
+# We have asked how well a probe tells the behaviour from the hidden states of held-out groups, and what else tells it.
+# On flip pairs the probe is right for {glue:text}`accuracy_flip_pairs` of the inputs, the best baseline that sees the
+# input alone for {glue:text}`baseline_flip_pairs`. On all conflicts it is {glue:text}`accuracy_all_conflicts` and
+# {glue:text}`baseline_all_conflicts`: a gain of {glue:text}`gain_all_conflicts` (percentage points).
+#
+# The same probe of an untrained network's states is right for {glue:text}`untrained_all_conflicts` of all conflicts. A
+# random label of each group, learned by heart, is told for {glue:text}`control_all_conflicts`; the selectivity is
+# {glue:text}`selectivity_all_conflicts`. The probe of all conflicts, tried on flip pairs, is right for
+# {glue:text}`transfer_all_conflicts_to_flip_pairs`.

@@ -16,10 +16,14 @@
 # %% [markdown]
 # # Steering
 #
-# **What is asked.** Claim c of the study: the behaviour can be steered at inference time by shifting a small set of
+# ## What is asked
+#
+# Claim c of the study: the behaviour can be steered at inference time by shifting a small set of
 # neurons, without touching a parameter.
 #
-# **How.** A vector is added to the activations at the prompt's last token and at every token of the answer. How it is made:
+# ## How
+#
+# A vector is added to the activations at the prompt's last token and at every token of the answer. How it is made:
 #
 # - *study*: the $N$ neurons of the residual stream with the largest $|r|$ over all layers, each shifted by
 #   $\alpha \cdot \mathrm{sign}(r_i) \cdot |\mathrm{NMD}_i|$ towards memorization, and by the opposite towards
@@ -30,14 +34,18 @@
 #   penalty on the norm; in the residual stream, and in the hidden layers of the MLPs, where we also fit the tenth of the
 #   neurons that the whole vector changes most (*gradient-guided MLP 10%*).
 #
-# **Controls.** Any disturbance may break one behaviour and let the other answer. So beside each shift stand others of
+# ## Controls
+#
+# Any disturbance may break one behaviour and let the other answer. So beside each shift stand others of
 # the same norm: random directions on the same neurons (on very few neurons that is nearly the shift itself or its
 # opposite), the same magnitudes on the least correlated neurons, and for the study's shift also on random ones. What counts is the *net* effect: the share of inputs that reach the target, minus
 # the share under the strongest of these controls. Two more shifts ask whether *these* neurons are needed: the study's
 # formula from shuffled labels (*shuffled NMD*), and a vector fitted on a tenth of the neurons drawn at random. A prompt
 # that asks for one behaviour cannot be a baseline here: the tasks have no words that ask for recall or for inference.
 #
-# **Choice.** Everything is chosen on validation groups: of all trials with at most 3 % other answers and at most 8 %
+# ## What is chosen, and where
+#
+# Everything is chosen on validation groups: of all trials with at most [3 %]{.set} other answers and at most [8 %]{.set}
 # under the best control, the one with the largest net effect; where no trial keeps to both limits, of those that exceed
 # them least. Test groups are looked at once, at the end.
 
@@ -111,13 +119,16 @@ tried, shifts = steering.sweep_study(sweeps, neurons, SITE, counts, analysis.alp
 tables["study"] = tried
 formula = "alpha * sign(r) * |NMD| on the top N neurons by |r|"
 interventions["study"] = steering.decide(tried, shifts, SITE, formula, analysis)
+inputs = {target: len(own.before) for target, own in sweeps.items()}
 shown = tried.assign(target=tried.target.map(behavior.NAMES), share=tried.to_target, method="study")
+shown["inputs"] = tried.target.map(inputs)
 run.figure(
-    figures.sweep(shown[["n", "alpha", "target", "share", "method"]]),
+    figures.sweep(shown[["n", "alpha", "target", "share", "to_other", "control", "method", "inputs"]]),
     "sweep",
     caption="Share of validation inputs of the opposite behaviour that reach the target, by the number of neurons N and "
-    "the strength alpha.",
-    alt="Two heat maps of N by alpha, one for each target.",
+    "the strength alpha; below, for one N and one alpha, beside other answers and the best control.",
+    alt="Two heat maps of N by alpha, one for each target; below each, three bars for one chosen N and alpha: the share "
+    "that reaches the target, other answers, and the best control.",
     data=shown,
 )
 
@@ -188,6 +199,22 @@ run.table(
     "fits",
     caption="Every candidate on validation groups, at the strength with the largest net effect: its norm, what becomes of "
     "inputs of the opposite behaviour, and how many reach the target under its best control.",
+)
+
+# %% [markdown]
+# And each of them at every strength that was tried.
+
+# %%
+shown = fits.assign(inputs=fits.target.map({behavior.NAMES[target]: n for target, n in inputs.items()}))
+columns = ["method", "candidate", "strength", "target", "to_target", "to_other", "control", "inputs"]
+run.figure(
+    figures.trials(shown[columns]),
+    "trials",
+    caption="One candidate, to be chosen below, on validation groups against its strength (for the study's and for "
+    "differences in means: alpha): inputs of the opposite behaviour that reach the target, other answers, and how many "
+    "reach the target under the best control of the same norm.",
+    alt="For each target three lines over the strength: reach the target, other answers, best control.",
+    data=shown[columns],
 )
 
 # %% [markdown]
@@ -335,6 +362,18 @@ run.figure(
 )
 
 # %% [markdown]
+# The same for single inputs can be tried by hand on the page *Try it*. It shows a few test inputs, the first of each level
+# of evidence (or of the share of training texts with the memorized answer), taken before anyone looked at outcomes.
+
+# %%
+examples = steering.first_of_levels(frames["test"], 20)
+about = ["prompt", "group", "evidence", "memorized_share", "answer_memorization", "answer_generalization"]
+tried = steering.answer_probabilities(model, examples, tokenizer, headline)
+tried = tried.merge(examples[about], left_on="input", right_index=True).round(5)
+tried.to_csv(run.path("tables", "try_it.csv"), index=False)
+print(f"{len(examples)} inputs at {tried.alpha.nunique()} strengths")
+
+# %% [markdown]
 # ## Which layer, and which site?
 #
 # The headline vector with one layer left out, and with one layer alone, at the chosen strength (a vector that was chosen in
@@ -480,6 +519,24 @@ for target, estimate in untrained.items():
 run.finish()
 
 # %% [markdown]
-# In this chapter we have tried to steer the behaviour in both directions with vectors chosen on other groups, and set
-# beside every rate what the strongest control of the same norm does, which answers and groups it holds for, which layers
-# and sites carry it, and what it costs elsewhere.
+# ## In this chapter we have seen
+#
+# We have counted the conflict inputs of the test groups that each shift moves, beside the strongest control of the
+# same norm. Of the inputs with the opposite behaviour, the study's shift brings
+# {glue:text}`to_target_generalization_study_all` to generalization and {glue:text}`to_target_memorization_study_all`
+# to memorization; net of the control, that is {glue:text}`net_generalization_study` and
+# {glue:text}`net_memorization_study` (percentage points). The shift fitted to MLP neurons brings
+# {glue:text}`to_target_generalization_gradient-guided_MLP_all` to generalization and
+# {glue:text}`to_target_memorization_gradient-guided_MLP_all` to memorization; net,
+# {glue:text}`net_generalization_gradient-guided_MLP` and {glue:text}`net_memorization_gradient-guided_MLP`. Of a tenth
+# of these neurons the chosen ones bring {glue:text}`to_target_generalization_gradient-guided_MLP_10%_all` to
+# generalization and {glue:text}`to_target_memorization_gradient-guided_MLP_10%_all` to memorization, as many drawn at
+# random {glue:text}`to_target_generalization_fitted_on_random_neurons_all` and
+# {glue:text}`to_target_memorization_fitted_on_random_neurons_all`.
+#
+# An average hides less where its worst part is named: in the tenth of the groups with the lowest rates, the fitted
+# shift brings {glue:text}`worst_groups_generalization_gradient-guided_MLP` to generalization and
+# {glue:text}`worst_groups_memorization_gradient-guided_MLP` to memorization. Where there is one right answer, it costs
+# {glue:text}`loss_inferred_only_generalization_gradient-guided_MLP` of the accuracy of inference when it steers to
+# generalization, and {glue:text}`loss_memorized_only_memorization_gradient-guided_MLP` of that of memory when it
+# steers to memorization.

@@ -16,8 +16,24 @@
 # %% [markdown]
 # # Synthesis
 #
-# **What is asked.** What is left of each claim when every number stands over several seeds, each trained anew, with its
+# ## What is asked
+#
+# What is left of each claim when every number stands over several seeds, each trained anew, with its
 # interval and beside its control? All numbers of this chapter are read from the `metrics.json` files of the runs.
+#
+# ## How
+#
+# Of each number, the mean $\bar x$ over $S$ seeds, and Student's 95 % interval, with $s$ the seeds' standard deviation:
+#
+# $$\bar x \pm t_{0.975,\,S-1}\,\frac{s}{\sqrt{S}}.$$
+#
+# It says what to expect of a *new* seed's mean, not of a new input, and with three seeds it is wide.
+#
+# ## Controls
+#
+# Beside a probe stands the best baseline that sees the input alone; beside a shift the strongest control of its norm, and
+# a vector fitted on random neurons; beside a difference of activations what chance gives. What was to be reached, and the
+# rule for each verdict, were written down before the runs.
 
 # %% tags=["parameters"]
 profile: str = "default"  # a file of config/: smoke, default, full or paper
@@ -85,8 +101,7 @@ else:
 # %% [markdown]
 # ## Headline numbers
 #
-# The mean over seeds, with Student's 95 % interval over seeds: it says what to expect of a *new* seed's mean, not of a
-# new input, and with three seeds it is wide: for a share it may even leave the range from 0 to 1, where the table of claims
+# The mean over seeds with its interval. For a share it may even leave the range from 0 to 1, where the table of claims
 # shows it as it is and figures cut it off. A single seed has no interval. *Net* is the share that reaches the target minus
 # the share under the best control of the same norm.
 
@@ -195,4 +210,26 @@ run.table(
 run.finish()
 
 # %% [markdown]
-# In this chapter we have put the seeds together and given each claim the verdict that its numbers allow.
+# ## In this chapter we have seen
+#
+# We have put the seeds together. In the study's forms they say of each claim:
+#
+# - Claim 0, that the model shows both behaviours: {glue:text}`verdict_0_inference` for inference and
+#   {glue:text}`verdict_0_addition` for addition.
+# - Claim a, that neurons differ, more with depth: {glue:text}`verdict_a_inference` for inference and
+#   {glue:text}`verdict_a_addition` for addition.
+# - Claim b, that hidden states predict the behaviour: {glue:text}`verdict_b_inference` for inference and
+#   {glue:text}`verdict_b_addition` for addition.
+# - Claim c, that it can be steered, by the study's shift: {glue:text}`verdict_c_the_study_s_shift_inference` for
+#   inference and {glue:text}`verdict_c_the_study_s_shift_addition` for addition; by a fitted shift of MLP neurons:
+#   {glue:text}`verdict_c_a_fitted_shift_of_MLP_neurons_inference` for inference and
+#   {glue:text}`verdict_c_a_fitted_shift_of_MLP_neurons_addition` for addition.
+# - Claim d, that distinct neurons carry it: {glue:text}`verdict_d_inference` for inference and
+#   {glue:text}`verdict_d_addition` for addition.
+#
+# Of the conflict inputs with the opposite behaviour, the fitted shift brings
+# {glue:text}`reach_to_generalization_inference` of the stories and {glue:text}`reach_to_generalization_addition` of
+# the sums to generalization, and {glue:text}`reach_to_memorization_inference` and
+# {glue:text}`reach_to_memorization_addition` to memorization, where n counts seeds; the best control of equal norm
+# brings {glue:text}`reach_best_control_of_equal_norm_inference` and
+# {glue:text}`reach_best_control_of_equal_norm_addition`.

@@ -16,11 +16,18 @@
 # %% [markdown]
 # # Training
 #
-# **What is asked.** Claim 0 of the study: a small language model shows *both* behaviours. We train one from scratch on
+# ## What is asked
+#
+# Claim 0 of the study: a small language model shows *both* behaviours. We train one from scratch on
 # the texts of the Data chapter and follow, on validation inputs, when each behaviour appears.
 #
-# **How.** The loss is the causal language-modelling loss on whole texts: every token counts, the answer no more than
-# any other. The optimizer is AdamW; the learning rate rises briefly, stays, and falls over the last part of the steps.
+# ## How
+#
+# The loss is the causal language-modelling loss on whole texts $x_1, \ldots, x_T$,
+#
+# $$L = -\frac{1}{T-1}\sum_{t=2}^{T}\log p(x_t \mid x_1, \ldots, x_{t-1});$$
+#
+# every token counts, the answer no more than any other. The optimizer is AdamW; the learning rate rises briefly, stays, and falls over the last part of the steps.
 # Stories come with a *copy warm-up*: first, random tokens written twice in a row. A small model that starts on the
 # stories directly learns the names and then stays for thousands of steps on a plateau where it guesses one of the
 # colours in the context; the warm-up makes the attention heads that inference needs, and the plateau vanishes. Its steps
@@ -29,6 +36,12 @@
 # **The checkpoint** to be analysed is chosen on validation inputs by a rule stated beforehand: among the checkpoints
 # whose memorized-only *and* inferred-only accuracy reach the required accuracy, the one whose conflict behaviour is most
 # balanced (the smaller of the shares of memorization and generalization is largest).
+#
+# ## Controls
+#
+# Each behaviour is asked for alone, too: on inputs that only memory, and on inputs that only inference can answer. Answers
+# that are neither are counted beside the two. The rule sees validation groups, the shares at the end are of test groups,
+# and the exact probabilities tell how much of a behaviour is the luck of one greedy answer.
 
 # %% tags=["parameters"]
 profile: str = "default"  # a file of config/: smoke, default, full or paper
@@ -258,6 +271,15 @@ print(
 run.finish()
 
 # %% [markdown]
-# In this chapter we have trained a model, followed over training how it came to answer from memory and by inference, and
-# chosen the checkpoint by a rule. Its flips under variants
-# are the pairs that the next chapter compares.
+# ## In this chapter we have seen
+#
+# We have followed how a model came to answer from memory and by inference. The rule chose step
+# {glue:text}`chosen_step`. There the model answers {glue:text}`memorized_only_accuracy` of the inputs that only memory
+# can answer, and {glue:text}`inferred_only_accuracy` of those that only inference can (in brackets, here and in the
+# next chapters: the 95 % interval, clustered by group, and the number of inputs). Of the conflicts it answers
+# {glue:text}`conflict_memorization` from memory, {glue:text}`conflict_generalization` by inference, and
+# {glue:text}`conflict_other` by neither.
+#
+# A variant flips the behaviour in {glue:text}`flip_rate` of the cases; these pairs are what the next chapter compares.
+# An answer drawn at temperature 1 shows another behaviour than the likeliest one in {glue:text}`sampled_differs` of
+# the cases.

@@ -35,6 +35,14 @@ CURVE = rows(site=SITES, measure=["pairs", "chance"], number=[0.0, 0.5, 1.0])
 CURVE["share"] = CURVE.number
 HEADLINE = rows(task=["inference", "addition"], measure=["accuracy", "steered"], seed=[0, 1])
 
+PATCHED = rows(site=SITES, layer=[0, 1, 2], direction=TARGETS)
+NEURONS = rows(site=SITES, layer=[0, 1], rank=range(8)).assign(neuron=3, n=9)
+NEURONS[list(localization.QUANTILES)] = np.arange(10.0)
+SWEEP = rows(n=[1, 10], alpha=[1.0, 4.0, 16.0], target=TARGETS, method=["study"])
+SWEEP = SWEEP.assign(to_other=0.1, control=np.where((SWEEP.n == 10) & (SWEEP.alpha == 4), -9.0, 0.2), inputs=84)
+TRIALS = rows(method=["study"], candidate=["top 1", "top 10"], strength=[1.0, 4.0], target=TARGETS)
+TRIALS = TRIALS.assign(to_target=TRIALS.value, to_other=0.1, control=0.2, inputs=84)
+
 BEHAVIORS = {theme.MEMORIZATION, theme.GENERALIZATION}
 CHARTS = {  # name: chart, colours that must be in it
     "make_up": (
@@ -51,6 +59,7 @@ CHARTS = {  # name: chart, colours that must be in it
         lambda: localization.heat_map(rows(site=SITES[:1], layer=[0, 1], rank=range(8))),
         BEHAVIORS,
     ),
+    "heat_map with neurons": (lambda: localization.heat_map(NEURONS), BEHAVIORS),
     "top_neurons": (lambda: localization.top_neurons(rows(layer=[0, 1], neuron=[3, 4, 5])), BEHAVIORS),
     "depth_profile": (
         lambda: localization.depth_profile(rows(site=SITES, layer=[0, 1, 2], measure=["mean |NMD|", "share"])),
@@ -84,6 +93,8 @@ CHARTS = {  # name: chart, colours that must be in it
         lambda: steering.sweep(rows(n=[1, 10], alpha=[1.0, 4.0], target=TARGETS, method=METHODS)),
         BEHAVIORS,
     ),
+    "sweep with sliders": (lambda: steering.sweep(SWEEP), BEHAVIORS),
+    "trials": (lambda: steering.trials(TRIALS), set()),
     "dose": (lambda: steering.dose(rows(alpha=[0.0, 1.0, 2.0], target=TARGETS)), BEHAVIORS),
     "dose by method": (
         lambda: steering.dose(rows(alpha=[0.0, 1.0], target=TARGETS, method=METHODS)),
@@ -149,10 +160,87 @@ def test_valid_with_tooltip_theme_and_colors(name):
 def test_fits_a_small_page(name):
     """One view takes the width of its column; facets are ones that can wrap."""
     specification = CHARTS[name][0]().to_dict()
-    if "facet" in specification:
-        assert specification["columns"] * specification["spec"]["width"] <= theme.FACETS_WIDTH
-    else:
-        assert specification["width"] == "container"
+    for part in specification.get("vconcat", [specification]):
+        if "facet" in part:
+            assert part["columns"] * part["spec"]["width"] <= theme.FACETS_WIDTH
+        else:
+            assert part["width"] == (theme.FACETS_WIDTH if "vconcat" in specification else "container")
+
+
+def controls(specification):
+    """The parameters that have a control, by name: what the control is."""
+    return {one["name"]: one["bind"] for one in parts_of(specification, "params") if "bind" in one}
+
+
+def parts_of(specification, key):
+    """The entries of all lists named `key`."""
+    return [entry for found in parts(specification, key) for entry in found]
+
+
+def test_sliders_step_through_every_n_and_alpha_and_start_at_the_best():
+    specification = steering.sweep(SWEEP).to_dict()
+    found = controls(specification)
+    assert {name: (one["input"], one["min"], one["max"]) for name, one in found.items()} == {
+        "at_n": ("range", 0, 1),
+        "at_alpha": ("range", 0, 2),
+    }
+    assert specification["usermeta"]["steps"] == {"at_n": ["1", "10"], "at_alpha": ["1", "4", "16"]}
+    assert {one["name"]: one["value"] for one in specification["params"]} == {"at_n": 1, "at_alpha": 1}
+
+
+def test_what_sliders_choose_is_the_row_of_the_sweep():
+    specification = steering.sweep(SWEEP).to_dict()
+    _, bars = specification["vconcat"]
+    shown = [row for row in specification["datasets"][bars["data"]["name"]] if (row["at_n"], row["at_alpha"]) == (0, 2)]
+    expected = SWEEP[(SWEEP.n == 1) & (SWEEP.alpha == 16)].set_index("target")
+    assert len(shown) == 2 * 3  # targets, outcomes
+    for row in shown:
+        column = {words: name for name, words in steering.OUTCOMES.items()}[row["outcome"]]
+        assert row["share"] == expected.loc[row["target"], column]
+        assert row["inputs"] == 84
+
+
+def test_one_n_alone_needs_no_slider():
+    assert set(controls(steering.sweep(SWEEP[SWEEP.n == 10]).to_dict())) == {"at_alpha"}
+
+
+def test_every_neuron_can_be_chosen_and_the_first_is_the_one_that_differs_most():
+    frame = NEURONS.assign(nmd=np.where(NEURONS.index == 13, 7.0, 0.1))
+    specification = localization.heat_map(frame).to_dict()
+    found = controls(specification)
+    assert found["at_site"]["options"] == SITES
+    assert (found["at_layer"]["max"], found["at_rank"]["max"]) == (1, 7)
+    start = {one["name"]: one["value"] for one in specification["params"]}
+    assert start == {"at_site": frame.site[13], "at_layer": frame.layer[13], "at_rank": frame["rank"][13]}
+    assert set(specification["usermeta"]["pick"]) == set(start)
+    _, detail = specification["vconcat"]
+    told = specification["datasets"][detail["data"]["name"]]
+    assert len(told) == 2 * len(frame)
+    (row,) = [
+        one
+        for one in told
+        if one["behavior"] == "generalization" and (one["site"], one["layer"], one["rank"]) == (SITES[1], 0, 2)
+    ]
+    assert [row[f"q{q}"] for q in localization.SHOWN_QUANTILES] == [5, 6, 7, 8, 9]
+    assert row["last"] == 7
+
+
+def test_every_candidate_can_be_chosen():
+    specification = steering.trials(TRIALS).to_dict()
+    assert controls(specification)["at_name"]["options"] == ["study: top 1", "study: top 10"]
+
+
+@pytest.mark.parametrize("chart", ["sweep with sliders", "trials"])
+def test_controls_stand_at_the_top_where_all_views_see_them(chart):
+    specification = CHARTS[chart][0]().to_dict()
+    assert specification["params"]
+    assert len(parts_of(specification, "params")) == len(specification["params"])
+
+
+def test_n_is_told_where_it_is_known():
+    with_n, without = (json.dumps(localization.patching(frame).to_dict()) for frame in (PATCHED.assign(n=12), PATCHED))
+    assert '"field": "n"' in with_n
+    assert '"field": "n"' not in without
 
 
 def test_frames_are_left_alone():

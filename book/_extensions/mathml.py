@@ -31,7 +31,7 @@ def visit_math(self: HTML5Translator, node: nodes.math) -> NoReturn:
 
 def visit_math_block(self: HTML5Translator, node: nodes.math_block) -> NoReturn:
     """Write a formula that stands alone, with its number if it has one."""
-    self.body.append(self.starttag(node, "div", CLASS="math"))
+    self.body.append(self.starttag(node, "div", CLASS="math", tabindex="0"))  # it may scroll
     if node["number"]:
         self.body.append(f'<span class="eqno">({get_node_equation_number(self, node)})</span>')
     self.body.append(to_mathml(node, as_block=True))

@@ -19,7 +19,7 @@ def measures(frame: pd.DataFrame, color: str, title: str = "share of inputs") ->
         y=alt.Y("row:N", title=None, sort=theme.names_of(frame, "row")).axis(labelExpr="split(datum.label, '\\n')"),
         yOffset=alt.YOffset(f"{color}:N", sort=theme.names_of(frame, color)),
         color=theme.color(frame, color),
-        tooltip=theme.tooltip(["task", "measure", color], ["value", "low", "high"]),
+        tooltip=theme.tooltip(["task", "measure", color], ["value", "low", "high"], of=frame),
     )
     dots = base.mark_circle(size=50, opacity=1).encode(x=theme.share(alt.X, "value", title))
     lines = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q")
@@ -57,7 +57,7 @@ def matrix(frame: pd.DataFrame, measure: str = "share") -> alt.TopLevelMixin:
     base = alt.Chart(frame).encode(
         x=alt.X("destination:N", title="applied to", sort=names, axis=alt.Axis(labelAngle=0)),
         y=alt.Y("source:N", title="fitted on", sort=names),
-        tooltip=theme.tooltip(["panel", "source", "destination"], ["value", "control"], ".1%"),
+        tooltip=theme.tooltip(["panel", "source", "destination"], ["value", "control"], ".1%", frame),
     )
     paper = base.mark_rect(color="white")  # the same shades on a dark page
     cells = base.mark_rect(color=theme.CONTROLS[0]).encode(
@@ -81,7 +81,7 @@ def depth(frame: pd.DataFrame) -> alt.TopLevelMixin:
             y=alt.Y("ratio:Q", title="mean |NMD| / chance"),
             color=theme.color(frame, "form"),
             detail="seed:N",
-            tooltip=theme.tooltip(["task", "form", "seed", "layer"], ["ratio"]),
+            tooltip=theme.tooltip(["task", "form", "seed", "layer"], ["ratio"], of=frame),
         )
     )
     return theme.finish(theme.facet(lines, frame, "task"))
@@ -100,7 +100,7 @@ def checkpoints(frame: pd.DataFrame) -> alt.TopLevelMixin:
             y=theme.share(alt.Y, "value", "share"),
             color=theme.color(frame, "measure"),
             strokeDash=alt.StrokeDash("kind:N", scale=dashes, title=None, legend=alt.Legend(symbolType="stroke")),
-            tooltip=theme.tooltip(["task", "measure", "kind", "step"], ["value"]),
+            tooltip=theme.tooltip(["task", "measure", "kind", "step"], ["value"], of=frame),
         )
     )
     panels = frame.panel.nunique()

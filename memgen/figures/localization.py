@@ -1,11 +1,19 @@
 """Figures of the localization chapter."""
 
+import textwrap
+
 import altair as alt
 import pandas as pd
 
 from memgen.figures import theme
 
 MIDDLE = "#F4F4F4"  # no difference, between the two behaviours' colours
+NUMBERS = ("r", "nmd", "effect_size", "q_value")  # of a neuron
+SHOWN_QUANTILES = (10, 25, 50, 75, 90)  # %, of a neuron's activations under one behaviour
+QUANTILES = tuple(f"{behavior}_{q}" for behavior in theme.TARGETS for q in SHOWN_QUANTILES)
+# The cell that the controls choose; a layer's last one where it has fewer neurons.
+CHOSEN = "datum.site === at_site && datum.layer === at_layer && datum.rank === min(at_rank, datum.last)"
+CHOSEN_NAME = alt.expr("at_site + ', layer ' + at_layer")
 ROW = 30  # height of a layer in a heat map
 
 
@@ -13,26 +21,71 @@ def heat_map(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Show NMD, layers x neurons sorted by NMD: columns site, layer, rank (place in the layer's order), nmd.
 
     Blue neurons are more active under memorization, orange ones under generalization. The colours end at the
-    largest |NMD| of a site, so sites are compared by shape and not by shade.
+    largest |NMD| of a site, so sites are compared by shape and not by shade. Where `frame` has the columns of
+    :data:`QUANTILES`, a second view shows the activations of one neuron under both behaviours: the one that is clicked,
+    or that the controls below choose.
     """
     frame = theme.require(frame, "site", "layer", "rank", "nmd")
     frame["scaled"] = frame.nmd / frame.groupby("site").nmd.transform(lambda nmd: nmd.abs().max() or 1.0)
+    frame["last"] = frame.groupby(["site", "layer"])["rank"].transform("max")
     scale = alt.Scale(domain=[-1, 0, 1], range=[theme.GENERALIZATION, MIDDLE, theme.MEMORIZATION])
     height = min(ROW * frame.layer.nunique(), 10 * ROW)
-    chart = (
-        alt.Chart(frame, height=height)
-        .mark_rect(width=alt.RelativeBandSize(band=1.2), minBandSize=1.5)  # no seams between cells
+    cells = frame.drop(columns=[*QUANTILES, "neuron"], errors="ignore")  # a page holds no number twice
+    base = alt.Chart(cells, height=height).encode(
+        x=alt.X("rank:O", title="neurons, sorted by NMD", axis=alt.Axis(labels=False, ticks=False)),
+        y=alt.Y("layer:O", title="layer", sort="descending"),
+    )
+    chart: alt.Chart | alt.LayerChart = base.mark_rect(
+        width=alt.RelativeBandSize(band=1.2),
+        minBandSize=1.5,  # no seams between cells
+    ).encode(
+        color=alt.Color("scaled:Q", scale=scale, title="NMD / largest |NMD| of the site"),
+        tooltip=theme.tooltip(["site", "layer", "rank"], ["nmd"], ".4f", frame),
+    )
+    can_choose = set(QUANTILES) <= set(frame)
+    if can_choose:
+        chosen = base.transform_filter(CHOSEN).mark_tick(color=theme.INK, thickness=3, height=ROW, opacity=1)
+        chart = chart + chosen
+    elif frame.site.nunique() == 1:
+        return theme.finish(chart)
+    facets = theme.facet(chart, cells, "site", columns=1, height=height).resolve_scale(x="independent")
+    if not can_choose:
+        return theme.finish(facets)
+    first = frame.loc[frame.scaled.abs().idxmax()]
+    sites = theme.names_of(frame, "site")
+    controls = [
+        theme.choice("at_site", "site", sites, first.site),
+        theme.slider("at_layer", "layer", int(frame.layer.max()), int(first.layer)),
+        theme.slider("at_rank", "neuron, by NMD", int(frame["rank"].max()), int(first["rank"])),
+    ]
+    both = theme.stack([facets, _one_neuron(frame)], controls)
+    return theme.finish(both, labels=100, pick={"at_site": "site", "at_layer": "layer", "at_rank": "rank"})
+
+
+def _one_neuron(frame: pd.DataFrame) -> alt.LayerChart:
+    """The activations of the neuron that the controls of :func:`heat_map` choose."""
+    columns = [name for name in ("site", "layer", "rank", "neuron", "last", "n") if name in frame]
+    shown = [f"q{q}" for q in SHOWN_QUANTILES]
+    parts = [
+        frame[columns].assign(behavior=name, **{f"q{q}": frame[f"{name}_{q}"] for q in SHOWN_QUANTILES})
+        for name in theme.TARGETS
+    ]
+    rows = pd.concat(parts, ignore_index=True)
+    tooltip = theme.tooltip(["behavior", *(name for name in columns if name not in ("last", "n"))], shown, of=rows)
+    base = (
+        alt.Chart(rows, height=60, width=theme.FACETS_WIDTH, title=alt.Title(CHOSEN_NAME, fontSize=12))
+        .transform_filter(CHOSEN)
         .encode(
-            x=alt.X("rank:O", title="neurons, sorted by NMD", axis=alt.Axis(labels=False, ticks=False)),
-            y=alt.Y("layer:O", title="layer", sort="descending"),
-            color=alt.Color("scaled:Q", scale=scale, title="NMD / largest |NMD| of the site"),
-            tooltip=theme.tooltip(["site", "layer", "rank"], ["nmd"], ".4f"),
+            y=alt.Y("behavior:N", title=None, sort=list(theme.TARGETS)),
+            color=theme.behavior_color("behavior", theme.TARGETS).legend(None),
+            tooltip=tooltip,
         )
     )
-    if frame.site.nunique() == 1:
-        return theme.finish(chart)
-    facets = theme.facet(chart, frame, "site", columns=1, height=height)
-    return theme.finish(facets.resolve_scale(x="independent"))
+    x = alt.X("q10:Q", title="activation in pairs", scale=alt.Scale(zero=False))
+    whole = base.mark_rule(strokeWidth=2).encode(x=x, x2="q90:Q")
+    half = base.mark_bar(size=12, opacity=0.6).encode(x="q25:Q", x2="q75:Q")
+    median = base.mark_tick(thickness=3, size=20, opacity=1).encode(x="q50:Q")
+    return whole + half + median
 
 
 def top_neurons(frame: pd.DataFrame) -> alt.TopLevelMixin:
@@ -51,7 +104,7 @@ def top_neurons(frame: pd.DataFrame) -> alt.TopLevelMixin:
             x=r,
             y=alt.Y("name:N", title=None, sort=order),
             color=theme.behavior_color("behavior", theme.TARGETS),
-            tooltip=theme.tooltip(["name"], ["r", "nmd"]),
+            tooltip=theme.tooltip(["name"], [name for name in NUMBERS if name in frame], of=frame),
         )
     )
     return theme.finish(chart)
@@ -64,7 +117,7 @@ def depth_profile(frame: pd.DataFrame) -> alt.TopLevelMixin:
     band = base.mark_area(opacity=0.2).encode(y="low:Q", y2="high:Q")
     line = base.mark_line(point=True).encode(
         y=alt.Y("value:Q", title=None),
-        tooltip=theme.tooltip(["measure", "site", "layer"], ["value", "low", "high"]),
+        tooltip=theme.tooltip(["measure", "site", "layer"], ["value", "low", "high"], of=frame),
     )
     return theme.finish(theme.facet(band + line, frame, "site").resolve_scale(y="independent"))
 
@@ -76,7 +129,7 @@ def patching(frame: pd.DataFrame, title: str = "effect of patching") -> alt.TopL
     base = alt.Chart(frame).encode(x=theme.layer_axis(), xOffset="direction:N", color=color)
     bars = base.mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q", title=title), y2="high:Q")
     points = base.mark_circle(size=60, opacity=1).encode(
-        y="value:Q", tooltip=theme.tooltip(["site", "layer", "direction"], ["value", "low", "high"])
+        y="value:Q", tooltip=theme.tooltip(["site", "layer", "direction"], ["value", "low", "high"], of=frame)
     )
     return theme.finish(theme.facet(bars + points, frame, "site"))
 
@@ -101,9 +154,9 @@ def units(frame: pd.DataFrame, title: str = "effect of patching") -> alt.TopLeve
     )
     band = base.mark_area(opacity=0.1).encode(y="low:Q", y2="high:Q", detail="direction:N")
     line = base.mark_line(point=True).encode(
-        y=alt.Y("value:Q", title=title),
+        y=alt.Y("value:Q", title=textwrap.wrap(title, 24)),
         strokeDash=alt.StrokeDash("to:N", title=None, sort=theme.names_of(frame, "to")),
-        tooltip=theme.tooltip(["site", "ranking", "end", "direction"], ["share", "value", "low", "high"]),
+        tooltip=theme.tooltip(["site", "ranking", "end", "direction"], ["share", "value", "low", "high"], of=frame),
     )
     return theme.finish(theme.facet(band + line, frame, "panel", columns=3, height=150))
 
@@ -116,7 +169,7 @@ def stability(frame: pd.DataFrame) -> alt.TopLevelMixin:
     base = alt.Chart(frame).encode(x=rankings, xOffset="measure:N", color=theme.color(frame, "measure"))
     bars = base.mark_rule(strokeWidth=2).encode(y=theme.share(alt.Y, "low", "overlap"), y2="high:Q")
     points = base.mark_circle(size=60, opacity=1).encode(
-        y="value:Q", tooltip=theme.tooltip(["site", "ranking", "measure"], ["value", "low", "high"])
+        y="value:Q", tooltip=theme.tooltip(["site", "ranking", "measure"], ["value", "low", "high"], of=frame)
     )
     return theme.finish(theme.facet(bars + points, frame, "site"))
 
@@ -131,7 +184,7 @@ def concentration(frame: pd.DataFrame) -> alt.TopLevelMixin:
             x=theme.share(alt.X, "share", "share of the neurons, largest first"),
             y=theme.share(alt.Y, "value", "share of the sum"),
             color=theme.color(frame, "measure"),
-            tooltip=theme.tooltip(["site", "measure"], ["share", "value"]),
+            tooltip=theme.tooltip(["site", "measure"], ["share", "value"], of=frame),
         )
     )
     return theme.finish(theme.facet(line, frame, "site"))

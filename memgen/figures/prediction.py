@@ -21,7 +21,9 @@ def by_layer(frame: pd.DataFrame, measure: str = "accuracy", controls: Sequence[
     sites = pd.DataFrame({"site": theme.names_of(probes, "site")})
     baselines = baselines.drop(columns="site").merge(sites, how="cross")
     frame = pd.concat([probes, baselines], ignore_index=True).astype({"layer": "Int64"})
-    base = alt.Chart(frame).encode(tooltip=theme.tooltip(["site", "layer", "probe"], [measure, "low", "high"]))
+    base = alt.Chart(frame).encode(
+        tooltip=theme.tooltip(["site", "layer", "probe"], [measure, "low", "high"], of=frame)
+    )
     lines = base.transform_filter("datum.layer !== null").encode(
         x=theme.layer_axis(), color=theme.color(probes, "probe")
     )
@@ -50,6 +52,6 @@ def by_pairs(frame: pd.DataFrame) -> alt.TopLevelMixin:
     band = base.mark_area(opacity=0.2).encode(y="low:Q", y2="high:Q")
     line = base.mark_line(point=True).encode(
         y=theme.share(alt.Y, "accuracy", "accuracy"),
-        tooltip=theme.tooltip(["probe", "n_pairs"], ["accuracy", "low", "high"]),
+        tooltip=theme.tooltip(["probe", "n_pairs"], ["accuracy", "low", "high"], of=frame),
     )
     return theme.finish(band + line)

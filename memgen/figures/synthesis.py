@@ -32,7 +32,7 @@ def headline(frame: pd.DataFrame, summary: pd.DataFrame | None = None) -> alt.To
         color=theme.color(rows, "task"),
     )
     mean, seed = (base.transform_filter(alt.datum.what == what) for what in ("mean", "seed"))
-    tooltip = theme.tooltip(["task", "measure"], ["value", "low", "high"])
+    tooltip = theme.tooltip(["task", "measure"], ["value", "low", "high"], of=summary)
     value = alt.X("value:Q", title="value")
     lines = mean.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q", tooltip=tooltip)
     ticks = mean.mark_tick(thickness=3, size=16).encode(x=value, tooltip=tooltip)
@@ -66,7 +66,7 @@ def steering(frame: pd.DataFrame) -> alt.TopLevelMixin:
         yOffset=alt.YOffset("target:N"),
         color=theme.behavior_color("target", ("memorization", "generalization")),
     )
-    tooltip = theme.tooltip(["task", "method", "target"], ["value", "low", "high", "control"])
+    tooltip = theme.tooltip(["task", "method", "target"], ["value", "low", "high", "control"], of=frame)
     x = theme.share(alt.X, "value", "share of conflict inputs that reach the target")
     bars = base.mark_bar(opacity=0.7).encode(x=x, tooltip=tooltip)
     lines = base.mark_rule(strokeWidth=1.5).encode(x="low:Q", x2="high:Q", color=alt.value(theme.OTHER))

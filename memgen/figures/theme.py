@@ -4,7 +4,7 @@ The colours are those of Okabe & Ito (2008), which colour-blind readers can tell
 grey that is readable on light and on dark pages; the background is transparent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -34,6 +34,7 @@ CONFIG: dict[str, Any] = {
     "axis": TEXT | {"domainColor": INK, "tickColor": INK, "gridColor": INK, "gridOpacity": 0.2, "labelLimit": 180},
     "axisQuantitative": {"tickCount": 5},
     "legend": TEXT | {"labelLimit": 220, "titleLimit": 280, "orient": "top", "gradientLength": 140, "symbolOpacity": 1},
+    "title": {"color": INK},
     "header": TEXT | {"labelFontWeight": "bold"},
     "line": {"strokeWidth": 2},
     "rule": {"color": INK},
@@ -55,16 +56,25 @@ def names_of(frame: pd.DataFrame, column: str) -> list[Any]:
     return list(frame[column].dropna().unique())
 
 
-def finish(chart: alt.TopLevelMixin, labels: int = 60, legend_columns: int = 3) -> alt.TopLevelMixin:
+def finish(
+    chart: alt.TopLevelMixin, labels: int = 60, legend_columns: int = 3, **about: Mapping[str, Any]
+) -> alt.TopLevelMixin:
     """Give a chart the theme and, where it is one view, the width of its column.
 
-    `labels` is the room, in pixels, that a facetted figure keeps for the labels of its vertical axis.
+    Parameters
+    ----------
+    labels
+        The room, in pixels, that a figure of several views keeps for the labels of its vertical axis.
+    about
+        What the book's script does with the controls of a figure: `steps`, what a slider over places in a list shows in
+        their stead (the parameter's name: the list); `pick`, which parameters a click on a mark sets (their names: the
+        fields of the mark's row).
     """
     if isinstance(chart, alt.Chart | alt.LayerChart):
         height = HEIGHT if chart.height is alt.Undefined else chart.height
         chart = chart.properties(width="container", height=height)
     config = CONFIG | {"legend": CONFIG["legend"] | {"columns": legend_columns}}
-    return chart.properties(config=config, usermeta={"labels": labels})
+    return chart.properties(config=config, usermeta={"labels": labels, **about})
 
 
 def facet(
@@ -99,6 +109,28 @@ def share(axis: type[alt.X] | type[alt.Y], column: str, title: str) -> alt.X | a
     return axis(f"{column}:Q", title=title, scale=alt.Scale(domain=[0, 1]))
 
 
-def tooltip(labels: Sequence[str], numbers: Sequence[str], form: str = ".3f") -> list[alt.Tooltip]:
-    """Return what a pointer over a mark shows: labels as they are, numbers in the format `form`."""
-    return [*map(alt.Tooltip, labels), *(alt.Tooltip(f"{name}:Q", format=form) for name in numbers)]
+def tooltip(
+    labels: Sequence[str], numbers: Sequence[str], form: str = ".3f", of: pd.DataFrame | None = None
+) -> list[alt.Tooltip]:
+    """Return what a pointer over a mark shows: labels as they are, numbers in the format `form`, n if `of` has it."""
+    shown = [*map(alt.Tooltip, labels), *(alt.Tooltip(f"{name}:Q", format=form) for name in numbers)]
+    return shown + ([alt.Tooltip("n:Q", format=",")] if of is not None and "n" in of else [])
+
+
+def stack(views: Sequence[alt.FacetChart | alt.LayerChart], controls: Sequence[alt.Parameter]) -> alt.VConcatChart:
+    """Put views below one another, with controls that all of them follow."""
+    chart = alt.vconcat(*views, spacing=24).resolve_scale(color="independent")
+    chart.params = [control.param for control in controls]  # add_params would hand them down, and fails on facets
+    return chart
+
+
+def slider(name: str, label: str, last: int, value: int = 0) -> alt.Parameter:
+    """Return a parameter over the places 0 to `last` of a list, with a slider where there is a choice."""
+    bind = alt.binding_range(min=0, max=last, step=1, name=label) if last else alt.Undefined
+    return alt.param(name=name, value=value, bind=bind)
+
+
+def choice(name: str, label: str, options: Sequence[str], value: str) -> alt.Parameter:
+    """Return a parameter over a few names, with a list to choose from where there is a choice."""
+    bind = alt.binding_select(options=list(options), name=label) if len(options) > 1 else alt.Undefined
+    return alt.param(name=name, value=value, bind=bind)

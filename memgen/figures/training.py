@@ -34,7 +34,7 @@ def trajectory(frame: pd.DataFrame, chosen: int | None = None) -> alt.TopLevelMi
             y=theme.share(alt.Y, "rate", "share of inputs"),
             color=alt.Color("measure:N", title=None, legend=legend).scale(domain=domain, range=colors),
             strokeDash=alt.StrokeDash("measure:N", legend=legend).scale(domain=domain, range=dashes),
-            tooltip=theme.tooltip(["measure", "step"], ["rate"]),
+            tooltip=theme.tooltip(["measure", "step"], ["rate"], of=frame),
         )
     )
     if chosen is not None:

@@ -27,6 +27,7 @@ from memgen.localization.patching import (
     units_for_half,
 )
 from memgen.localization.rankings import RANKINGS, Units, agreement, choose_units, ranked, sets_of_units
+from memgen.localization.spread import neuron_spread
 
 __all__ = [
     "CONCENTRATION",
@@ -44,6 +45,7 @@ __all__ = [
     "group_attributions",
     "log_odds_gradients",
     "mean_states",
+    "neuron_spread",
     "neuron_table",
     "null_discoveries",
     "patch_layers",

@@ -3,7 +3,9 @@
 - ``seal DIR NOTEBOOK``: put an executed notebook beside the results that it made;
 - ``stage PROFILE``: copy a profile's finished notebooks into the book;
 - ``publish PROFILE``: keep the small results of a profile in the repository;
-- ``check PROFILE CELL``: compare a run, task/model/seed<n>, with what was published.
+- ``check PROFILE CELL``: compare a run, task/model/seed<n>, with what was published;
+- ``compare A B``: show the numbers of two folders of results side by side;
+- ``archive``: pack the built book in one file.
 """
 
 import argparse
@@ -11,7 +13,9 @@ import os
 import sys
 
 from memgen.config import InputError
+from memgen.report.archive import write_archive
 from memgen.report.book import seal, stage_book
+from memgen.report.compare import side_by_side
 from memgen.report.publication import folder_of
 from memgen.report.publish import EQUAL, compare, publish
 
@@ -33,6 +37,12 @@ def main(arguments: list[str] | None = None) -> int:
     checking.add_argument("profile", help="the name of a file in config/")
     checking.add_argument("cell", help="the run: task/model/seed<n>")
     checking.add_argument("--results", default="results", help="the folder that holds the results")
+    comparing = commands.add_parser("compare", help="show the numbers of two folders of results side by side")
+    comparing.add_argument("a", help="a run's or a profile's folder, or one of book/published/")
+    comparing.add_argument("b", help="another one")
+    archiving = commands.add_parser("archive", help="pack the built book in one file")
+    archiving.add_argument("--html", default="_build/html", help="the folder that holds the book")
+    archiving.add_argument("--target", default="dist", help="the folder that the file is written to")
     given = parser.parse_args(arguments)
     try:
         if given.command == "seal":
@@ -44,6 +54,11 @@ def main(arguments: list[str] | None = None) -> int:
             folder = publish(given.profile, given.results)
             size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
             print(f"Published the profile {given.profile}: {os.path.relpath(folder)}, {size / 1e6:.1f} MB.")
+        elif given.command == "compare":
+            print(side_by_side(given.a, given.b))
+        elif given.command == "archive":
+            path = write_archive(given.html, given.target)
+            print(f"The book in one file: {os.path.relpath(path)}, {path.stat().st_size / 1e6:.1f} MB.")
         else:
             return _check(given.profile, given.cell, given.results)
     except InputError as error:

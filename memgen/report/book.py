@@ -1,6 +1,8 @@
 """From executed notebooks to chapters: what failed or was changed never reaches the book."""
 
 import base64
+import csv
+import json
 import os
 import re
 import shutil
@@ -12,15 +14,17 @@ import vl_convert
 
 from memgen import config
 from memgen.config import InputError
-from memgen.report import stages
+from memgen.report import captions, numbers, stages, tryout
 from memgen.report.provenance import digest
 from memgen.report.stages import NOTEBOOK, PROFILE_STAGES, Place
 
-CHAPTERS = Path("book/chapters")
+PAGES = Path("book")
+CHAPTERS = PAGES / "chapters"
 DOWNLOADS = Path("book/_static/downloads")  # Sphinx copies what is below book/_static
 SHOWS = re.compile(r"\brun\.(figure|table|record)\(")  # what such a cell shows counts, not how: it is folded
 LONG = 20  # lines; longer cells are folded, too
 SCRIPT = Path("book/_static/vega.js")
+METRICS, VERDICTS = "metrics.json", "tables/verdicts.csv"
 EMBEDDED = re.compile(  # as display.py writes it
     r'(href|src)="data:[a-z/]+;base64,([A-Za-z0-9+/=]*)" (download|data-name)="([A-Za-z0-9_.-]+)"'
 )
@@ -66,12 +70,17 @@ def stage_book(profile: str, results: str = "results") -> list[Path]:
     places |= {stage: Place(stage, profile, results=results) for stage in PROFILE_STAGES}
     notebooks = {chapter: _chapter(place) for chapter, place in places.items()}
     root = config.root()
+    wanted = _wanted(root / PAGES)
+    for chapter, notebook in notebooks.items():
+        _add_numbers(notebook, places[chapter], wanted.get(chapter, set()), loaded)
     for folder in (CHAPTERS, DOWNLOADS):
         shutil.rmtree(root / folder, ignore_errors=True)
     (root / CHAPTERS).mkdir(parents=True)
     for chapter, notebook in notebooks.items():
+        captions.number(notebook)
         _extract_downloads(notebook, chapter)
         nbformat.write(notebook, root / CHAPTERS / f"{chapter}.ipynb")
+    tryout.write(places.values(), root / DOWNLOADS)
     write_vega_bundle(root / SCRIPT)
     return [CHAPTERS / f"{chapter}.ipynb" for chapter in notebooks]
 
@@ -122,6 +131,10 @@ def _chapter(place: Place) -> Any:
         raise InputError(f"The {place.label} has no sealed notebook in {where}; {again}.")
     if digest(path) != manifest["outputs"][NOTEBOOK]:
         raise InputError(f"{where} was changed after it ran; {again} (to keep the changes, move it away first).")
+    for name in (METRICS, VERDICTS):
+        expected = manifest["outputs"].get(name)
+        if expected and digest(place.folder / name) != expected:
+            raise InputError(f"{os.path.relpath(place.folder / name, config.root())} was changed; {again}.")
     notebook = _read_executed(path)
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
@@ -137,6 +150,27 @@ def _chapter(place: Place) -> Any:
     footer.id = "provenance"
     notebook.cells.append(footer)
     return notebook
+
+
+def _wanted(folder: Path) -> dict[str, set[str]]:
+    """The numbers that the pages beside the chapters paste, by chapter."""
+    found: dict[str, set[str]] = {}
+    for path in folder.glob("*.md"):
+        for page, key in numbers.pasted(path.read_text(encoding="utf-8")):
+            found.setdefault(Path(page).stem, set()).add(key)
+    return found
+
+
+def _add_numbers(notebook: Any, place: Place, wanted: set[str], profile: config.Profile) -> None:
+    """Add the cell from which the chapter's sentences, and those of other pages, paste their numbers."""
+    shown = {f"{task} ({model})": task for task, model, _ in profile.shown()}
+    known = numbers.texts(json.loads((place.folder / METRICS).read_text(encoding="utf-8")), shown)
+    if (place.folder / VERDICTS).is_file():
+        with (place.folder / VERDICTS).open(encoding="utf-8", newline="") as file:
+            known |= numbers.verdicts(csv.DictReader(file), shown)
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    own = [key for page, key in numbers.pasted(prose) if not page]
+    notebook.cells.append(numbers.glue_cell(known, [*own, *sorted(wanted)]))
 
 
 def _name_run(notebook: Any, place: Place) -> None:
@@ -188,3 +222,4 @@ def _extract_downloads(notebook: Any, chapter: str) -> None:
         for output in cell.get("outputs", []):
             if "text/html" in output.get("data", {}):
                 output.data["text/html"] = EMBEDDED.sub(to_file, output.data["text/html"])
+                output.data.pop("image/png", None)  # the same picture, which has its file now

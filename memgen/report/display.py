@@ -48,12 +48,13 @@ class Figure:
         return small.getvalue()
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        # book.py finds the embedded files by their attributes, figures.js the drawing's place by its class.
+        # book.py finds the embedded files by their attributes, figures.js the drawing's place by its class, and
+        # captions.py the number's place by its words.
         picture, alt = base64.b64encode(self.png).decode(), escape(self.alt)
         specification = self.specification.replace("<", "\\u003c")  # no text in it can end the script element
-        data = _link(self.csv, "text/csv", f"{self.name}.csv", "data")
-        source = _link(self.specification, "application/json", f"{self.name}.vl.json", "specification")
-        html = f"""<figure class="memgen" style="margin:1em 0">
+        data = _link(self.csv, "text/csv", f"{self.name}.csv", "data (CSV)")
+        source = _link(self.specification, "application/json", f"{self.name}.vl.json", "specification (Vega-Lite)")
+        html = f"""<figure class="memgen" id="figure-{self.name}" style="margin:1em 0">
 <div class="memgen-figure">
 <img src="data:image/png;base64,{picture}" data-name="{self.name}.png" alt="{alt}" style="max-width:100%">
 </div>
@@ -80,10 +81,10 @@ class Table:
         caption = self.caption
         if len(shown) < len(self.frame):
             caption += f" (The first {SHOWN_ROWS} of {len(self.frame):,} rows.)"
-        data = _link(self.csv, "text/csv", f"{self.name}.csv", "data")
-        html = f"""<figure class="memgen" style="margin:1em 0">
+        data = _link(self.csv, "text/csv", f"{self.name}.csv", "data (CSV)")
+        html = f"""<figure class="memgen" id="table-{self.name}" style="margin:1em 0">
 <figcaption><strong>Table:</strong> {escape(caption)} <small>({data})</small></figcaption>
-<div style="overflow-x:auto">{rows}</div>
+<div class="memgen-table" role="group" aria-label="Table {self.name}" style="overflow-x:auto" tabindex="0">{rows}</div>
 </figure>"""
         return {"text/html": html, "text/plain": f"Table: {caption}\n{plain}"}
 

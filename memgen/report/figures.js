@@ -1,37 +1,62 @@
 // Draws the figures of a page from the specifications in it. book.py puts it behind the bundle of Vega, Vega-Lite and
-// Vega-Embed, so that a page needs one script and no network. Without it, each figure's picture stays.
+// Vega-Embed, so that a page needs one script and no network. Without it, and on paper, each figure's picture shows.
 (() => {
   const INK = "#757575"; // memgen.figures.theme.INK: text and lines; here they follow the page, light or dark
   const NARROWEST = 240; // a facet is never narrower than this; columns wrap instead
 
-  // Vega-Lite fits single views to their column, but neither legends nor facets.
-  function fit(specification, room) {
+  // Vega-Lite fits single views to their column, but neither legends, nor facets, nor views below one another.
+  function fit(specification, room, labels) {
     if (room < 2 * NARROWEST && specification.config?.legend) specification.config.legend.columns = 1;
+    for (const part of specification.vconcat ?? []) fit(part, room, labels);
+    if (typeof specification.width === "number") specification.width = Math.max(80, Math.floor(room - labels - 25));
     if (!specification.facet) return;
-    const labels = specification.usermeta?.labels ?? 60;
     const columns = Math.max(1, Math.min(specification.columns ?? 1, Math.floor(room / NARROWEST)));
     specification.columns = columns;
     specification.spec.width = Math.floor((room - labels) / columns) - 25;
+  }
+
+  // A slider steps through places in a list; what stands there is shown and read out in its stead.
+  function nameSteps(view, holder, lists) {
+    for (const [name, values] of Object.entries(lists)) {
+      const slider = holder.querySelector(`input[name="${name}"]`);
+      if (!slider) continue;
+      const tell = () => {
+        const value = values[Number(slider.value)];
+        slider.setAttribute("aria-valuetext", value);
+        if (slider.nextElementSibling) slider.nextElementSibling.textContent = value;
+      };
+      view.addSignalListener(name, () => setTimeout(tell));
+      slider.addEventListener("input", () => setTimeout(tell));
+      tell();
+    }
+  }
+
+  // A click on a mark sets the controls below the figure to what the mark stands for.
+  function pick(view, fields) {
+    view.addEventListener("click", (_, item) => {
+      if (!item?.datum || !Object.values(fields).every((field) => field in item.datum)) return;
+      for (const [name, field] of Object.entries(fields)) view.signal(name, item.datum[field]);
+      view.runAsync();
+    });
   }
 
   async function draw(holder) {
     const source = holder.nextElementSibling;
     if (source?.type !== "application/json") return;
     const specification = JSON.parse(source.textContent.replaceAll(INK, "currentColor"));
-    fit(specification, holder.clientWidth);
-    const view = document.createElement("div");
-    view.style.width = "100%";
-    holder.append(view);
+    const about = specification.usermeta ?? {};
+    fit(specification, holder.clientWidth, about.labels ?? 60);
+    const place = document.createElement("div");
+    place.className = "memgen-drawing";
+    holder.append(place);
     try {
       const options = { actions: false, renderer: "svg", mode: "vega-lite", logLevel: 1 }; // log errors only
-      await window.vegaEmbed(view, specification, options);
-      for (const drawing of view.querySelectorAll("svg")) {
-        drawing.style.maxWidth = "100%";
-        drawing.style.height = "auto";
-      }
-      holder.querySelector("img")?.remove();
+      const { view } = await window.vegaEmbed(place, specification, options);
+      nameSteps(view, place, about.steps ?? {});
+      if (about.pick) pick(view, about.pick);
+      holder.classList.add("memgen-drawn"); // hides the picture on screens
     } catch (error) {
-      view.remove();
+      place.remove();
       console.error(error);
     }
   }

@@ -17,6 +17,7 @@ from memgen.steering.effects import (
     on_test,
     rates_of,
 )
+from memgen.steering.examples import ALPHAS, answer_probabilities, first_of_levels
 from memgen.steering.fitting import fit_shift, fit_shifts
 from memgen.steering.interventions import (
     TARGETS,
@@ -65,6 +66,7 @@ from memgen.steering.sweeps import (
 )
 
 __all__ = [
+    "ALPHAS",
     "SMALL_SHARE",
     "TARGETS",
     "Control",
@@ -73,6 +75,7 @@ __all__ = [
     "Trials",
     "ablated",
     "adding",
+    "answer_probabilities",
     "beside_best_controls",
     "best_controls",
     "by_answer",
@@ -83,6 +86,7 @@ __all__ = [
     "decide",
     "divergence",
     "dose_response",
+    "first_of_levels",
     "fit_shift",
     "fit_shifts",
     "keep",

@@ -1,5 +1,6 @@
 """A copy of the project in a temporary folder, where the smoke profile is run through `make book` once."""
 
+import functools
 import os
 import shutil
 import subprocess
@@ -82,13 +83,19 @@ def copy_project(target: Path) -> Project:
     return Project(target)
 
 
-@pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
-    """The project after `make book PROFILE=smoke`, and what that printed."""
+@functools.cache
+def build_smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
+    """Make the book of the smoke profile, once for the tests of all folders."""
     project = copy_project(tmp_path_factory.mktemp("graph") / "project")
     done = project.make("book", "PROFILE=smoke")
     assert done.returncode == 0, done.stdout + done.stderr
     return project, done.stdout
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
+    """The project after `make book PROFILE=smoke`, and what that printed."""
+    return build_smoke(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ comparisons: {seeds: [1], runs: {inference: [gpt2-2x32]}}
 def executed(path, source="run.finish()", output=None, count=1):
     """A notebook with one executed code cell."""
     cells = [
-        nbformat.v4.new_markdown_cell("# Training\n\nText."),
+        nbformat.v4.new_markdown_cell("# Training\n\nIt reaches {glue:text}`accuracy`, {glue:text}`other` there."),
         nbformat.v4.new_code_cell("seed: int = 0", metadata={"tags": ["parameters"]}, execution_count=1),
         nbformat.v4.new_code_cell("seed = 3", metadata={"tags": ["injected-parameters"]}, execution_count=2),
         nbformat.v4.new_code_cell(source, outputs=[output] if output else [], execution_count=count),
@@ -77,6 +77,7 @@ def whole(project):
 def test_stage_book(whole, capsys):
     (whole / "book/chapters").mkdir(parents=True)
     (whole / "book/chapters/stale.ipynb").write_text("{}")
+    (whole / "book/index.md").write_text("Of all, {glue:text}`chapters/carryover.ipynb::elsewhere:s`.")
     assert command_line.main(["stage", "tiny"]) == 0
     assert "7 chapters" in capsys.readouterr().out
     chapters = {path.name for path in (whole / "book/chapters").iterdir()}
@@ -84,7 +85,7 @@ def test_stage_book(whole, capsys):
 
     chapter = nbformat.read(whole / "book/chapters/training-inference.ipynb", as_version=4)
     nbformat.validate(chapter)
-    title, declared, injected, code, footer = chapter.cells
+    title, declared, injected, code, footer, pasted = chapter.cells
     assert title.source.startswith("# Training: inference\n")
     assert "hide-input" in declared.metadata.tags
     assert "remove-cell" in injected.metadata.tags
@@ -99,6 +100,11 @@ def test_stage_book(whole, capsys):
         "-p seed 0",
     ):
         assert word in footer.source
+
+    glued = {output.metadata.scrapbook.name: list(output.data.values()) for output in pasted.outputs}
+    assert glued == {"accuracy": [repr("50.0\u00a0%\u00a0[n\u00a0=\u00a010]")], "other": ["'not measured'"]}
+    carryover = nbformat.read(whole / "book/chapters/carryover.ipynb", as_version=4)
+    assert "elsewhere" in {output.metadata.scrapbook.name for output in carryover.cells[-1].outputs}
 
     html = code.outputs[0].data["text/html"]
     assert "base64" not in html
@@ -116,6 +122,7 @@ def test_stage_book(whole, capsys):
         (lambda folder: (folder / "manifest.json").unlink(), "did not finish"),
         (lambda folder: (folder / "notebook.ipynb").unlink(), "no sealed notebook"),
         (lambda folder: executed(folder / "notebook.ipynb", source="edited"), "was changed after it ran"),
+        (lambda folder: (folder / "metrics.json").write_text("[]"), "metrics.json was changed"),
     ],
 )
 def test_stage_book_refuses_and_keeps_the_old_chapters(whole, capsys, monkeypatch, damage, message):

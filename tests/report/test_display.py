@@ -31,6 +31,24 @@ def test_figure_is_escaped_and_needs_no_network(project):
     assert base64.b64decode(csv).decode() == hostile.to_csv(index=False)
 
 
+def test_figure_can_be_linked_to_and_names_what_it_links_to():
+    figure = display.Figure(CHART, "by_layer", caption="Values.", alt="It rises.", data=FRAME)
+    html = figure._repr_mimebundle_()["text/html"]
+    assert 'id="figure-by_layer"' in html
+    assert re.findall(r'download="([^"]*)">([^<]*)</a>', html) == [
+        ("by_layer.csv", "data (CSV)"),
+        ("by_layer.vl.json", "specification (Vega-Lite)"),
+    ]
+
+
+def test_wide_table_can_be_scrolled_with_the_keyboard():
+    html = display.Table(FRAME, "values", caption="Values.")._repr_mimebundle_()["text/html"]
+    assert 'id="table-values"' in html
+    assert re.search(
+        r'<div class="memgen-table" role="group" aria-label="[^"]+" style="overflow-x:auto" tabindex="0">', html
+    )
+
+
 def test_table_is_escaped_readable_and_short():
     frame = pd.DataFrame({"<b>": ["<script>"] * 100, "p": [1.23456e-5] * 100, "n": [123456.0] * 99 + [np.nan]})
     table = display.Table(frame, "long", caption="<i>")

@@ -1,0 +1,112 @@
+"""The commands that readers are given: the cheap ones are tried word for word, the others have a reason not to be."""
+
+import re
+import shutil
+
+import pytest
+
+from .conftest import Project
+
+LONG = "takes an hour or more; `make book PROFILE=smoke` is tried in its stead"
+NOT_HERE = {
+    "make book": LONG,
+    "make book PROFILE=paper": "needs a graphics card, and days",
+    "papermill notebooks/training.ipynb out.ipynb -p task addition -p seed 3": "takes minutes; tried as smoke",
+    "source .venv/bin/activate": "tests run in the environment that they were started in",
+    "RUN=addition/gpt2-3x64/seed0": "belongs to the two lines below it",
+    "snakemake --cores 2 --config profile=full -- results/full/$RUN/log/{prediction,steering}.json": LONG,
+    "make check-published CELL=$RUN": "needs the run of the line above; tried with what smoke publishes (test_graph)",
+    "git diff <commit> -- memgen notebooks config requirements.lock": "the reader fills in the commit",
+    "python3 -m venv .venv": "needs the network",
+    ".venv/bin/pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu": "needs the network",
+}
+TRIED = [
+    "papermill notebooks/data.ipynb out.ipynb -p task addition -p seed 3",
+    "papermill notebooks/data.ipynb out.ipynb -p task inference-matched",
+    "papermill --help-notebook notebooks/training.ipynb",
+]
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The code blocks of a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+
+
+def test_every_command_of_the_page_is_tried_or_has_a_reason_not_to_be(project: Project) -> None:
+    lines = [line for block in blocks(project.read("book/reproduce.md"), "bash") for line in block.splitlines()]
+    assert sorted(set(lines)) == sorted([*NOT_HERE, *TRIED])
+
+
+@pytest.mark.parametrize("command", TRIED)
+def test_a_command_works_word_for_word(project: Project, command: str) -> None:
+    try:
+        done = project.run("bash", "-c", command)
+        assert done.returncode == 0, done.stdout + done.stderr
+    finally:
+        (project.root / "out.ipynb").unlink(missing_ok=True)
+        shutil.rmtree(project.root / "results/default", ignore_errors=True)
+
+
+@pytest.mark.parametrize("task", ["addition", "inference"])
+def test_the_script_without_memgen_works(project: Project, task: str) -> None:
+    """Word for word but for the run: that of the smoke profile; memgen cannot be imported."""
+    (script,) = blocks(project.read("book/reproduce.md"), "python")
+    (run,) = project.root.glob(f"results/smoke/{task}/*/seed0")
+    named = "results/default/addition/gpt2-3x64/seed0"
+    assert script.count(named) == 1
+    script = "import sys\nsys.modules['memgen'] = None\n" + script.replace(named, str(run))
+    done = project.run("python", "-c", script)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(" -> ") == 5
+
+
+def test_two_folders_of_results_are_compared(project: Project) -> None:
+    run = next(project.root.glob("results/smoke/inference/*/seed0"))
+    done = project.make("compare", f"A={run}", "B=results/smoke")
+    assert done.returncode != 0
+    assert "no number in common" in done.stderr
+    done = project.make("compare", "A=results/smoke", "B=results/smoke")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^[1-9]\d* numbers in both, 0 with intervals apart", done.stdout, flags=re.MULTILINE)
+    assert "make compare A=" in project.make("compare").stderr
+
+
+def test_the_book_is_packed_in_one_file(project: Project) -> None:
+    packed = []
+    for _ in range(2):
+        done = project.make("dist")
+        assert done.returncode == 0, done.stdout + done.stderr
+        (path,) = project.root.glob("dist/*")
+        assert re.fullmatch(r"memgen-book-\d+\.\d+\.\d+\.tar\.gz", path.name)
+        packed.append(path.read_bytes())
+        shutil.rmtree(project.root / "dist")
+    assert packed[0] == packed[1]
+
+
+def test_the_book_and_its_pages_are_small(project: Project) -> None:
+    files = [path for path in (project.root / "_build/html").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 15_000_000
+    for path in files:
+        if path.suffix == ".html":
+            assert path.stat().st_size <= 3_000_000, path
+    assert {path.suffix for path in files}.isdisjoint({".map", ".po"}), "what no reader asks for was left out"
+
+
+def test_the_strict_build_has_no_warning(project: Project) -> None:
+    log = project.read("_build/book.log")
+    assert "build succeeded" in log.lower() or "Finished generating HTML" in log
+    assert not re.search(r"\b(WARNING|ERROR)\b", log)
+
+
+def test_the_reference_describes_every_public_name_of_memgen(project: Project) -> None:
+    """Functions and classes that are defined in memgen, by their full names."""
+    page = project.read("_build/html/book/reference.html")
+    for path in sorted((project.root / "memgen").rglob("*.py")):
+        module = ".".join(path.relative_to(project.root).with_suffix("").parts).removesuffix(".__init__")
+        if module in ("memgen", "memgen.report.__main__"):
+            continue
+        assert f'id="module-{module}"' in page, f"book/reference.md does not name {module}"
+        for kind, name in re.findall(
+            r"^(def|class) ([A-Za-z]\w*)", path.read_text(encoding="utf-8"), flags=re.MULTILINE
+        ):
+            assert f'id="{module}.{name}"' in page, f"{kind} {module}.{name}"

@@ -1,0 +1,107 @@
+"""What a reader does with the book: search, move a slider, take the data, go through a page by keyboard alone."""
+
+import pytest
+from playwright.sync_api import Browser
+
+from .conftest import Visit, visiting
+
+STEERING = ("book/chapters/steering-inference.html", "book/chapters/steering-addition.html")
+DRAWING = """() => [...document.querySelectorAll("svg.marks")].map((drawing) => drawing.innerHTML).join()"""
+
+# Marks what `Tab` has to reach: all that can be used and is shown. Of the buttons of one radio group, one is enough.
+COUNT = """() => {
+    const usable = "a[href], button, input, select, textarea, summary, [tabindex]";
+    const shown = (element) => element.checkVisibility({visibilityProperty: true, opacityProperty: false})
+        && !element.disabled && element.tabIndex >= 0 && !element.closest("[inert], dialog:not([open])")
+        && element.getClientRects().length > 0;
+    return [...document.querySelectorAll(usable)].filter(shown).map((element, i) => {
+        element.dataset.toReach = i;
+        return `${i}: ${element.outerHTML.slice(0, 100)}`;
+    });
+}"""
+FOCUSED = """() => document.activeElement?.dataset?.toReach ?? null"""
+
+
+def test_search_finds_a_word(visit: Visit) -> None:
+    page = visit.open("search.html?q=memorization")
+    first = page.locator("#search-results .search li a").first
+    first.wait_for()
+    first.click()
+    page.wait_for_load_state()
+    assert "memorization" in page.locator("main").inner_text().lower()
+    assert visit.problems == []
+
+
+@pytest.mark.parametrize("name", STEERING)
+def test_a_slider_moves_its_chart(visit: Visit, name: str) -> None:
+    page = visit.open(name)
+    slider = page.locator("input[type=range]").first
+    if slider.count() == 0:
+        pytest.skip(f"{name} has no slider")
+    before = page.evaluate(DRAWING)
+    slider.focus()
+    moved = "Home" if slider.input_value() == slider.get_attribute("max") else "End"
+    slider.press(moved)
+    page.wait_for_function(f"(before) => ({DRAWING})() !== before", arg=before)
+    assert visit.problems == []
+
+
+@pytest.mark.parametrize("name", [*STEERING, "book/chapters/synthesis.html"])
+def test_data_of_figures_and_tables_download(visit: Visit, name: str) -> None:
+    page = visit.open(name)
+    links = page.locator("a[download]")
+    assert links.count() > 0
+    for link in links.all():
+        answer = page.request.get(link.evaluate("(link) => link.href"))
+        assert answer.ok and answer.body(), link.get_attribute("href")
+    for link in links.all()[:3]:  # a browser asks back when a page starts very many
+        with page.expect_download() as started:
+            link.click()
+        assert started.value.path().stat().st_size > 0
+        assert started.value.suggested_filename == link.get_attribute("download")
+    assert visit.problems == []
+
+
+@pytest.mark.parametrize("name", ["book/index.html", "book/chapters/steering-addition.html", "book/reproduce.html"])
+def test_the_keyboard_alone_reaches_everything_and_is_never_trapped(visit: Visit, name: str) -> None:
+    page = visit.open(name)
+    to_reach = page.evaluate(COUNT)
+    reached: set[str] = set()
+    for _ in range(2 * len(to_reach) + 20):
+        page.keyboard.press("Tab")
+        focused = page.evaluate(FOCUSED)
+        if focused is not None and len(reached) == len(to_reach) and focused in reached:
+            break
+        reached |= {focused} - {None}
+    missed = [element for element in to_reach if element.partition(":")[0] not in reached]
+    assert missed == [], name
+
+
+def test_every_address_within_the_book_answers(browser: Browser, base: str) -> None:
+    """Links as the browser resolves them, scripts' ones among them; anchors must be on the page that they name."""
+    with visiting(browser, base) as visit:
+        page, known, links = visit.open("book/index.html"), dict[str, set[str]](), set[str]()
+        waiting = [f"{base}book/index.html"]
+        while waiting:
+            address = waiting.pop()
+            answer = page.request.get(address)
+            assert answer.ok, address
+            if not address.endswith(".html"):
+                known[address] = set()
+                continue
+            found = page.evaluate(
+                """([text, address]) => {
+                    const page = new DOMParser().parseFromString(text, "text/html");
+                    const resolved = (link) => new URL(link.getAttribute("href"), address).href;
+                    return [[...page.querySelectorAll("[id]")].map((element) => element.id),
+                        [...page.querySelectorAll("a[href]")].map(resolved)];
+                }""",
+                [answer.text(), address],
+            )
+            known[address], own = set(found[0]), {link for link in found[1] if link.startswith(base)}
+            links |= own
+            waiting += sorted({link.partition("#")[0].partition("?")[0] for link in own} - {*known, *waiting})
+        assert len(known) > 20
+        for link in links:
+            address, _, anchor = link.partition("#")
+            assert not anchor or anchor in known[address.partition("?")[0]], link
