@@ -1,10 +1,10 @@
-"""What serves no reader is left out of the built book: source maps, translations, the wrong role of citations."""
+"""What serves no reader is left out of the built book: source maps, translations, old fonts, a wrong role."""
 
 from pathlib import Path
 
 from sphinx.application import Sphinx
 
-LEFT_OUT = ("*.map", "*.po", "*.pot", "*.mo")
+LEFT_OUT = ("*.map", "*.po", "*.pot", "*.mo", "*.ttf")  # of fonts, .woff2 is there, too
 
 
 def remove(app: Sphinx, exception: Exception | None) -> None:

@@ -83,10 +83,14 @@ def copy_project(target: Path) -> Project:
     return Project(target)
 
 
-@functools.cache
 def build_smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
     """Make the book of the smoke profile, once for the tests of all folders."""
-    project = copy_project(tmp_path_factory.mktemp("graph") / "project")
+    return _build_smoke_in(tmp_path_factory.getbasetemp() / "graph")
+
+
+@functools.cache
+def _build_smoke_in(folder: Path) -> tuple[Project, str]:
+    project = copy_project(folder / "project")
     done = project.make("book", "PROFILE=smoke")
     assert done.returncode == 0, done.stdout + done.stderr
     return project, done.stdout

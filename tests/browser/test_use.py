@@ -26,6 +26,7 @@ def test_search_finds_a_word(visit: Visit) -> None:
     page = visit.open("search.html?q=memorization")
     first = page.locator("#search-results .search li a").first
     first.wait_for()
+    page.wait_for_load_state("networkidle")  # the pages that it quotes from
     first.click()
     page.wait_for_load_state()
     assert "memorization" in page.locator("main").inner_text().lower()
