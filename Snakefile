@@ -165,6 +165,7 @@ rule book:
         pages=glob.glob("book/*.md") + glob.glob("book/*.bib"),
         settings=["_config.yml", "_toc.yml"],
         assets=["book/_static/memgen.css", VEGA, *glob.glob("book/_extensions/*.py")],
+        described=sorted(glob.glob("memgen/**/*.py", recursive=True)),  # the page of reference: their docstrings
     output:
         "_build/book.stamp",
     log:

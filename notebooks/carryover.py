@@ -292,26 +292,22 @@ show(*matrices("part", joint), "tasks", "task", missing)
 
 
 # %%
-def own_or_published(make):
-    """The table that `make` makes of the metrics of this profile, or, where it has no rows, of the published ones."""
+def show_headlines(name, by, words):
+    """Figure and table of the headline numbers, by what tells runs apart; the published ones where there are none here."""
+    make, note = getattr(carryover, name), ""
     table = make(metrics)
     if table.empty and published is not None:
-        return make(published.metrics), f" {published.label}."
-    return table, ""
+        table, note = make(published.metrics), f" {published.label}."
+    if table.empty:
+        print(f"No task of this profile has two {words}, and no published results are at hand.")
+        return
+    caption = f"Headline numbers by {by}: mean and 95 % interval over seeds.{note}"
+    alt = f"For each task rows of points with intervals, one colour for each {by}."
+    display(run.figure(figures.measures(table, by), name, caption=caption, alt=alt, data=table))
+    display(run.table(table, name, caption=f"The same numbers; n counts seeds.{note}"))
 
 
-sizes, note = own_or_published(carryover.sizes)
-if sizes.empty:
-    print("No task of this profile has two models, and no published results are at hand.")
-else:
-    shown = run.figure(
-        figures.measures(sizes, "model"),
-        "sizes",
-        caption=f"Headline numbers by model: mean and 95 % interval over seeds.{note}",
-        alt="For each task rows of points with intervals, one colour for each model.",
-        data=sizes,
-    )
-    display(shown, run.table(sizes, "sizes", caption=f"The same numbers; n counts seeds.{note}"))
+show_headlines("sizes", "model", "models")
 
 # %% [markdown]
 # ## Across checkpoints
@@ -360,18 +356,7 @@ for row in last.itertuples():
 # memorized answers: a mean can hide an answer that a shift never reaches.
 
 # %%
-mixes, note = own_or_published(carryover.mixes)
-if mixes.empty:
-    print("This profile has no other mix of training texts, and no published results are at hand.")
-else:
-    shown = run.figure(
-        figures.measures(mixes, "mix"),
-        "mixes",
-        caption=f"Headline numbers by the mix of training texts: mean and 95 % interval over seeds.{note}",
-        alt="For each task rows of points with intervals, one colour for each mix.",
-        data=mixes,
-    )
-    display(shown, run.table(mixes, "mixes", caption=f"The same numbers; n counts seeds.{note}"))
+show_headlines("mixes", "mix", "mixes of training texts")
 
 # %%
 run.finish()

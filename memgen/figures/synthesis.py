@@ -67,7 +67,7 @@ def steering(frame: pd.DataFrame) -> alt.TopLevelMixin:
         color=theme.behavior_color("target", ("memorization", "generalization")),
     )
     tooltip = theme.tooltip(["task", "method", "target"], ["value", "low", "high", "control"], of=frame)
-    x = theme.share(alt.X, "value", "share of conflict inputs that reach the target")
+    x = theme.share(alt.X, "value", "share that reaches the target")
     bars = base.mark_bar(opacity=0.7).encode(x=x, tooltip=tooltip)
     lines = base.mark_rule(strokeWidth=1.5).encode(x="low:Q", x2="high:Q", color=alt.value(theme.OTHER))
     marks = base.mark_tick(thickness=3, size=9).encode(

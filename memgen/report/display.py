@@ -9,12 +9,14 @@ from html import escape
 from typing import Any
 
 import altair
+import numpy as np
 import pandas as pd
 import vl_convert
 from PIL import Image
 
 MAX_ROWS = 5000  # a figure's data travel inside the page
 SHOWN_ROWS = 60  # a longer table is shown in part; its file holds all
+PHRASE, SENTENCE = 40, 100  # characters from which a cell of a table is one; both break into lines
 PICTURE_WIDTH = 640  # of a picture, where the interactive figure fills its column
 
 
@@ -75,8 +77,11 @@ class Table:
         self.csv = frame.to_csv(index=False)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        shown = self.frame.head(SHOWN_ROWS)
+        shown = self.frame.head(SHOWN_ROWS).rename_axis(columns=None)
+        nullable = [name for name, kind in shown.dtypes.items() if pd.api.types.is_extension_array_dtype(kind)]
+        shown = shown.astype(dict.fromkeys(nullable, object)).map(_plain)
         rows = shown.to_html(index=False, border=0, justify="left", na_rep="–", float_format=_readable)
+        rows = re.sub(r"<td>([^<]+)</td>", _classed, rows)
         plain = shown.to_string(index=False, na_rep="–", float_format=_readable)
         caption = self.caption
         if len(shown) < len(self.frame):
@@ -97,6 +102,20 @@ def _check_name(name: str) -> None:
 def _link(text: str, kind: str, name: str, label: str) -> str:
     content = base64.b64encode(text.encode()).decode()
     return f'<a href="data:{kind};base64,{content}" download="{name}">{label}</a>'
+
+
+def _plain(value: Any) -> Any:
+    """A value as a table shows it."""
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    return np.nan if value is pd.NA else value
+
+
+def _classed(cell: re.Match[str]) -> str:
+    """A cell of a table with the class that its length gives it."""
+    length = len(cell[1])
+    kind = "sentence" if length >= SENTENCE else "phrase" if length >= PHRASE else ""
+    return f'<td class="{kind}">{cell[1]}</td>' if kind else cell[0]
 
 
 def _readable(number: float) -> str:

@@ -95,7 +95,8 @@ def headline(metrics: pd.DataFrame) -> pd.DataFrame:
     """The headline numbers of every seed: `task, measure, seed, value, unit`, in the order of `HEADLINE`."""
     own = metrics[metrics.name.isin(HEADLINE)].copy()
     own["measure"] = pd.Categorical(own.name.map(HEADLINE), categories=list(HEADLINE.values()))
-    own = own.sort_values(["run", "measure", "seed"])
+    own["place"] = pd.factorize(own.run)[0]
+    own = own.sort_values(["place", "measure", "seed"])
     own["measure"] = own.measure.astype(str)
     return own.assign(task=own.run)[["task", "measure", "seed", "value", "unit"]].reset_index(drop=True)
 

@@ -1,6 +1,5 @@
 """A copy of the project in a temporary folder, where the smoke profile is run through `make book` once."""
 
-import functools
 import os
 import shutil
 import subprocess
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[2]
 NOT_SOURCES = (
@@ -84,16 +84,22 @@ def copy_project(target: Path) -> Project:
 
 
 def build_smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
-    """Make the book of the smoke profile, once for the tests of all folders."""
-    return _build_smoke_in(tmp_path_factory.getbasetemp() / "graph")
+    """Make the book of the smoke profile, once for the tests of all folders and processes.
 
-
-@functools.cache
-def _build_smoke_in(folder: Path) -> tuple[Project, str]:
-    project = copy_project(folder / "project")
-    done = project.make("book", "PROFILE=smoke")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return project, done.stdout
+    `_build/shown` is a copy of the book as it was made, for those who only look: other tests make it anew.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    project, printed = Project(shared / "graph/project"), shared / "graph/printed.txt"
+    with FileLock(shared / "graph.lock"):
+        if not printed.exists():
+            shutil.rmtree(project.root, ignore_errors=True)  # of an attempt that failed
+            copy_project(project.root)
+            done = project.make("book", "PROFILE=smoke")
+            assert done.returncode == 0, done.stdout + done.stderr
+            shutil.copytree(project.root / "_build/html", project.root / "_build/shown")
+            printed.write_text(done.stdout, encoding="utf-8")
+    return project, printed.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The commands that readers are given: the cheap ones are tried word for word, the others have a reason not to be."""
 
 import re
+import shlex
 import shutil
 
 import pytest
@@ -11,7 +12,6 @@ LONG = "takes an hour or more; `make book PROFILE=smoke` is tried in its stead"
 NOT_HERE = {
     "make book": LONG,
     "make book PROFILE=paper": "needs a graphics card, and days",
-    "papermill notebooks/training.ipynb out.ipynb -p task addition -p seed 3": "takes minutes; tried as smoke",
     "source .venv/bin/activate": "tests run in the environment that they were started in",
     "RUN=addition/gpt2-3x64/seed0": "belongs to the two lines below it",
     "snakemake --cores 2 --config profile=full -- results/full/$RUN/log/{prediction,steering}.json": LONG,
@@ -20,11 +20,11 @@ NOT_HERE = {
     "python3 -m venv .venv": "needs the network",
     ".venv/bin/pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu": "needs the network",
 }
-TRIED = [
-    "papermill notebooks/data.ipynb out.ipynb -p task addition -p seed 3",
-    "papermill notebooks/data.ipynb out.ipynb -p task inference-matched",
-    "papermill --help-notebook notebooks/training.ipynb",
-]
+TRIED = (
+    "papermill",
+    "for seed",
+    "make compare",
+)  # the blocks that begin so are tried from their first line to the last
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -33,18 +33,30 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def test_every_command_of_the_page_is_tried_or_has_a_reason_not_to_be(project: Project) -> None:
-    lines = [line for block in blocks(project.read("book/reproduce.md"), "bash") for line in block.splitlines()]
-    assert sorted(set(lines)) == sorted([*NOT_HERE, *TRIED])
+    others = [block for block in blocks(project.read("book/reproduce.md"), "bash") if not block.startswith(TRIED)]
+    assert sorted({line for block in others for line in block.splitlines()}) == sorted(NOT_HERE)
 
 
-@pytest.mark.parametrize("command", TRIED)
-def test_a_command_works_word_for_word(project: Project, command: str) -> None:
+def test_the_commands_work_word_for_word_in_their_order(project: Project) -> None:
+    """One stage alone, other parameters, a new seed, another profile, a grid of seeds, two runs side by side."""
+    runs = project.root / "results/smoke/addition/gpt2-2x32"
+    assert (runs / "seed0").is_dir(), "the page names the model of the smoke profile"
     try:
-        done = project.run("bash", "-c", command)
-        assert done.returncode == 0, done.stdout + done.stderr
+        tried = [block for block in blocks(project.read("book/reproduce.md"), "bash") if block.startswith(TRIED)]
+        assert len(tried) == len(TRIED)
+        for block in tried:
+            make, *words = shlex.split(block)
+            done = project.make(*words) if make == "make" else project.run("bash", "-ec", block)
+            assert done.returncode == 0, done.stdout + done.stderr
+        assert "numbers in both" in done.stdout  # of the last, make compare
+        for seed, n in ((3, 2), (4, 3), (5, 3)):
+            stages = ("data", "training", "localization")
+            assert [name for name in stages if (runs / f"seed{seed}" / name).is_dir()] == list(stages[:n]), seed
     finally:
         (project.root / "out.ipynb").unlink(missing_ok=True)
         shutil.rmtree(project.root / "results/default", ignore_errors=True)
+        for seed in (3, 4, 5):
+            shutil.rmtree(runs / f"seed{seed}", ignore_errors=True)
 
 
 @pytest.mark.parametrize("task", ["addition", "inference"])

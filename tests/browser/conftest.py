@@ -80,7 +80,7 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the built book."""
     if READY_BOOK in os.environ:
         return Path(os.environ[READY_BOOK]).resolve()
-    return build_smoke(tmp_path_factory)[0].root / "_build/html"
+    return build_smoke(tmp_path_factory)[0].root / "_build/shown"
 
 
 @pytest.fixture(scope="session")

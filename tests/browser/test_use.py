@@ -8,6 +8,13 @@ from .conftest import Visit, visiting
 STEERING = ("book/chapters/steering-inference.html", "book/chapters/steering-addition.html")
 DRAWING = """() => [...document.querySelectorAll("svg.marks")].map((drawing) => drawing.innerHTML).join()"""
 
+FITTED = """() => [...document.querySelectorAll("svg.marks")].every((drawing) => {
+    const room = drawing.closest(".memgen-figure").clientWidth, width = Number(drawing.getAttribute("width"));
+    return 0.75 * room < width && width < 1.1 * room;
+})"""
+DRAWINGS = """() => Math.max(...[...document.querySelectorAll(".memgen-figure")].map(
+    (figure) => figure.querySelectorAll("svg.marks").length))"""
+
 # Marks what `Tab` has to reach: all that can be used and is shown. Of the buttons of one radio group, one is enough.
 COUNT = """() => {
     const usable = "a[href], button, input, select, textarea, summary, [tabindex]";
@@ -43,6 +50,20 @@ def test_a_slider_moves_its_chart(visit: Visit, name: str) -> None:
     moved = "Home" if slider.input_value() == slider.get_attribute("max") else "End"
     slider.press(moved)
     page.wait_for_function(f"(before) => ({DRAWING})() !== before", arg=before)
+    assert visit.problems == []
+
+
+def test_figures_are_drawn_anew_for_another_width_and_keep_their_controls(visit: Visit) -> None:
+    """As when a phone is turned; a figure that is only scaled has letters that nobody can read."""
+    page = visit.open(STEERING[0])
+    slider = page.locator("input[type=range]").first
+    slider.press("End")
+    chosen = slider.input_value()
+    for width in (375, 1280):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_function(FITTED)
+    assert page.locator("input[type=range]").first.input_value() == chosen
+    assert page.evaluate(DRAWINGS) == 1, "one drawing a figure"
     assert visit.problems == []
 
 

@@ -61,6 +61,20 @@ def test_table_is_escaped_readable_and_short():
     assert len(pd.read_csv(pd.io.common.StringIO(table.csv))) == 100
 
 
+def test_cells_say_what_a_reader_expects_and_long_ones_may_break():
+    frame = pd.DataFrame(
+        {"layer": pd.array([1, None], dtype="Int64"), "kept": [True, False], "why": ["x" * 50, "y" * 150]}
+    )
+    frame.columns.name = "task"
+    html = display.Table(frame, "cells", caption="Cells.")._repr_mimebundle_()["text/html"]
+    assert re.findall(r"<th>(.*?)</th>", html) == ["layer", "kept", "why"]
+    cells = re.findall(r"<td( class=\"\w+\")?>(.*?)</td>", html)
+    assert cells == [
+        *[("", "1"), ("", "yes"), (' class="phrase"', "x" * 50)],
+        *[("", "–"), ("", "no"), (' class="sentence"', "y" * 150)],
+    ]
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
