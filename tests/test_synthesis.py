@@ -229,6 +229,17 @@ def test_a_run_is_called_by_its_task_unless_that_has_several_models():
     assert synthesis.run_names(metrics).tolist() == ["a", "a", "b (x)", "b (y)"]
 
 
+def test_equal_evidence_is_one_row_whatever_the_seeds_call_it():
+    """Seeds may differ in the evidence at which the model is most divided; of sums it is the middle shares."""
+    numbers = long({"gain_evidence_2": (0.2, 0.3), "to_target_memorization_study_all": (0.1, 0.1)})
+    other = long({"gain_evidence_1": (0.1,)}).assign(seed=2)
+    sums = long({"gain_middle_shares": (0.0, 0.0)}).assign(run="sums")
+    table = synthesis.reach(pd.concat([numbers, other, sums], ignore_index=True))
+    own = table[table.measure == "the same where the input leaves it open"].set_index("task")
+    assert own.loc["r", ["value", "n", "reached"]].tolist() == [pytest.approx(0.2), 3, True]
+    assert own.loc["sums", ["value", "n", "reached"]].tolist() == [0.0, 2, False]
+
+
 def test_depth_is_the_ratio_to_chance_by_layer():
     table = synthesis.depth(frame())
     assert list(table) == ["task", "seed", "layer", "ratio"]

@@ -20,11 +20,7 @@ NOT_HERE = {
     "python3 -m venv .venv": "needs the network",
     ".venv/bin/pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu": "needs the network",
 }
-TRIED = (
-    "papermill",
-    "for seed",
-    "make compare",
-)  # the blocks that begin so are tried from their first line to the last
+TRIED = ("papermill", "for seed", "make compare")  # the blocks that begin so are tried whole
 
 
 def blocks(page: str, language: str) -> list[str]:
