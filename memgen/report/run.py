@@ -175,8 +175,8 @@ class Run:
         unit: str,
         n: int | None = None,
         interval: Any = None,
-    ) -> float:
-        """Keep a number for ``metrics.json`` and return it.
+    ) -> None:
+        """Keep a number for ``metrics.json``.
 
         Parameters
         ----------
@@ -210,7 +210,6 @@ class Run:
         self._claim(f"metric {name!r}")
         values = (name, _number(value), low, high, int(n), unit, definition)
         self._metrics[name] = dict(zip(stages.METRIC_FIELDS, values, strict=True))
-        return value
 
     def figure(self, chart: Any, name: str, *, caption: str, alt: str, data: pd.DataFrame) -> display.Figure:
         """Write a chart, its data and its picture to ``figures/``, and return it for display.
