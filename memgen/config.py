@@ -92,8 +92,9 @@ class TrainingConfig:
 class AnalysisConfig:
     """Localization, prediction and steering.
 
-    Of steering: `max_other` and `max_control` limit the share of other answers, and of inputs that the best control
-    brings to the target, when a shift is chosen. A sweep looks at `sweep_rows` inputs and draws each kind of control
+    Of steering: `max_other`, `max_control` and `max_loss` limit the share of other answers, of inputs that the best
+    control brings to the target, and the accuracy lost on inputs with one right answer that the target gives, when a
+    shift is chosen. A sweep looks at `sweep_rows` inputs and draws each kind of control
     `sweep_draws` times; on test groups it is drawn `random_draws` times. The first of `norm_penalties` also counts
     where only one layer is fitted.
     """
@@ -105,6 +106,7 @@ class AnalysisConfig:
     alphas: tuple = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
     max_other: float = 0.03
     max_control: float = 0.08
+    max_loss: float = 0.01
     sweep_rows: int = 512
     sweep_draws: int = 4
     n_tokens: int = 1
@@ -129,7 +131,7 @@ class AnalysisConfig:
             values = getattr(self, name)
             allowed = len(values) > 0 and all(value > 0 for value in values)
             require(allowed, f"analysis: {name} must be above 0, not {list(values)}.")
-        for name in ("max_other", "max_control"):
+        for name in ("max_other", "max_control", "max_loss"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"analysis: {name} must be from 0 to 1, not {value}.")
         rate, penalties = self.fit_learning_rate, self.norm_penalties

@@ -188,6 +188,7 @@ def test_a_third_task_needs_no_change_here(project):
         (AnalysisConfig, "norm_penalties", []),
         (AnalysisConfig, "strengths", [0.0]),
         (AnalysisConfig, "max_control", 1.5),
+        (AnalysisConfig, "max_loss", -0.1),
         (AnalysisConfig, "n_tokens", 0),
     ],
 )

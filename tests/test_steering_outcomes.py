@@ -18,6 +18,9 @@ def table(planted, planted_pairs, rng):
     return localization.neuron_table(localization.accumulate(*inputs), 2, rng, 100)
 
 
+LOOSE = AnalysisConfig(max_other=0.05, max_control=1.0)
+
+
 def prepare(setting, frame=None):
     return behavior.prepare(setting.model, setting.frame if frame is None else frame, setting.tokenizer, keep=1)
 
@@ -57,6 +60,50 @@ class TestTrials:
         assert told.to_target.to_list()[1:] == told.none.to_list()[1:] == [0, 0]
         assert told.wrong_way.to_list() == [0, 0, 1]
 
+    def test_a_shift_is_preferred_by_the_probability_of_the_targets_answer(self, planted, trials, rng):
+        """Also where no greedy answer moves yet; the strongest kind of control is taken away."""
+        shifts = [planted_shift(planted, value) for value in (1.0, 4.0, 0.0)]
+        controls = {"none": lambda shift, _: shift * 0, "half": lambda shift, _: shift / 2}
+        told = trials.compare("resid_post", shifts, 1, controls, rng)
+        before = trials.before[trials.before.behavior == -1]
+
+        def likely(value):
+            odds = trials.run("resid_post", planted_shift(planted, value)).log_odds[before.index]
+            return (1 / (1 + np.exp(-odds))).mean()
+
+        expected = [likely(1.0) - likely(0.5), likely(4.0) - likely(2.0), 0.0]
+        assert told.preferred.to_list() == pytest.approx(expected, abs=1e-5)
+
+    def test_preference_moves_where_greedy_answers_do_not(self):
+        before = pd.DataFrame({"behavior": [-1, -1, 1, 0], "log_odds": [-3.0, -2.0, 4.0, 0.0]}, index=[4, 3, 9, 1])
+        sure, barely = (before.assign(log_odds=before.log_odds + by).sort_index() for by in (9.0, 4.0))
+        for after, by in ((sure, 9.0), (barely, 4.0)):
+            expected = np.mean([1 / (1 + np.exp(3.0 - by)), 1 / (1 + np.exp(2.0 - by))])
+            assert steering.preference(before, after, 1) == pytest.approx(expected)
+        assert steering.preference(before, barely, -1) == pytest.approx(1 / (1 + np.exp(8.0)))
+        assert np.isnan(steering.preference(before[before.behavior == 0], barely, 1))
+
+    def test_what_shall_be_kept_is_counted(self, planted, trials, rng):
+        """Inputs that memorization answers right: a shift away from it loses them, one towards it does not."""
+        before = trials.before.behavior
+        only = {1: "memorized_only", -1: "inferred_only"}
+        for target in steering.TARGETS:
+            one_answer = planted.frame[before == target].assign(kind=only[target])
+            frame = pd.concat([planted.frame[before == -target], one_answer])
+            made = steering.opposite_trials(
+                planted.model, frame, before, target, planted.tokenizer, AnalysisConfig(), rng
+            )
+            assert set(made.before.index) == set(before.index[before == -target])
+            assert set(made.kept.before.index) == set(one_answer.index)
+            shifts = [planted_shift(planted, value * target) for value in (9.0, -9.0)]
+            told = made.compare("resid_post", shifts, target, {"none": lambda shift, _: shift * 0}, rng)
+            assert told.lost.to_list() == [0, 1]
+            turned, kept = steering.to_fit(frame, before, target, 20, rng)
+            assert len(turned) == 20
+            assert len(kept) == 10
+            assert set(kept.kind) == {only[target]}
+            assert (before[turned.index] == -target).all()
+
     @pytest.mark.parametrize("site", ["resid_post", "mlp.hook_post"])
     def test_the_studys_sweep_finds_the_neuron(self, trials, table, site, rng):
         sweeps = dict.fromkeys(steering.TARGETS, trials)
@@ -66,7 +113,7 @@ class TestTrials:
             [target, n, alpha] for target in (1, -1) for n in (1, 2) for alpha in (0.1, 1.0)
         ]
         for target in steering.TARGETS:
-            assert steering.choose(tried, target, max_other=0.05, max_control=1.0).alpha == 1.0
+            assert steering.choose(tried, target, LOOSE).alpha == 1.0
             own = tried[tried.target == target].set_index(["n", "alpha"])
             assert own.to_target[1, 1.0] > 0.95
             assert own["random control"][1, 1.0] < 0.5
@@ -95,7 +142,7 @@ class TestTrials:
             assert row[["to_target", "to_other", "wrong_way"]].to_dict() == steering.rates(trials.before, after, target)
         made = steering.decide(tried, shifts, "resid_post", "fitted", config)
         for target, name in ((1, "memorization"), (-1, "generalization")):
-            row = steering.choose(tried, target, config.max_other, config.max_control)
+            row = steering.choose(tried, target, config)
             assert row.net > 0.9
             assert torch.equal(made.shift(target), row.strength * shifts[target, row.candidate])
             assert made.how["alpha"][name] == row.strength
@@ -112,7 +159,7 @@ class TestTrials:
         for target in steering.TARGETS:
             assert torch.equal(shifts[target, "all"], target * difference)
             assert not shifts[target, "layer 1"][0].any()
-            assert steering.choose(tried, target, 0.05, 1.0).to_target > 0.95
+            assert steering.choose(tried, target, LOOSE).to_target > 0.95
 
     def test_all_interventions_on_test_inputs(self, planted, trials, table):
         own = planted_shift(planted, 4.0)
@@ -381,10 +428,16 @@ class TestChoose:
             "target": [1, 1, 1, 1, 1, -1],
             "n": [0, 1, 2, 3, 4, 5],
             "control": [0.8, 0.0, 0.1, 0.1, 0.0, 0.5],
-            "net": [0.95, 0.2, 0.6, 0.6, 0.9, 0.5],
+            "net": [0.0, 0.2, 0.6, 0.7, 0.1, 0.5],
+            "preferred": [0.95, 0.2, 0.6, 0.6, 0.9, 0.5],
             "to_other": [0.0, 0.0, 0.02, 0.01, 0.5, 0.0],
+            "lost": [0.0, 0.0, -0.01, 0.0, 0.0, 0.0],
         }
     )
+
+    def chosen(self, tried, target, max_other, max_control, max_loss=0.01):
+        config = AnalysisConfig(max_other=max_other, max_control=max_control, max_loss=max_loss)
+        return steering.choose(tried, target, config).n
 
     def test_the_first_of_the_best_within_the_limits(self):
         for max_other, max_control, expected in [
@@ -395,16 +448,22 @@ class TestChoose:
             (0.03, 0.8, 0),  # strong controls allowed
             (0.03, 0.05, 1),
         ]:
-            assert steering.choose(self.TRIED, 1, max_other, max_control).n == expected
+            assert self.chosen(self.TRIED, 1, max_other, max_control) == expected
 
     def test_where_none_keeps_the_limits_those_that_exceed_them_least_count(self):
-        assert steering.choose(self.TRIED, -1, 0.03, 0.1).n == 5
-        assert steering.choose(self.TRIED.iloc[2:], 1, 0.0, 0.1).n == 3
-        assert steering.choose(self.TRIED.iloc[[0, 4]], 1, 0.1, 0.5).n == 0  # an excess of 0.3 against one of 0.4
-        assert steering.choose(self.TRIED.iloc[[0, 4]], 1, 0.3, 0.5).n == 4
+        assert self.chosen(self.TRIED, -1, 0.03, 0.1) == 5
+        assert self.chosen(self.TRIED.iloc[2:], 1, 0.0, 0.1) == 3
+        assert self.chosen(self.TRIED.iloc[[0, 4]], 1, 0.1, 0.5) == 0  # an excess of 0.3 against one of 0.4
+        assert self.chosen(self.TRIED.iloc[[0, 4]], 1, 0.3, 0.5) == 4
+
+    def test_a_shift_that_costs_what_it_shall_keep_is_not_chosen(self):
+        costly = self.TRIED.assign(lost=[0.0, 0.0, 0.3, 0.02, 0.0, 0.0])
+        assert self.chosen(costly, 1, 0.03, 0.1) == 1
+        assert self.chosen(costly, 1, 0.03, 0.1, max_loss=0.02) == 3
+        assert self.chosen(costly.iloc[[2, 3]], 1, 0.03, 0.1) == 3
 
     def test_nothing_was_there_to_be_moved(self):
-        nothing = self.TRIED.assign(control=np.nan, to_other=np.nan, net=np.nan)
+        nothing = self.TRIED.assign(control=np.nan, to_other=np.nan, net=np.nan, preferred=np.nan)
         sentence = "No input showed generalization, so nothing can be chosen that leads to memorization"
         with pytest.raises(InputError, match=sentence):
-            steering.choose(nothing, 1, 0.03, 0.1)
+            steering.choose(nothing, 1, LOOSE)

@@ -86,7 +86,7 @@ def choose_shifts(
         tried, shifts = steering.sweep_fitted(
             {target: trials}, {target: learn}, SITE, {target: candidates}, analysis, controls, rng
         )
-        best = steering.choose(tried, target, analysis.max_other, analysis.max_control)
+        best = steering.choose(tried, target, analysis)
         result[target] = best.strength * shifts[target, best.candidate]
     return result
 

@@ -42,6 +42,7 @@ from memgen.steering.outcomes import (
     net_effect,
     opposite,
     outcomes,
+    preference,
     rates,
     rates_in_columns,
     shares,
@@ -63,6 +64,7 @@ from memgen.steering.sweeps import (
     sweep_fitted,
     sweep_means,
     sweep_study,
+    to_fit,
 )
 
 __all__ = [
@@ -103,6 +105,7 @@ __all__ = [
     "opposite",
     "opposite_trials",
     "outcomes",
+    "preference",
     "random_direction",
     "random_mask",
     "random_neurons",
@@ -116,6 +119,7 @@ __all__ = [
     "sweep_fitted",
     "sweep_means",
     "sweep_study",
+    "to_fit",
     "top_neurons",
     "what_happened",
     "worst_answers",

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
 
 from memgen import behavior, statistics
 from memgen.behavior import NAMES, OTHER
@@ -35,6 +36,15 @@ def rates(before: pd.DataFrame, after: pd.DataFrame, target: int) -> dict[str, f
     end = after.loc[before.index[own]]
     told = what_happened(end.behavior, before.log_odds[own], end.log_odds, target)
     return {name: float(happened.mean()) for name, happened in told.items()}
+
+
+def preference(before: pd.DataFrame, after: pd.DataFrame, target: int) -> float:
+    """The mean probability of the target's answer among the two, over inputs of the opposite behaviour; nan if none.
+
+    It moves where a greedy answer does not move: so it tells a shift that barely suffices from a sure one.
+    """
+    own = (before.behavior == -target).to_numpy()
+    return float(expit(target * after.log_odds.loc[before.index[own]]).mean()) if own.any() else float("nan")
 
 
 def outcomes(before: pd.DataFrame, after: pd.DataFrame, target: int, method: str) -> pd.DataFrame:

@@ -17,8 +17,11 @@ from memgen.config import AnalysisConfig, InputError
 from memgen.steering import passes
 from memgen.steering.fitting import fit_shifts
 from memgen.steering.interventions import TARGETS, Control, Intervention, study_shift
-from memgen.steering.outcomes import rates
+from memgen.steering.outcomes import preference, rates
 
+#: The kind of input with one right answer, by the behaviour that gives it.
+ONE_ANSWER = {behavior.MEMORIZATION: "memorized_only", behavior.GENERALIZATION: "inferred_only"}
+KEPT_SHARE = 0.5  # of the inputs to turn: as many that shall stay as they are are fitted on beside them, at most
 SMALL_SHARE = 0.1  # of all neurons of a site: the small set
 
 
@@ -34,6 +37,8 @@ class Trials:
         Shifts are added at the last `n_tokens` prompt tokens and after.
     n_controls
         How often each kind of control is drawn for each shift.
+    kept
+        The same for inputs with one right answer, which a shift towards the behaviour that gives it shall leave alone.
     """
 
     model: PreTrainedModel
@@ -41,6 +46,7 @@ class Trials:
     before: pd.DataFrame
     n_tokens: int
     n_controls: int
+    kept: "Trials | None" = None
 
     @functools.cached_property
     def inputs(self) -> list[passes.Inputs]:
@@ -83,18 +89,28 @@ class Trials:
         -------
         pandas.DataFrame
             One row a shift: its rates; for each kind of control the mean share that its draws bring to the target;
-            `control`, the largest of these; `net`, the share under the shift minus that; and the shift's `norm`.
+            `control`, the largest of these; `net`, the share under the shift minus that; `preferred`, the same
+            difference of the mean probability of the target's answer among the two; `lost`, the accuracy lost on the
+            inputs that shall be kept (0 where there are none); and the shift's `norm`.
         """
         drawn = [[make(shift, rng) for make in controls.values() for _ in range(self.n_controls)] for shift in shifts]
         ended = self.run_many(site, [*shifts, *itertools.chain(*drawn)])
         told = [rates(self.before, after, target) for after in ended]
         shape = (len(shifts), len(controls), self.n_controls)
         reached = np.array([one["to_target"] for one in told[len(shifts) :]]).reshape(shape).mean(2)
+        likely = np.array([preference(self.before, after, target) for after in ended])
         table = pd.DataFrame(told[: len(shifts)])
         table[list(controls)] = reached
         table["control"] = reached.max(1)
         table["net"] = table.to_target - table.control
+        table["preferred"] = likely[: len(shifts)] - likely[len(shifts) :].reshape(shape).mean(2).max(1)
+        table["lost"] = 0.0 if self.kept is None else self.kept.lost(site, shifts, target)
         return table.assign(norm=[float(shift.norm()) for shift in shifts])
+
+    def lost(self, site: str, shifts: Sequence[Tensor], target: int) -> list[float]:
+        """The share of the inputs that show `target`, which is right here, minus that under each shift."""
+        before = (self.before.behavior == target).mean()
+        return [float(before - (after.behavior == target).mean()) for after in self.run_many(site, shifts)]
 
 
 def opposite_trials(
@@ -106,14 +122,54 @@ def opposite_trials(
     config: AnalysisConfig,
     rng: np.random.Generator,
 ) -> Trials:
-    """Trials for a sweep: at most ``config.sweep_rows`` of the inputs whose behaviour is the opposite of `target`.
+    """Trials for a sweep: at most ``config.sweep_rows`` of the conflicts whose behaviour is the opposite of `target`.
 
-    A rate looks at no other inputs. Groups give as many inputs each as they can.
+    A rate looks at no other inputs. Groups give as many inputs each as they can. Inputs of the frame with one right
+    answer, which `target` gives, are those that shall be kept.
+
+    Parameters
+    ----------
+    before
+        The behaviour on the conflicts of the frame.
     """
-    opposite = frame[before[frame.index] == -target]
-    rows = by_group(opposite, config.sweep_rows, rng)
-    prepared = behavior.prepare(model, rows, tokenizer, config.batch_size, keep=config.n_tokens)
-    return Trials(model, prepared, behavior.measure(model, prepared), config.n_tokens, config.sweep_draws)
+    rows = by_group(_to_turn(frame, before, target), config.sweep_rows, rng)
+    one_answer = frame[frame.kind == ONE_ANSWER[target]]
+
+    def trials(own: pd.DataFrame, kept: Trials | None) -> Trials:
+        prepared = behavior.prepare(model, own, tokenizer, config.batch_size, keep=config.n_tokens)
+        return Trials(model, prepared, behavior.measure(model, prepared), config.n_tokens, config.sweep_draws, kept)
+
+    return trials(rows, trials(one_answer, None) if len(one_answer) else None)
+
+
+def _to_turn(frame: pd.DataFrame, before: pd.Series, target: int) -> pd.DataFrame:
+    """The conflicts whose behaviour is the opposite of `target`."""
+    conflicts = frame[frame.kind == "conflict"]
+    return conflicts[before[conflicts.index] == -target]
+
+
+def to_fit(
+    frame: pd.DataFrame, before: pd.Series, target: int, n: int, rng: np.random.Generator
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What a shift is fitted on: inputs to turn, and inputs with one right answer that it shall leave right.
+
+    Parameters
+    ----------
+    frame
+        Inputs of the training split.
+    before
+        The behaviour on its conflicts.
+    n
+        The largest number of inputs to turn, those of the opposite behaviour.
+
+    Returns
+    -------
+    to_turn, kept
+        Of the latter at most the share `KEPT_SHARE` of the former. Both have the target's answer.
+    """
+    turned = by_group(_to_turn(frame, before, target), n, rng)
+    one_answer = frame[frame.kind == ONE_ANSWER[target]]
+    return turned, by_group(one_answer, int(KEPT_SHARE * len(turned)), rng)
 
 
 def by_group(frame: pd.DataFrame, n: int, rng: np.random.Generator) -> pd.DataFrame:
@@ -252,11 +308,12 @@ def _at_strengths(
     return rows.join(trials.compare(site, shifts, target, controls, rng))
 
 
-def choose(tried: pd.DataFrame, target: int, max_other: float, max_control: float) -> pd.Series:
-    """The row with the largest net effect on `target` that keeps both limits, first of equals.
+def choose(tried: pd.DataFrame, target: int, config: AnalysisConfig) -> pd.Series:
+    """The row with the largest `preferred` towards `target` that keeps all limits, first of equals.
 
-    The limits: at most `max_other` other answers, and a best control that brings at most `max_control` to the target
-    (shares 0-1). Where no row keeps both, those count that exceed them least (the two excesses added).
+    The limits: at most ``config.max_other`` other answers, a best control that brings at most ``config.max_control``
+    to the target, and at most ``config.max_loss`` of accuracy `lost` (shares 0-1). Where no row keeps them all, those
+    count that exceed them least (the excesses added).
 
     Raises
     ------
@@ -269,15 +326,16 @@ def choose(tried: pd.DataFrame, target: int, max_other: float, max_control: floa
             f"No input showed {NAMES[-target]}, so nothing can be chosen that leads to {NAMES[target]}: "
             "train the model on other data, or choose another checkpoint."
         )
-    excess = (own.to_other - max_other).clip(lower=0) + (own.control - max_control).clip(lower=0)
-    return own.loc[own.net[excess == excess.min()].idxmax()]
+    limits = {"to_other": config.max_other, "control": config.max_control, "lost": config.max_loss}
+    excess = sum((own[name] - limit).clip(lower=0) for name, limit in limits.items())
+    return own.loc[own.preferred[excess == excess.min()].idxmax()]
 
 
 def decide(tried: pd.DataFrame, shifts: Shifts, site: str, method: str, config: AnalysisConfig) -> Intervention:
     """Make the intervention that :func:`choose` picks for each target; `method` says in words how it was made."""
     vectors, chosen = {}, {}
     for target in TARGETS:
-        row = choose(tried, target, config.max_other, config.max_control)
+        row = choose(tried, target, config)
         vectors[NAMES[target]] = row.strength * shifts[target, row.candidate]
         chosen[NAMES[target]] = row
     how = {
@@ -288,7 +346,8 @@ def decide(tried: pd.DataFrame, shifts: Shifts, site: str, method: str, config: 
         "validation": {
             name: {key: float(row[key]) for key in ("to_target", "control")} for name, row in chosen.items()
         },
-        "chosen": f"largest net effect on validation groups with at most {config.max_other:.0%} other answers and at "
-        f"most {config.max_control:.0%} under the best control",
+        "chosen": "on validation groups, the largest mean probability of the target's answer among the two, minus that "
+        f"under the best control, with at most {config.max_other:.0%} other answers, {config.max_control:.0%} under "
+        f"the best control, and {config.max_loss:.0%} of accuracy lost where the target is right",
     }
     return Intervention(site, config.n_tokens, **vectors, how=how)
