@@ -54,18 +54,15 @@ from memgen.steering.outcomes import (
 from memgen.steering.passes import Inputs, keep, run_side_by_side
 from memgen.steering.sweeps import (
     SMALL_SHARE,
-    Trials,
-    by_group,
     choose,
     decide,
     layer_candidates,
     mask_candidates,
-    opposite_trials,
     sweep_fitted,
     sweep_means,
     sweep_study,
-    to_fit,
 )
+from memgen.steering.trials import Trials, by_group, opposite_trials, to_fit
 
 __all__ = [
     "ALPHAS",

@@ -15,7 +15,7 @@ from memgen.statistics import Estimate
 from memgen.steering import passes
 from memgen.steering.interventions import TARGETS, Intervention, controls
 from memgen.steering.outcomes import outcomes, rates, what_happened
-from memgen.steering.sweeps import Trials
+from memgen.steering.trials import Trials
 
 DOSES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
 
