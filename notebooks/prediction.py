@@ -29,10 +29,11 @@
 #
 # $$p(\text{memorization} \mid h) = \frac{1}{1 + e^{-(w^\top h + b)}},$$
 #
-# on the states $h$, and on the states with their squares. A square can
-# tell *that* something stands in a state where each input has an answer, and so a direction, of its own. Probes are
-# fitted on training groups, their regularisation chosen by cross-validation over groups; site, layer and kind are those
-# of the highest AUROC on validation groups; what is reported was measured on test groups, and nothing was chosen there.
+# on the states $h$, and on the states with their squares. A square can tell *that* something stands in a state where
+# each input has an answer, and so a direction, of its own. The same is fitted to the states of all layers of both sites
+# together (*all layers*). Probes are fitted on training groups, their regularisation chosen by cross-validation over
+# groups; site, layer and kind are those of the highest AUROC on validation groups; what is reported was measured on
+# test groups, and nothing was chosen there.
 #
 # ## Controls
 #
@@ -76,7 +77,7 @@ model = training.load_model(run.input("training", "model"))
 untrained = training.untrained(model, int(run.rng("untrained").integers(2**31)))
 tokenizer = AutoTokenizer.from_pretrained(run.input("training", "model"))
 analysis = run.config.analysis
-SITES = ["resid_post", "mlp.hook_post"]
+SITES, TOGETHER = ["resid_post", "mlp.hook_post"], "all layers"  # of both sites, as if it were one layer
 SPLITS = ("train", "validation", "test")
 FLIPS, ALL = "flip pairs", "all conflicts"
 
@@ -88,9 +89,10 @@ FLIPS, ALL = "flip pairs", "all conflicts"
 
 # %%
 def read(network, frame):
-    """The states of every site, in the order of the frame."""
+    """The states of every site, and of all together, in the order of the frame."""
     parts = [state for _, state in localization.read_states(network, frame, tokenizer, SITES)]
-    return {site: np.concatenate([part[site] for part in parts]) for site in SITES}
+    states = {site: np.concatenate([part[site] for part in parts]) for site in SITES}
+    return states | {TOGETHER: np.hstack([own.reshape(len(own), -1) for own in states.values()])[:, None]}
 
 
 def first_tokens(answers):
@@ -175,7 +177,7 @@ for name, own in populations.items():
     rng = run.rng(name)
     n_layer = own["train"].states["resid_post"].shape[1]
     fitted[name] = [
-        *prediction.fit_probes(own["train"], sites=SITES),
+        *prediction.fit_probes(own["train"], sites=[*SITES, TOGETHER]),
         *prediction.fit_baselines(own["train"]),
         *prediction.direct_reading("resid_post", n_layer),
     ]
@@ -261,7 +263,13 @@ run.table(
 # A gain is the difference between the probe and the best baseline on the same inputs, so its interval is narrower than
 # the two intervals together would say.
 
+
 # %%
+def place(row):
+    """Where a probe reads, in words."""
+    return "all layers of both sites" if row.site == TOGETHER else f"{row.site}, layer {row.layer}"
+
+
 for name in populations:
     table = tables[name]
     row, baseline, random = (
@@ -270,7 +278,7 @@ for name in populations:
         prediction.best_control(table, prediction.UNTRAINED),
     )
     key = name.replace(" ", "_")
-    where = f"{row.baseline} at {row.site}, layer {row.layer} (chosen on validation groups)"
+    where = f"{row.baseline} at {place(row)} (chosen on validation groups)"
     for metric, value, low, high, definition in (
         ("accuracy", row.accuracy, row.ci_low, row.ci_high, f"Test accuracy of the probe on {name}: {where}."),
         ("auroc", row.auroc, row.auroc_low, row.auroc_high, f"Test AUROC of the probe on {name}: {where}."),
@@ -287,8 +295,8 @@ for name in populations:
             random.accuracy,
             random.ci_low,
             random.ci_high,
-            f"Test accuracy of a probe on an untrained network's states, {name}: {row.baseline} at {row.site}, "
-            f"layer {random.layer} (chosen on validation groups).",
+            f"Test accuracy of a probe on an untrained network's states, {name}: {row.baseline} at {place(random)} "
+            "(chosen on validation groups).",
         ),
     ):
         unit = "AUROC 0-1" if metric == "auroc" else "accuracy 0-1"
@@ -299,7 +307,7 @@ for name in populations:
 # %%
 if selectivity is not None:
     known = control[(control.layer == best[ALL].layer) & (control.baseline == prediction.CONTROL)].iloc[0]
-    where = f"{best[ALL].baseline} at {best[ALL].site}, layer {best[ALL].layer}, on held-out rows of training groups"
+    where = f"{best[ALL].baseline} at {place(best[ALL])}, on held-out rows of training groups"
     run.record(
         "control_all_conflicts",
         known.accuracy,
@@ -328,7 +336,7 @@ for _, row in transfers.iterrows():
         f"transfer_{source}_to_{row.probe}".replace(" ", "_"),
         row.accuracy,
         interval=(row.ci_low, row.ci_high),
-        definition=f"Accuracy of the probe fitted on {source} (at {row.site}, layer {row.layer}), on test groups of {row.probe}.",
+        definition=f"Accuracy of the probe fitted on {source} (at {place(row)}), on test groups of {row.probe}.",
         unit="accuracy 0-1",
         n=row.n,
     )
