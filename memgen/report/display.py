@@ -29,7 +29,10 @@ class Figure:
             raise ValueError(f"figure {name!r} needs a caption and an alt text.")
         with altair.data_transformers.disable_max_rows():  # our own limit follows, with a clearer sentence
             text = json.dumps(chart.to_dict())
-        content = json.loads(text, parse_constant=lambda _: None)  # JSON has no NaN
+        # JSON has no NaN. What is drawn needs few digits, and a page carries them all; the data keep every one.
+        content = json.loads(
+            text, parse_constant=lambda _: None, parse_float=lambda number: float(f"{float(number):.5g}")
+        )
         rows = max([len(data), sum(map(len, content.get("datasets", {}).values()))])
         if rows > MAX_ROWS:
             raise ValueError(f"figure {name!r} shows {rows:,} rows; aggregate its data to {MAX_ROWS:,} or fewer.")
@@ -116,6 +119,11 @@ def _classed(cell: re.Match[str]) -> str:
     length = len(cell[1])
     kind = "sentence" if length >= SENTENCE else "phrase" if length >= PHRASE else ""
     return f'<td class="{kind}">{cell[1]}</td>' if kind else cell[0]
+
+
+def _short(number: str) -> float:
+    """A number with the digits that a drawing needs: a page carries them all, and the data beside it keep every one."""
+    return float(f"{float(number):.5g}")
 
 
 def _readable(number: float) -> str:

@@ -31,6 +31,15 @@ def test_figure_is_escaped_and_needs_no_network(project):
     assert base64.b64decode(csv).decode() == hostile.to_csv(index=False)
 
 
+def test_what_is_drawn_has_few_digits_and_the_data_all():
+    frame = pd.DataFrame({"value": [1 / 3, 123456.789, 2e-9 / 3, 7.0]})
+    chart = altair.Chart(frame).mark_bar().encode(x="value:Q")
+    figure = display.Figure(chart, "digits", caption="Digits.", alt="Bars.", data=frame)
+    (rows,) = json.loads(figure.specification)["datasets"].values()
+    assert [row["value"] for row in rows] == [0.33333, 123460.0, 6.6667e-10, 7.0]
+    assert pd.read_csv(pd.io.common.StringIO(figure.csv)).equals(frame)
+
+
 def test_figure_can_be_linked_to_and_names_what_it_links_to():
     figure = display.Figure(CHART, "by_layer", caption="Values.", alt="It rises.", data=FRAME)
     html = figure._repr_mimebundle_()["text/html"]
