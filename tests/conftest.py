@@ -14,9 +14,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from memgen import behavior, config, training
 from memgen.tasks import addition, inference
 
-# Tests that share a book or a copy of the project stay with one of the processes that `make test` has. The longest go
-# first, and those that wait for the book last.
-TOGETHER = {"built": ("book", 0), "copied": ("newtask", 2), "browser": ("browser", 3)}  # by fixture
+# Tests that share a book or a copy of the project stay with one of the processes that `make test` has, by fixture.
+TOGETHER = {"built": "book", "copied": "newtask", "browser": "browser"}
 ARCHITECTURES = ("gpt2-2x32", "llama-2x32")
 TASKS = {
     "inference": inference.Task(n_bound=12, n_free=20, corpus_size=100, conflicts_per_group=4, others_per_group=2),
@@ -26,14 +25,11 @@ LONGEST_ANSWER = 4
 torch.set_num_threads(1)  # the models are tiny, and tests run side by side
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    places = []
     for item in items:
-        group, place = next((TOGETHER[name] for name in TOGETHER if name in getattr(item, "fixturenames", ())), ("", 1))
-        if group:
+        for group in {TOGETHER[name] for name in TOGETHER if name in getattr(item, "fixturenames", ())}:
             item.add_marker(pytest.mark.xdist_group(group))
-        places.append(place)
-    items[:] = [item for _, item in sorted(zip(places, items, strict=True), key=lambda pair: pair[0])]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,18 +1,40 @@
-"""What serves no reader is left out of the built book: source maps, translations, old fonts, a wrong role."""
+"""What serves no reader is left out of the built book: source maps, translations, old fonts, icons, a wrong role."""
 
+import re
 from pathlib import Path
 
 from sphinx.application import Sphinx
 
 LEFT_OUT = ("*.map", "*.po", "*.pot", "*.mo", "*.ttf")  # of fonts, .woff2 is there, too
+ICONS = "scripts/fontawesome.js"  # two thousand, of which the book shows about twenty
+# An icon in that script: its name, width, height, other names, place in the font, and outlines.
+ICON = re.compile(
+    r'"?(?P<name>[a-z0-9-]+)"?:\[\d+,\d+,\[(?P<others>[^\]]*)\],"[0-9a-f]+",(?:"[^"]*"|\["[^"]*"(?:,"[^"]*")*\])\],?'
+)
+CLASS = re.compile(r"\bfa-([a-z0-9-]+)")
 
 
 def remove(app: Sphinx, exception: Exception | None) -> None:
-    """Remove such files from a finished book."""
-    if exception is None and app.builder.format == "html":
-        for pattern in LEFT_OUT:
-            for path in Path(app.outdir, "_static").rglob(pattern):
-                path.unlink()
+    """Remove such files from a finished book, and the icons that none of its pages and scripts names."""
+    if exception is not None or app.builder.format != "html":
+        return
+    static = Path(app.outdir, "_static")
+    for pattern in LEFT_OUT:
+        for path in static.rglob(pattern):
+            path.unlink()
+    script = static / ICONS
+    readers = [path for suffix in ("html", "js") for path in Path(app.outdir).rglob(f"*.{suffix}") if path != script]
+    used = {name for path in readers for name in CLASS.findall(path.read_text(encoding="utf-8"))}
+    script.write_text(only(script.read_text(encoding="utf-8"), used), encoding="utf-8")
+
+
+def only(script: str, used: set[str]) -> str:
+    """The script with the icons that go by one of the names."""
+
+    def kept(icon: re.Match[str]) -> str:
+        return icon[0] if used & {icon["name"], *re.findall(r"[a-z0-9-]+", icon["others"])} else ""
+
+    return ICON.sub(kept, script)
 
 
 def free_citations(app: Sphinx, page: str, template: str, context: dict, doctree: object) -> None:

@@ -40,6 +40,18 @@ def test_search_finds_a_word(visit: Visit) -> None:
     assert visit.problems == []
 
 
+@pytest.mark.parametrize("name", ["book/index.html", "book/chapters/steering-addition.html", "book/references.html"])
+def test_every_icon_is_drawn(visit: Visit, name: str) -> None:
+    """Only the icons that the book names are in it."""
+    page = visit.open(name)
+    page.wait_for_function("() => document.querySelectorAll('svg.svg-inline--fa').length > 5")
+    empty = """() => [...document.querySelectorAll("svg.svg-inline--fa")].map((icon) => icon.outerHTML)
+        .filter((text) => text.includes("fa-question") || !/<path[^>]* d="[^"]/.test(text))"""
+    assert page.evaluate(empty) == []
+    assert page.locator("i[class*='fa-']").count() == 0, "each became a drawing"
+    assert visit.problems == []
+
+
 @pytest.mark.parametrize("name", STEERING)
 def test_a_slider_moves_its_chart(visit: Visit, name: str) -> None:
     page = visit.open(name)
