@@ -75,7 +75,7 @@ lab: $(READY)  ## Open JupyterLab on the notebooks; the .py and .ipynb of a pair
 	@. $(BIN)/activate && jupytext --quiet --sync notebooks/*.py && jupyter lab notebooks
 
 test: $(READY) lint  ## Run all tests, TESTERS=2 at a time, the smoke profile and the strict book build among them
-	@. $(BIN)/activate && python -m pytest --numprocesses $(TESTERS) --dist loadgroup
+	@. $(BIN)/activate && python -m pytest --numprocesses $(TESTERS)
 
 lint: $(READY)  ## Check style, format and types
 	@. $(BIN)/activate && ruff check . && ruff format --check . && mypy

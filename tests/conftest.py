@@ -10,12 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from xdist.scheduler import LoadScopeScheduling
 
 from memgen import behavior, config, training
 from memgen.tasks import addition, inference
 
-# Tests that share a book or a copy of the project stay with one of the processes that `make test` has, by fixture.
-TOGETHER = {"built": "book", "copied": "newtask", "browser": "browser"}
+# Tests of these folders share a book, which some of them change, and stay with one of the processes of `make test`.
+# These files have a copy of their own.
+TOGETHER, APART = ("tests/book", "tests/browser"), ("tests/book/test_newtask.py", "tests/book/test_launch.py")
 ARCHITECTURES = ("gpt2-2x32", "llama-2x32")
 TASKS = {
     "inference": inference.Task(n_bound=12, n_free=20, corpus_size=100, conflicts_per_group=4, others_per_group=2),
@@ -25,11 +27,17 @@ LONGEST_ANSWER = 4
 torch.set_num_threads(1)  # the models are tiny, and tests run side by side
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        for group in {TOGETHER[name] for name in TOGETHER if name in getattr(item, "fixturenames", ())}:
-            item.add_marker(pytest.mark.xdist_group(group))
+class Together(LoadScopeScheduling):
+    """Hands out tests one by one, but those of `TOGETHER` by folder."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        folder = file.rpartition("/")[0]
+        return file if file in APART else folder if folder in TOGETHER else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Together:
+    return Together(config, log)
 
 
 @dataclasses.dataclass(frozen=True)
