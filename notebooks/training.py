@@ -33,9 +33,9 @@
 # colours in the context; the warm-up makes the attention heads that inference needs, and the plateau vanishes. Its steps
 # have negative numbers below.
 #
-# **The checkpoint** to be analysed is chosen on validation inputs by a rule stated beforehand: among the checkpoints
-# whose memorized-only *and* inferred-only accuracy reach the required accuracy, the one whose conflict behaviour is most
-# balanced (the smaller of the shares of memorization and generalization is largest).
+# **The checkpoint** to be analysed is chosen on validation inputs by a rule stated beforehand: of those whose
+# *memorized-only* and *inferred-only* accuracy reach the required accuracy, the last one in which each behaviour answers
+# a quarter of the conflicts or more; where none is so balanced, the one that is most.
 #
 # ## Controls
 #
