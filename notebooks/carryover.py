@@ -76,14 +76,6 @@ def conflicts(cell, split):
     return frame.assign(behavior=labels)[frame.kind == "conflict"]
 
 
-def record(table, name, definition, by, unit="share 0-1"):
-    """Record the value of every row under a name made of the columns `by`."""
-    for row in table.to_dict("records"):
-        key = {column: str(row[column]).replace(" ", "_") for column in by}
-        told = {"unit": unit, "n": int(row["n"]), "interval": (row["low"], row["high"])}
-        run.record(name.format(**key), row["value"], definition=definition.format(**row), **told)
-
-
 # %% [markdown]
 # ## Across seeds: the same neurons?
 #
@@ -184,7 +176,8 @@ if len(seeds):
     )
     display(shown, run.table(seeds, "seeds", caption=f"The same numbers; n counts seeds.{note}"))
 if not note:
-    record(seeds, "seeds_{key}_{task}_{site}", "Across seeds, {task}, {site}: {measure}.", ["key", "task", "site"])
+    told = "Across seeds, {task}, {site}: {measure}."
+    run.record_rows(seeds, "seeds_{key}_{task}_{site}", definition=told, unit="share 0-1")
 
 # %% [markdown]
 # ## Across forms: what is format alone?
@@ -212,12 +205,12 @@ else:
         data=depth,
     )
     late = carryover.late_layer(depth)
-    caption = "Mean |NMD| over chance in the last layer, over seeds; *left* is the excess over 1 in the matched form "
+    caption = "Mean |NMD| over chance in the last layer, over seeds; “left” is the excess over 1 in the matched form "
     caption += f"as a share of that in the study's form.{note}"
     display(shown, run.table(late, "forms_late_layer", caption=caption))
     if not note:
         definition = "Last layer's mean |NMD| over chance, {task}, {form} form (left: matched over study's excess)."
-        record(late, "forms_late_{task}_{form}", definition, ["task", "form"], unit="ratio")
+        run.record_rows(late, "forms_late_{task}_{form}", definition=definition, unit="ratio")
 
 # %% [markdown]
 # ## Across forms: one model, one decision?
@@ -261,13 +254,12 @@ def show(shifts, probes, name, parts, missing):
     told += "AUROC (value, low, high), accuracy, and the share of the more frequent behaviour there."
     display(run.table(of_probes, f"{name}_probes", caption=told + note))
     if not note:
-        parts_of = ["task", "source", "destination"]
         key = f"{name}_shift_{{task}}_{{source}}_on_{{destination}}_to_{{target}}"
         definition = "{task}: fitted on {source}, applied to {destination}, to {target}: share that reaches it."
-        record(of_shifts, key, definition, [*parts_of, "target"])
+        run.record_rows(of_shifts, key, definition=definition, unit="share 0-1")
         key = f"{name}_probe_{{task}}_{{source}}_on_{{destination}}"
         definition = "{task}: probe fitted on {source}, tested on {destination}: AUROC."
-        record(of_probes, key, definition, parts_of, unit="AUROC 0-1")
+        run.record_rows(of_probes, key, definition=definition, unit="AUROC 0-1")
 
 
 # %%
@@ -339,8 +331,6 @@ shown = run.figure(
     data=checkpoints,
 )
 display(shown, run.table(checkpoints, "checkpoints", caption="The same numbers; n counts inputs, or neurons."))
-
-# %%
 last = checkpoints[checkpoints.step == checkpoints.groupby("task").step.transform("max")]
 for row in last.itertuples():
     name = f"checkpoints_last_{row.task}_{row.panel}_{row.measure}_{row.kind}".replace(" ", "_")

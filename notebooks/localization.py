@@ -56,6 +56,7 @@ run = report.begin("localization", globals())
 # %%
 import numpy as np
 import pandas as pd
+from IPython.display import display
 from transformers import AutoTokenizer
 
 from memgen import behavior, localization, training
@@ -67,6 +68,8 @@ frames, labels = {}, {}
 for split in ("train", "validation"):
     frames[split] = pd.read_parquet(run.input("data", f"{split}.parquet"))
     labels[split] = pd.read_parquet(run.input("training", "behavior", f"{split}.parquet")).behavior
+SITES, WHICH = ("resid_post", "mlp.hook_post"), {"pairs": "mean", "chance": "chance"}
+CHANCE = " when each group's sign is drawn at random."
 train = frames["train"]
 pairs = behavior.flip_pairs(train, labels["train"], at_least=4)
 analysis, n_layer = run.config.analysis, model.config.num_hidden_layers
@@ -80,11 +83,10 @@ analysis, n_layer = run.config.analysis, model.config.num_hidden_layers
 # %%
 run.record("pairs", len(pairs), definition="Flip pairs of the training split.", unit="pairs", n=len(pairs))
 example = pairs.iloc[0]
+columns = ["prompt", "answer_memorization", "answer_generalization"]
+example = train.loc[[example.memorization, example.generalization], columns]
 run.table(
-    train.loc[
-        [example.memorization, example.generalization],
-        ["prompt", "answer_memorization", "answer_generalization"],
-    ].assign(behavior=["memorization", "generalization"]),
+    example.assign(behavior=["memorization", "generalization"]),
     "pair",
     caption=f"One of {len(pairs)} pairs, from {pairs.group.nunique()} groups.",
 )
@@ -95,9 +97,12 @@ run.table(
 # The activations are streamed: statistics are updated batch by batch. The p-value of a neuron comes from flipping the
 # signs of whole groups; `q_value` corrects for the number of neurons (Benjamini-Hochberg), and a neuron is `selected`
 # where it is below [0.05]{.set}.
+#
+# Would the same procedure find neurons where there are none? The second table shuffles the labels group by group, many
+# times, and makes the whole selection anew each time. A correction that holds finds something in no more than about one
+# of twenty draws.
 
 # %%
-SITES = ("resid_post", "mlp.hook_post")
 accumulated = localization.accumulate(model, train, pairs, tokenizer, SITES, analysis.batch_size)
 neurons = localization.neuron_table(accumulated, n_layer, run.rng("sign flips"), analysis.n_permutations)
 neurons["selected"] = neurons.q_value < 0.05
@@ -105,70 +110,42 @@ drawn = localization.shuffled(accumulated, n_layer, run.rng("shuffled labels")) 
 neurons = neurons.merge(drawn, on=["site", "layer", "neuron"])
 neurons.to_parquet(run.path("neurons.parquet"), index=False)
 
+# %%
 counts = neurons.groupby(["site", "layer"]).agg(
     neurons=("neuron", "size"), selected=("selected", "sum"), largest_r=("r", lambda r: r.abs().max())
 )
-run.table(
-    counts.reset_index(),
-    "selected",
-    caption="Neurons of each layer whose activation differs between the behaviours (q < 0.05), and the largest |r|.",
-)
-
-# %%
+differ = "Neurons of each layer whose activation differs between the behaviours (q < 0.05), and the largest |r|."
+display(run.table(counts.reset_index(), "selected", caption=differ))
 for site in SITES:
     own = neurons[neurons.site == site]
-    run.record(
-        f"selected_share_{site}",
-        own.selected.mean(),
-        definition=f"Share of the neurons at {site} with q < 0.05 (sign-flip permutation over pairs).",
-        unit="share 0-1",
-        n=len(own),
-    )
+    told = f"Share of the neurons at {site} with q < 0.05 (sign-flip permutation over pairs)."
+    run.record(f"selected_share_{site}", own.selected.mean(), definition=told, unit="share 0-1", n=len(own))
 
-# %% [markdown]
-# Would the same procedure find neurons where there are none? Here the labels are shuffled group by group, many times, and
-# each time the whole selection is made anew. A correction that holds finds something in no more than about one of
-# twenty draws.
-
-# %%
 null = localization.null_discoveries(
     accumulated, run.rng("null"), analysis.n_permutations, n_resamples=analysis.n_resamples
 )
-run.table(
+shuffled = "Neurons selected at q < 0.05 when labels are shuffled: the mean share of the neurons, and the share of the "
+display(run.table(null, "null", caption=f"{shuffled}draws with any; 95 % intervals over draws."))
+run.record_rows(
     null,
-    "null",
-    caption="Neurons selected at q < 0.05 when labels are shuffled: the mean share of the neurons, and the share of the "
-    "draws with any; 95 % intervals over draws.",
+    {"selected_share": "null_selected_share_{site}", "any": "null_any_selected_{site}"},
+    definition={
+        "selected_share": "Mean share of the neurons ({site}) with q < 0.05, labels shuffled.",
+        "any": "Share of draws of shuffled labels with any neuron ({site}) at q < 0.05.",
+    },
+    unit="share 0-1",
 )
-
-# %%
-what = {
-    "selected_share": (
-        "null_selected_share_{site}",
-        "Mean share of the neurons ({site}) with q < 0.05, labels shuffled.",
-    ),
-    "any": ("null_any_selected_{site}", "Share of draws of shuffled labels with any neuron ({site}) at q < 0.05."),
-}
-for row in null.itertuples():
-    name, definition = what[row.measure]
-    run.record(
-        name.format(site=row.site),
-        row.value,
-        interval=(row.low, row.high),
-        definition=definition.format(site=row.site),
-        unit="share 0-1",
-        n=row.n,
-    )
 
 # %% [markdown]
 # ## Heat map
 #
 # The study's first picture: layers by neurons, each layer's neurons sorted by NMD. Behind every cell stands one neuron: a
-# click on it, or the controls below, show how its activations lie under memorization and under generalization.
+# click on it, or the controls below, show how its activations lie under memorization and under generalization. The
+# neurons with the largest |r| follow in a figure of their own.
 
 # %%
 heat = localization.neuron_spread(model, train, pairs, tokenizer, neurons, analysis.batch_size)
-run.figure(
+heat_map = run.figure(
     figures.heat_map(heat),
     "heat_map",
     caption="NMD of every neuron, sorted within its layer: blue is more active under memorization, orange under "
@@ -178,66 +155,53 @@ run.figure(
     "Below, two bars for one chosen neuron: its activations under memorization and under generalization.",
     data=heat,
 )
-
-# %% [markdown]
-# ## Top neurons
-
-# %%
 top = neurons[neurons.site == "resid_post"].sort_values("r", key=abs, ascending=False).head(20)
-top = top[["layer", "neuron", "nmd", "r", "effect_size", "q_value"]]
-run.figure(
-    figures.top_neurons(top.assign(n=len(pairs))),
+top = top[["layer", "neuron", "nmd", "r", "effect_size", "q_value"]].assign(n=len(pairs))
+top_neurons = run.figure(
+    figures.top_neurons(top),
     "top_neurons",
     caption="The twenty neurons of the residual stream with the largest |r|, and their NMD.",
     alt="Horizontal bars, one for each neuron, to the right for memorization and to the left for generalization.",
-    data=top.assign(n=len(pairs)),
+    data=top,
 )
+display(heat_map, top_neurons)
 
 # %% [markdown]
 # ## Depth
 #
 # Is the difference near zero early and larger late? The mean of |NMD| over a layer's neurons is never zero, even where
 # nothing differs: noise has an absolute value too. So the chance level stands beside it, from the same pairs with
-# each group's sign drawn at random.
+# each group's sign drawn at random. NMD has the scale of its layer. Pearson's $r$ has none, so with it layers of different
+# scale can be compared.
 
 # %%
 depth = localization.depth_profile(accumulated, n_layer, run.rng("depth"), analysis.n_resamples)
-run.figure(
+depth_r = localization.depth_profile(accumulated, n_layer, run.rng("depth of r"), analysis.n_resamples, "r")
+lines = "For each site a line over layers for the pairs and one for chance, with bands."
+by_nmd = run.figure(
     figures.depth_profile(depth.assign(n=len(pairs))),
     "depth_profile",
     caption="Mean |NMD| by layer, from the pairs and by chance; bands are 95 % intervals over groups, and the middle "
     "95 % of sign flips.",
-    alt="For each site a line over layers for the pairs and one for chance, with bands.",
+    alt=lines,
     data=depth,
 )
-
-# %% [markdown]
-# NMD has the scale of its layer. Pearson's $r$ has none, so with it layers of different scale can be compared.
-
-# %%
-depth_r = localization.depth_profile(accumulated, n_layer, run.rng("depth of r"), analysis.n_resamples, "r")
-run.figure(
+by_r = run.figure(
     figures.depth_profile(depth_r.assign(n=len(pairs))),
     "depth_profile_r",
     caption="Mean |r| by layer, from the pairs and by chance; bands as before.",
-    alt="For each site a line over layers for the pairs and one for chance, with bands.",
+    alt=lines,
     data=depth_r,
 )
-
-# %%
-told = {"pairs": ("mean", "."), "chance": ("chance", " when each group's sign is drawn at random.")}
+display(by_nmd, by_r)
 for statistic, unit, by_layer in (("nmd", "activation", depth), ("r", "correlation", depth_r)):
-    for row in by_layer.itertuples():
-        name, end = told[row.measure]
-        run.record(
-            f"{name}_abs_{statistic}_{row.site}_layer{row.layer}",
-            row.value,
-            # Resampling adds noise, which only enlarges a mean of absolute values: the interval may lie above the value.
-            interval=(min(row.low, row.value), max(row.high, row.value)),
-            definition=f"Mean |{statistic}| over the neurons at {row.site} of layer {row.layer}{end}",
-            unit=unit,
-            n=len(pairs),
-        )
+    mean = f"Mean |{statistic}| over the neurons at {{site}} of layer {{layer}}"
+    run.record_rows(
+        localization.around_values(by_layer, len(pairs)),
+        {which: f"{name}_abs_{statistic}_{{site}}_layer{{layer}}" for which, name in WHICH.items()},
+        definition={"pairs": f"{mean}.", "chance": mean + CHANCE},
+        unit=unit,
+    )
 
 # %% [markdown]
 # ## A second ranking: attribution
@@ -250,24 +214,27 @@ by_group = localization.group_attributions(model, train, pairs, tokenizer, SITES
 attributed = localization.attribution_table(by_group, n_layer, len(pairs))
 attributed.to_parquet(run.path("attribution.parquet"), index=False)
 both = neurons.merge(attributed, on=["site", "layer", "neuron"])
-agreement = localization.agreement(both, "nmd", "attribution", share=0.1)
 run.table(
-    agreement,
+    localization.agreement(both, "nmd", "attribution", share=0.1),
     "agreement",
     caption="How far the rankings by |NMD| and by |attribution| agree: Spearman's correlation, and the share of the top "
     "tenth of one that is in the top tenth of the other (0.1 by chance).",
 )
 
 # %% [markdown]
-# ## How steady is a ranking?
+# ## How steady is a ranking, and are the neurons distinct?
 #
 # The groups are split into two halves at random, again and again, and the neurons ranked in each. The overlap of the two
 # top tenths says how far a ranking would come out again on other groups. Chance is more than a tenth here: neurons with
 # large activations rank high in both halves, whatever the labels.
+#
+# Distinct neurons, or all of them a little? Were all effects equal, a tenth of the neurons would carry a tenth of the sum
+# of |attribution|; were one neuron alone responsible, it would carry all. Chance lies between the two, since neurons
+# differ in scale: what lies above chance is concentration that comes from the behaviours.
 
 # %%
 stability = localization.stability(accumulated, by_group, run.rng("stability"), share=0.1)
-run.figure(
+steady = run.figure(
     figures.stability(stability),
     "stability",
     caption="Overlap of the top tenth of the neurons between random halves of the groups, from the pairs and with each "
@@ -275,30 +242,17 @@ run.figure(
     alt="For each site and ranking a point for the pairs and one for chance, with bars.",
     data=stability,
 )
+overlap = "Overlap of the top tenth at {site} by |{ranking}| between random halves of the groups"
+splits = " The interval holds the middle 95 % of the splits."
+run.record_rows(
+    stability,
+    {"pairs": "stability_{ranking}_{site}", "chance": "chance_stability_{ranking}_{site}"},
+    definition={"pairs": f"{overlap}.{splits}", "chance": overlap + CHANCE + splits},
+    unit="share 0-1",
+)
 
-# %%
-for row in stability.itertuples():
-    name = {"pairs": "stability", "chance": "chance_stability"}[row.measure]
-    run.record(
-        f"{name}_{row.ranking}_{row.site}",
-        row.value,
-        interval=(row.low, row.high),
-        definition=f"Overlap of the top tenth at {row.site} by |{row.ranking}| between random halves of the groups"
-        f"{told[row.measure][1]} The interval holds the middle 95 % of the splits.",
-        unit="share 0-1",
-        n=row.n,
-    )
-
-# %% [markdown]
-# ## Distinct neurons, or all of them a little?
-#
-# Were all effects equal, a tenth of the neurons would carry a tenth of the sum of |attribution|; were one neuron alone
-# responsible, it would carry all. Chance lies between the two, since neurons differ in scale: what lies above chance is
-# concentration that comes from the behaviours.
-
-# %%
 concentration, curve = localization.concentration(by_group, run.rng("concentration"), analysis.n_resamples)
-run.figure(
+concentrated = run.figure(
     figures.concentration(curve),
     "concentration",
     caption="Share of the sum of |attribution| against the share of the neurons, largest first: from the pairs, with each "
@@ -306,18 +260,14 @@ run.figure(
     alt="For each site three lines from 0 to 1: a straight one for equal effects, and two that rise above it.",
     data=curve,
 )
-
-# %%
-for row in concentration.itertuples():
-    name = {"pairs": "concentration", "chance": "chance_concentration"}[row.measure]
-    run.record(
-        f"{name}_{row.statistic}_{row.site}",
-        row.value,
-        interval=(min(row.low, row.value), max(row.high, row.value)),
-        definition=f"|attribution| at {row.site}: {localization.CONCENTRATION[row.statistic]}{told[row.measure][1]}",
-        unit="share 0-1",
-        n=len(pairs),
-    )
+display(steady, concentrated)
+what = concentration.statistic.map(localization.CONCENTRATION)
+run.record_rows(
+    localization.around_values(concentration, len(pairs)).assign(what=what),
+    {"pairs": "concentration_{statistic}_{site}", "chance": "chance_concentration_{statistic}_{site}"},
+    definition={"pairs": "|attribution| at {site}: {what}.", "chance": "|attribution| at {site}: {what}" + CHANCE},
+    unit="share 0-1",
+)
 
 # %% [markdown]
 # ## The causal yardstick: patching whole layers
@@ -331,6 +281,12 @@ patched = localization.patch_layers(
     model, train, pairs, tokenizer, ("resid_post", "attn_out", "mlp_out"), analysis.batch_size
 )
 patching = localization.summarize_patching(patched, run.rng("patching"), analysis.n_resamples)
+run.record_rows(
+    patching,
+    "patching_{site}_layer{layer}_to_{direction}",
+    definition="Share of receivers that show {direction} after {site} of layer {layer} was patched.",
+    unit="share 0-1",
+)
 run.figure(
     figures.patching(patching, title="share that takes over the behaviour"),
     "patching",
@@ -340,17 +296,6 @@ run.figure(
     data=patching,
 )
 
-# %%
-for row in patching.itertuples():
-    run.record(
-        f"patching_{row.site}_layer{row.layer}_to_{row.direction}",
-        row.value,
-        interval=(row.low, row.high),
-        definition=f"Share of receivers that show {row.direction} after {row.site} of layer {row.layer} was patched.",
-        unit="share 0-1",
-        n=row.n,
-    )
-
 # %% [markdown]
 # ## Patching exact sets of neurons
 #
@@ -358,6 +303,9 @@ for row in patching.itertuples():
 # neurons, over all layers at once, take the other member's activations, and nothing else does. Random neurons stand
 # beside them. The rankings come from training groups and are verified on validation groups; only where those have too few
 # pairs, on the training groups themselves.
+#
+# How many neurons does half of it take? All neurons of a site together may turn less than all receivers, since what
+# attention moves does not pass through an MLP; the half is half of what they turn together.
 
 # %%
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -368,73 +316,50 @@ sets = localization.sets_of_units(both, SITES, SHARES, run.rng("random units"))
 patched_units = localization.patch_units(model, frames[checked], check, tokenizer, sets, analysis.batch_size)
 effects = localization.summarize_units(patched_units, run.rng("units"), analysis.n_resamples)
 effects.to_csv(run.path("tables", "all_units.csv"), index=False)
+sizes = neurons.groupby("site").size().to_dict()
+halves = localization.units_for_half(patched_units, sizes, run.rng("half"), analysis.n_resamples)
+halves["neurons"] = halves.site.map(sizes)
 
+# %%
+lines = (
+    "For each site and ranking, lines over the number of patched neurons for its top, its bottom and random neurons."
+)
 turned = effects[effects.measure == "turned"]
-run.figure(
+units_turned = run.figure(
     figures.units(turned, title="share that takes over the behaviour"),
     "units_turned",
     caption=f"Share of the receivers ({len(check)} pairs of the {checked} groups) that show the source's behaviour when "
     "the top, the bottom, or random neurons were patched at the last token; 95 % intervals over groups.",
-    alt="For each site and ranking, lines over the number of patched neurons for its top, its bottom and random neurons.",
+    alt=lines,
     data=turned,
 )
-
-# %%
 recovered = effects[effects.measure == "recovered"]
-run.figure(
+units_recovered = run.figure(
     figures.units(recovered, title="recovered log-odds"),
     "units_recovered",
     caption="The same for the log-odds: their mean change as a share of the distance between the members.",
-    alt="For each site and ranking, lines over the number of patched neurons for its top, its bottom and random neurons.",
+    alt=lines,
     data=recovered,
 )
-
-# %% [markdown]
-# How many neurons does half of it take? All neurons of a site together may turn less than all receivers, since what
-# attention moves does not pass through an MLP; the half is half of what they turn together.
-
-# %%
-sizes = neurons.groupby("site").size().to_dict()
-halves = localization.units_for_half(patched_units, sizes, run.rng("half"), analysis.n_resamples)
-run.table(
-    halves.assign(neurons=halves.site.map(sizes)),
-    "halves",
-    caption="Neurons to be patched, in the order of each ranking, for half of what all neurons of the site turn.",
+half = "Neurons to be patched, in the order of each ranking, for half of what all neurons of the site turn."
+display(units_turned, units_recovered, run.table(halves, "halves", caption=half))
+run.record_rows(
+    halves.assign(ending=("_" + halves.ranking).where(halves.ranking != "attribution", "")),
+    "units_for_half_{site}{ending}",
+    definition="Neurons at {site} (of {neurons}), by |{ranking}|, that must be patched for half of what all of them turn, "
+    f"{checked} groups.",
+    unit="neurons",
 )
-
-# %%
-for row in halves.itertuples():
-    run.record(
-        f"units_for_half_{row.site}" + ("" if row.ranking == "attribution" else f"_{row.ranking}"),
-        row.value,
-        interval=(row.low, row.high),
-        definition=f"Neurons at {row.site} (of {sizes[row.site]}), by |{row.ranking}|, that must be patched for half of "
-        f"what all of them turn, {checked} groups.",
-        unit="neurons",
-        n=row.n,
-    )
-measures = {
-    "turned": ("patched", "share 0-1", "share of receivers that show"),
-    "recovered": ("recovered", "share of the distance", "change of the log-odds, of the members' distance, towards"),
-}
-by_attribution = effects.ranking.isin(["attribution", "random"])  # all neurons are the same in every ranking
-main = effects[
-    (effects.share == 0.1) | (by_attribution & (effects.end == "top") & effects.share.isin([0.01, 0.05, 1.0]))
-]
-for row in main.itertuples():
-    name, unit, what = measures[row.measure]
-    size = "all" if row.share == 1 else f"{row.end}{round(100 * row.share)}"
-    ranking = "" if row.ranking in ("attribution", "random") else f"{row.ranking}_"
-    which = row.end if row.end == "random" else f"{row.end} by |{row.ranking}|"
-    run.record(
-        f"{name}_{size}_{ranking}{row.site}_to_{row.direction}",
-        row.value,
-        interval=(row.low, row.high),
-        definition=f"Patching {row.share:.0%} of the neurons at {row.site} ({which}), "
-        f"{checked} groups: {what} {row.direction}.",
-        unit=unit,
-        n=row.n,
-    )
+patch = f"Patching {{share:.0%}} of the neurons at {{site}} ({{which}}), {checked} groups: "
+run.record_rows(
+    localization.main_units(effects),
+    {"turned": "patched_{size}_{site}_to_{direction}", "recovered": "recovered_{size}_{site}_to_{direction}"},
+    definition={
+        "turned": patch + "share of receivers that show {direction}.",
+        "recovered": patch + "change of the log-odds, of the members' distance, towards {direction}.",
+    },
+    unit={"turned": "share 0-1", "recovered": "share of the distance"},
+)
 
 # %% [markdown]
 # ## Does inference itself need these neurons?
@@ -445,9 +370,8 @@ for row in main.itertuples():
 # same ablation may change which behaviour is shown, stand beside them.
 
 # %%
-means = localization.mean_states(
-    model, train[train.kind == "conflict"], tokenizer, ["mlp.hook_post"], analysis.batch_size
-)
+conflicts = train[train.kind == "conflict"]
+means = localization.mean_states(model, conflicts, tokenizer, ["mlp.hook_post"], analysis.batch_size)
 sets = localization.sets_of_units(both, ["mlp.hook_post"], [0.1], run.rng("random ablation"), ends=["top"])
 every = np.ones_like(sets[0].chosen)
 for name, chosen in (("none", ~every), ("all", every)):
@@ -455,26 +379,19 @@ for name, chosen in (("none", ~every), ("all", every)):
 asked = frames["validation"][frames["validation"].kind.isin(["memorized_only", "inferred_only", "conflict"])]
 ablated = localization.ablate(model, asked, tokenizer, means, sets, analysis.batch_size)
 ablation = localization.summarize_ablation(ablated, run.rng("ablation"), analysis.n_resamples)
-run.table(
-    ablation,
-    "ablation",
-    caption="Share of validation inputs that are answered right (conflict inputs: with the same behaviour as before) when "
-    "a tenth of the MLPs' neurons, none or all, are set to their mean; 95 % intervals over groups.",
+kept = "Share of validation inputs that are answered right (conflict inputs: with the same behaviour as before) when "
+kept += "a tenth of the MLPs' neurons, none or all, are set to their mean; 95 % intervals over groups."
+display(run.table(ablation, "ablation", caption=kept))
+which = {"none": "no neuron", "all": "all neurons", "random": "a random tenth"}
+run.record_rows(
+    ablation.assign(
+        which=[which.get(ranking, f"the top tenth by |{ranking}|") for ranking in ablation.ranking],
+        kept=np.where(ablation.kind == "conflict", "the same behaviour as before", "the right answer"),
+    ),
+    "ablation_{ranking}_{kind}",
+    definition="Share of {kind} validation inputs with {kept}; mlp.hook_post set to its mean: {which}.",
+    unit="accuracy 0-1",
 )
-
-# %%
-for row in ablation.itertuples():
-    kept = "the same behaviour as before" if row.kind == "conflict" else "the right answer"
-    which = {"none": "no neuron", "all": "all neurons", "random": "a random tenth"}
-    size = which.get(row.ranking, f"the top tenth by |{row.ranking}|")
-    run.record(
-        f"ablation_{row.ranking}_{row.kind}",
-        row.value,
-        interval=(row.low, row.high),
-        definition=f"Share of {row.kind} validation inputs with {kept}; mlp.hook_post set to its mean: {size}.",
-        unit="accuracy 0-1",
-        n=row.n,
-    )
 run.finish()
 
 # %% [markdown]

@@ -71,7 +71,7 @@ import pandas as pd
 from IPython.display import display
 from transformers import AutoTokenizer
 
-from memgen import activations, behavior, config, statistics, steering, training
+from memgen import activations, behavior, config, steering, training
 from memgen.figures import steering as figures
 
 SITE, MLP_SITE, HEADLINE = "resid_post", "mlp.hook_post", "gradient-guided MLP"
@@ -118,6 +118,9 @@ for target in steering.TARGETS:
 
 # %% [markdown]
 # ## The study's intervention: N and alpha
+#
+# Beside it, at the N and alpha that it is given, the same formula from shuffled labels (each group's pairs keep or change
+# their signs together, at random).
 
 # %%
 interventions, tables = {}, {}
@@ -129,6 +132,13 @@ interventions["study"] = steering.decide(tried, shifts, SITE, formula, analysis)
 inputs = {target: len(own.before) for target, own in sweeps.items()}
 shown = tried.assign(target=tried.target.map(behavior.NAMES), share=tried.to_target, method="study")
 shown["inputs"] = tried.target.map(inputs)
+
+shuffled = neurons.assign(r=neurons.r_shuffled, nmd=neurons.nmd_shuffled)
+how, vectors = interventions["study"].how, {}
+for target, name in ((target, behavior.NAMES[target]) for target in steering.TARGETS):
+    vectors[name] = target * steering.study_shift(shuffled, SITE, how["N"][name], how["alpha"][name], shape)
+interventions["shuffled NMD"] = steering.Intervention(SITE, analysis.n_tokens, **vectors, how=dict(how))
+
 run.figure(
     figures.sweep(shown[["n", "alpha", "target", "share", "to_other", "control", "method", "inputs"]]),
     "sweep",
@@ -140,38 +150,21 @@ run.figure(
 )
 
 # %% [markdown]
-# The same formula from shuffled labels (each group's pairs keep or change their signs together, at random), at the same N
-# and alpha.
-
-# %%
-shuffled = neurons.assign(r=neurons.r_shuffled, nmd=neurons.nmd_shuffled)
-how, vectors = interventions["study"].how, {}
-for target, name in ((target, behavior.NAMES[target]) for target in steering.TARGETS):
-    vectors[name] = target * steering.study_shift(shuffled, SITE, how["N"][name], how["alpha"][name], shape)
-interventions["shuffled NMD"] = steering.Intervention(SITE, analysis.n_tokens, **vectors, how=dict(how))
-
-# %% [markdown]
-# ## Difference in means
+# ## Vectors for whole layers
 #
-# In each layer alone and in all together, at the same strengths.
+# *Difference in means*: in each layer alone and in all together, at the same strengths. *Gradient-guided*: one vector is
+# fitted for each layer alone, and for all layers together one with each penalty on the norm, on training inputs that show
+# the opposite behaviour; each is tried at several strengths. The small sets are then refitted: the tenth of the neurons
+# with the largest magnitude in the vector fitted on all of them, and as many drawn at random.
 
 # %%
 both = behavior.prepare(model, pd.concat(list(turned.values())), tokenizer, analysis.batch_size, keep=analysis.n_tokens)
 difference = steering.mean_difference(model, both, labels["train"], frames["train"].answer_memorization, SITE)
-own = steering.controls("difference in means", neurons, SITE)
-rng = run.rng("difference in means")
-tried, shifts = steering.sweep_means(sweeps, difference, SITE, analysis.alphas, own, rng)
-tables["difference in means"] = tried
-interventions["difference in means"] = steering.decide(tried, shifts, SITE, "difference in means", analysis)
+method = "difference in means"
+own = steering.controls(method, neurons, SITE)
+tables[method], shifts = steering.sweep_means(sweeps, difference, SITE, analysis.alphas, own, run.rng(method))
+interventions[method] = steering.decide(tables[method], shifts, SITE, method, analysis)
 
-# %% [markdown]
-# ## The gradient-guided interventions: layers, penalty and strength
-#
-# One vector is fitted for each layer alone, and for all layers together one with each penalty on the norm, on training
-# inputs that show the opposite behaviour. Each is tried at several strengths. The small sets are then refitted: the tenth
-# of the neurons with the largest magnitude in the vector fitted on all of them, and as many drawn at random.
-
-# %%
 fitted = "fitted by gradient descent on -log p(target answer) with a norm penalty"
 vectors = {}
 for method, site, size in (("gradient-guided", SITE, shape), (HEADLINE, MLP_SITE, mlp_shape)):
@@ -181,7 +174,6 @@ for method, site, size in (("gradient-guided", SITE, shape), (HEADLINE, MLP_SITE
     interventions[method] = steering.decide(tables[method], shifts, site, fitted, analysis)
     vectors[method] = shifts
 
-# %%
 share, first = steering.SMALL_SHARE, f"all, penalty {analysis.norm_penalties[0]:g}"
 small = {}
 for target in steering.TARGETS:
@@ -196,41 +188,42 @@ for method in masks:
 for method, intervention in interventions.items():
     intervention.save(run.path("interventions"), method.replace(" ", "_"))
 
+# %% [markdown]
+# What was tried: every candidate at the strength that the rule prefers, then each of them at every strength.
+
 # %%
 fits = pd.concat([table.assign(method=method) for method, table in tables.items()], ignore_index=True)
 fits["target"] = fits.target.map(behavior.NAMES)
 fits.to_csv(run.path("tables", "all_trials.csv"), index=False)
 best = fits.loc[fits.groupby(["method", "target", "candidate"], sort=False).preferred.idxmax()]
-run.table(
-    best[
-        ["method", "target", "candidate", "strength", "norm", "to_target", "to_other", "control", "lost", "preferred"]
-    ],
+columns = ["method", "target", "candidate", "strength", "norm", "to_target", "to_other", "control", "lost", "preferred"]
+preferred = run.table(
+    best[columns],
     "fits",
     caption="Every candidate on validation groups, at the strength that the rule prefers: its norm, what becomes of "
     "inputs of the opposite behaviour, how many reach the target under its best control, the accuracy lost where the "
     "target is right, and what the rule compares.",
 )
-
-# %% [markdown]
-# And each of them at every strength that was tried.
-
-# %%
 shown = fits.assign(inputs=fits.target.map({behavior.NAMES[target]: n for target, n in inputs.items()}))
-columns = ["method", "candidate", "strength", "target", "to_target", "to_other", "control", "inputs"]
-run.figure(
-    figures.trials(shown[columns]),
+shown = shown[["method", "candidate", "strength", "target", "to_target", "to_other", "control", "inputs"]]
+trials = run.figure(
+    figures.trials(shown),
     "trials",
     caption="One candidate, to be chosen below, on validation groups against its strength (for the study's and for "
     "differences in means: alpha): inputs of the opposite behaviour that reach the target, other answers, and how many "
     "reach the target under the best control of the same norm.",
     alt="For each target three lines over the strength: reach the target, other answers, best control.",
-    data=shown[columns],
+    data=shown,
 )
+display(preferred, trials)
 
 # %% [markdown]
 # ## Test groups
 #
-# All interventions, and their controls of the same norm, each drawn anew several times.
+# All interventions, and their controls of the same norm, each drawn anew several times. The first number to look at is the
+# net effect: how much more than the strongest control of the same norm, each input its own comparison. Then the shares
+# themselves, of all conflict inputs and of the inputs that the study reports, members of flip pairs, whose behaviour
+# already hangs on the order.
 
 # %%
 controlled = [method for method in interventions if method != "shuffled NMD"]
@@ -241,68 +234,43 @@ about = frames["test"][["group", "answer_memorization", "answer_generalization"]
 outcomes = outcomes.merge(about, left_on="input", right_index=True)
 outcomes.to_parquet(run.path("outcomes.parquet"), index=False)
 
-# %% [markdown]
-# ### Method minus control
-#
-# The first number to look at: how much more than the strongest control of the same norm. Each input is its own
-# comparison.
+by_population = {"all": outcomes, "flip_pairs": outcomes[outcomes.in_flip_pair]}
+net, rates, wide, shown = {}, {}, {}, {}
+for population, result in by_population.items():
+    rng = run.rng(f"net {population}")
+    net[population] = steering.net_effect(result, controlled, rng, analysis.n_resamples)
+    shown[population] = steering.beside_best_controls(result)
+    whole = pd.concat([result[result.method.str.contains(": ")], shown[population]])
+    rates[population] = steering.summarize(whole, run.rng(population), analysis.n_resamples)
+    wide[population] = rates[population][rates[population].method.isin(shown["all"].method)]
+    wide[population] = steering.rates_in_columns(wide[population])
+order = list(interventions).index
+shares = steering.shares(shown["all"])
+shares = shares.sort_values("method", key=lambda names: names.str.split(": ").str[0].map(order), kind="stable")
 
 # %%
-by_population = {"all": outcomes, "flip_pairs": outcomes[outcomes.in_flip_pair]}
-net = {
-    population: steering.net_effect(result, controlled, run.rng(f"net {population}"), analysis.n_resamples)
-    for population, result in by_population.items()
-}
-run.table(
-    pd.concat([table.assign(inputs=name, target=table.target.map(behavior.NAMES)) for name, table in net.items()]),
+nets = pd.concat([table.assign(inputs=name, target=table.target.map(behavior.NAMES)) for name, table in net.items()])
+minus = run.table(
+    nets,
     "net",
     caption="Share that reaches the target minus that under the best control (mean over its draws), paired by input, with "
     "intervals clustered by group: all conflict inputs of the test groups, and the members of flip pairs.",
 )
-
-# %% [markdown]
-# ### All conflict inputs
-
-# %%
-shown = {name: steering.beside_best_controls(result) for name, result in by_population.items()}
-order = list(interventions).index
-shares = steering.shares(shown["all"])
-shares = shares.sort_values("method", key=lambda names: names.str.split(": ").str[0].map(order), kind="stable")
-run.figure(
+bars = run.figure(
     figures.outcomes(shares),
     "outcomes",
     caption="What test inputs of the opposite behaviour become under each intervention and the strongest of its controls.",
     alt="Stacked bars for each method and target: memorization, generalization and other.",
     data=shares,
 )
-
-# %%
-rates = {}
-for population, result in by_population.items():
-    whole = pd.concat([result[result.method.str.contains(": ")], shown[population]])
-    rates[population] = steering.summarize(whole, run.rng(population), analysis.n_resamples)
-wide = {
-    population: steering.rates_in_columns(table[table.method.isin(shown["all"].method)])
-    for population, table in rates.items()
-}
-run.table(
+every = run.table(
     wide["all"],
     "all_conflicts",
     caption="All conflict inputs of the test groups: shares of those with the opposite behaviour, the interval of to_target "
     "clustered by group; wrong_way are those whose log-odds moved away from the target.",
 )
-
-# %% [markdown]
-# ### Flip pairs
-#
-# The inputs that the study reports: members of pairs whose behaviour already hangs on the order.
-
-# %%
-run.table(
-    wide["flip_pairs"],
-    "flip_pairs",
-    caption=f"The same for the members of the {len(pairs)} flip pairs of the test groups.",
-)
+members = f"The same for the members of the {len(pairs)} flip pairs of the test groups."
+display(minus, bars, every, run.table(wide["flip_pairs"], "flip_pairs", caption=members))
 
 # %% [markdown]
 # ## Does an average hide an answer?
@@ -326,8 +294,6 @@ else:
         data=answers,
     )
     display(chart)
-
-# %%
 worst = {
     "worst_answer": steering.worst_answers(plain, run.rng("worst answers"), analysis.n_resamples),
     "worst_groups": steering.worst_groups(plain, run.rng("worst groups"), analysis.n_resamples),
@@ -344,6 +310,9 @@ run.table(
 #
 # The headline vector, weaker and stronger, and a random direction of the same norm, on validation groups: is the effect a
 # switch or a slope, and how many inputs does it push the wrong way?
+#
+# The same for single inputs can be tried by hand on the page *Try it*. It shows a few test inputs, the first of each level
+# of evidence (or of the share of training texts with the memorized answer), taken before anyone looked at outcomes.
 
 # %%
 doses, headline = [], interventions[HEADLINE]
@@ -354,40 +323,39 @@ for target in steering.TARGETS:
     doses.append(steering.dose_response(sweeps[target], MLP_SITE, compared, target, groups, rng, analysis.n_resamples))
 doses = pd.concat(doses, ignore_index=True)
 odds = doses[doses.measure == "log_odds"].rename(columns={"value": "log_odds"})
-run.figure(
+dose = run.figure(
     figures.dose(odds),
     "dose",
     caption="Mean log-odds of inputs of the opposite behaviour against the strength of the shift.",
     alt="Lines over the strength, one for each target; a panel for the fitted vector and one for a random direction.",
     data=odds,
 )
-
-# %%
-run.figure(
-    figures.dose_shares(doses[doses.measure != "log_odds"]),
+shown = doses[doses.measure != "log_odds"]
+dose_shares = run.figure(
+    figures.dose_shares(shown),
     "dose_shares",
     caption="Share of the same inputs that reach the target, and that are pushed away from it, against the strength.",
     alt="Lines over the strength, one for each target; panels for the fitted vector and a random direction, by share.",
-    data=doses[doses.measure != "log_odds"],
+    data=shown,
 )
+display(dose, dose_shares)
 
-# %% [markdown]
-# The same for single inputs can be tried by hand on the page *Try it*. It shows a few test inputs, the first of each level
-# of evidence (or of the share of training texts with the memorized answer), taken before anyone looked at outcomes.
-
-# %%
 examples = steering.first_of_levels(frames["test"], 20)
 about = ["prompt", "group", "evidence", "memorized_share", "answer_memorization", "answer_generalization"]
 tried = steering.answer_probabilities(model, examples, tokenizer, headline)
 tried = tried.merge(examples[about], left_on="input", right_index=True).round(5)
 tried.to_csv(run.path("tables", "try_it.csv"), index=False)
-print(f"{len(examples)} inputs at {tried.alpha.nunique()} strengths")
+print(f"Try it: {len(examples)} inputs at {tried.alpha.nunique()} strengths")
 
 # %% [markdown]
-# ## Which layer, and which site?
+# ## Which layer, which site, and would any network do?
 #
 # The headline vector with one layer left out, and with one layer alone, at the chosen strength (a vector that was chosen in
 # a single layer has no parts); and vectors fitted on all layers of other sites. On validation groups.
+#
+# Could a fitted vector write any behaviour into any network? At last the same procedure on the same architecture with
+# random weights, where no behaviour exists beforehand: the share of all conflict inputs of the test groups that reach each
+# target. (A vector that writes one constant answer is right wherever that happens to be the target's.)
 
 # %%
 parts = [
@@ -396,7 +364,7 @@ parts = [
 ]
 parts = pd.concat(parts, ignore_index=True)
 parts["target"] = parts.target.map(behavior.NAMES)
-run.figure(
+in_parts = run.figure(
     figures.parts(parts),
     "parts",
     caption=f"Share of validation inputs that reach the target under {HEADLINE}, whole and in parts.",
@@ -404,7 +372,6 @@ run.figure(
     data=parts,
 )
 
-# %%
 candidates = steering.layer_candidates(shape, analysis.norm_penalties[:1])
 candidates = {target: {first: candidates[first]} for target in steering.TARGETS}
 own = {"random control": steering.random_direction}
@@ -414,37 +381,18 @@ sites = pd.concat([table[table.candidate == first].assign(site=site) for site, t
 sites["net"] = sites.to_target - sites["random control"]
 best = sites.sort_values("net", ascending=False, kind="stable").drop_duplicates(["site", "target"]).sort_index()
 best["target"] = best.target.map(behavior.NAMES)
-run.table(
+at_sites = run.table(
     best[["site", "target", "strength", "norm", "to_target", "to_other", "random control", "net"]],
     "sites",
     caption="Vectors fitted on all layers of three sites with the same penalty, on validation groups, each at the strength "
     "with the largest net effect over random directions of the same norm.",
 )
+display(in_parts, at_sites)
 
-# %% [markdown]
-# ## A network that learned nothing
-#
-# Could a fitted vector write any behaviour into any network? The same procedure on the same architecture with random
-# weights, where no behaviour exists beforehand: the share of all conflict inputs that reach each target. (A vector that
-# writes one constant answer is right wherever that happens to be the target's.)
-
-# %%
 blank = training.untrained(model, run.config.seed)
-rows = steering.by_group(frames["train"], analysis.fit_rows, run.rng("untrained"))
-learn_blank = behavior.prepare(blank, rows, tokenizer, analysis.fit_batch_size, keep=analysis.n_tokens)
-prepared = behavior.prepare(blank, frames["test"], tokenizer, analysis.batch_size, keep=analysis.n_tokens)
-trials = steering.Trials(blank, prepared, behavior.measure(blank, prepared), analysis.n_tokens, analysis.random_draws)
-mask, penalty = steering.layer_candidates(mlp_shape, analysis.norm_penalties)[first]
-untrained = {}
-for target in steering.TARGETS:
-    settings = (target, analysis.n_tokens, analysis.fit_steps, analysis.fit_learning_rate, penalty)
-    vector = steering.fit_shift(blank, learn_blank, MLP_SITE, mask, *settings)
-    reached = trials.run(MLP_SITE, vector).behavior == target
-    rng = run.rng(f"untrained {target}")
-    untrained[target] = statistics.clustered_mean(
-        reached, frames["test"].group[reached.index], rng, analysis.n_resamples
-    )
-    print(f"to {behavior.NAMES[target]}: {untrained[target]}")
+untrained = steering.on_untrained(blank, frames["train"], frames["test"], tokenizer, MLP_SITE, analysis, run.rng)
+for target, estimate in untrained.items():
+    print(f"an untrained network, to {behavior.NAMES[target]}: {estimate}")
 
 # %% [markdown]
 # ## Side effects
@@ -458,35 +406,20 @@ single = everything["test"][everything["test"].kind.isin(["memorized_only", "inf
 prepared = behavior.prepare(model, single, tokenizer, analysis.batch_size, keep=analysis.n_tokens)
 trials = steering.Trials(model, prepared, behavior.measure(model, prepared), analysis.n_tokens, analysis.random_draws)
 losses = steering.losses(trials, single, interventions, run.rng("losses"), analysis.n_resamples)
-run.table(
+costs = run.table(
     losses.assign(target=losses.target.map(behavior.NAMES)),
     "side_effects",
     caption="Accuracy on test inputs with one right answer, without and with each shift, and what is lost (value), paired by "
     "input. Memorized-only inputs need memorization; a shift towards generalization may cost them, and the other way round.",
 )
-
-# %%
-rows = steering.by_group(everything["test"], analysis.sweep_rows, run.rng("unrelated"))
-unrelated = steering.cut_before_answers(model, rows, tokenizer, analysis.n_tokens, analysis.batch_size)
-divergences = []
-for method, intervention in interventions.items():
-    for target in steering.TARGETS:
-        rng, own = run.rng(f"unrelated {method} {target}"), intervention.shift(target)
-        draw = next(iter(steering.controls(method, neurons, intervention.site).values()))
-        compared = {method: [own], f"{method}: random control": [draw(own, rng) for _ in range(analysis.random_draws)]}
-        settings = (intervention.site, compared, analysis.n_tokens, rng, analysis.n_resamples)
-        for name, estimate in steering.mean_divergence(model, unrelated, rows.group, *settings).items():
-            divergences.append({"method": name, "target": target, **estimate._asdict()})
-divergences = pd.DataFrame(divergences)
-run.table(
+divergences = steering.divergences(model, everything["test"], tokenizer, interventions, neurons, analysis, run.rng)
+unrelated = run.table(
     divergences.assign(target=divergences.target.map(behavior.NAMES)),
     "unrelated",
     caption="Mean KL(unsteered || steered) in nats where the next token is no answer, under each shift and its random "
     "control, with intervals clustered by group.",
 )
-
-# %% [markdown]
-# ## The numbers
+display(costs, unrelated)
 
 # %%
 NUMBERS = {
@@ -512,19 +445,12 @@ NUMBERS = {
     "kl_{target}_{method}": (divergences, "{method} to {target}: mean KL where the next token is no answer."),
 }
 UNITS = {"net": "difference of shares", "loss": "accuracy 0-1", "kl": "nats"}  # the others are shares
-for pattern, (table, words) in NUMBERS.items():
-    for row in table.assign(target=table.target.map(behavior.NAMES)).to_dict("records"):
-        name = pattern.format(**row | {"method": row["method"].replace(": ", "_").replace(" ", "_")})
-        value = statistics.Estimate(*(row[field] for field in statistics.Estimate._fields))
-        unit = UNITS.get(pattern.partition("_")[0], "share 0-1")
-        run.record(name, value, definition=words.format(**row), unit=unit)
+for name, (table, definition) in NUMBERS.items():
+    unit = UNITS.get(name.partition("_")[0], "share 0-1")
+    run.record_rows(table.assign(target=table.target.map(behavior.NAMES)), name, definition=definition, unit=unit)
 for target, estimate in untrained.items():
-    run.record(
-        f"untrained_{behavior.NAMES[target]}",
-        estimate,
-        definition=f"Fitted on an untrained network, steering to {behavior.NAMES[target]}: share of all conflict inputs.",
-        unit="share 0-1",
-    )
+    told = f"Fitted on an untrained network, steering to {behavior.NAMES[target]}: share of all conflict inputs."
+    run.record(f"untrained_{behavior.NAMES[target]}", estimate, definition=told, unit="share 0-1")
 run.finish()
 
 # %% [markdown]

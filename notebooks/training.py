@@ -168,14 +168,6 @@ for name, rows, label in counted:
     kind, answer = test.kind[rows].iloc[0], behavior.NAMES[label]
     run.record(name, estimate, definition=f"Share of {kind} test inputs answered by {answer}.", unit="share 0-1")
     numbers.append({"measure": name, **estimate._asdict()})
-run.table(
-    pd.DataFrame(numbers),
-    "test",
-    caption="The chosen checkpoint on test groups: shares with 95 % intervals, clustered by group, and the number of "
-    "inputs.",
-)
-
-# %%
 n = len(trajectory)
 run.record("chosen_step", chosen, definition="The step of the chosen checkpoint.", unit="steps", n=n)
 run.record(
@@ -184,6 +176,12 @@ run.record(
     definition=f"1 if a checkpoint reached {config.required_accuracy} on memorized-only and inferred-only inputs.",
     unit="0 or 1",
     n=n,
+)
+run.table(
+    pd.DataFrame(numbers),
+    "test",
+    caption="The chosen checkpoint on test groups: shares with 95 % intervals, clustered by group, and the number of "
+    "inputs.",
 )
 
 # %% [markdown]

@@ -174,3 +174,11 @@ def test_depth_of_r_has_no_scale(states, rng):
     r = np.abs(streamed(plus, minus, groups).result()["r"])
     pairs = tables[0][tables[0].measure == "pairs"].value.to_numpy()
     assert pairs == pytest.approx([r[:2].mean(), r[2:].mean()], rel=1e-6)
+
+
+def test_intervals_hold_their_values():
+    table = pd.DataFrame({"value": [1.0, 2.0, 3.0], "low": [0.5, 2.5, np.nan], "high": [1.5, 3.0, np.nan]})
+    around = localization.around_values(table, 9)
+    assert around.low.to_list() == [0.5, 2.0, 3.0]
+    assert around.high.to_list() == [1.5, 3.0, 3.0]
+    assert (around.n == 9).all()

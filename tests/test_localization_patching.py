@@ -195,6 +195,25 @@ class TestSummaries:
         assert summary.value.to_list() == [0.5, 0.5]
         assert summary[["low", "high"]].isna().all(axis=None)
 
+    def test_sets_that_become_numbers(self):
+        """A tenth by every ranking; more sizes by attribution only, and of its top."""
+        ends = [("nmd", "top"), ("nmd", "bottom"), ("attribution", "top"), ("attribution", "bottom"), ("random",) * 2]
+        effects = pd.DataFrame([(*end, share) for end in ends for share in (0.01, 0.05, 0.1, 0.2, 1.0)])
+        effects.columns = ["ranking", "end", "share"]
+        told = localization.main_units(effects)
+        assert dict(zip(told["size"], told.which, strict=True)) == {
+            "top10_nmd": "top by |nmd|",
+            "bottom10_nmd": "bottom by |nmd|",
+            "top1": "top by |attribution|",
+            "top5": "top by |attribution|",
+            "top10": "top by |attribution|",
+            "all": "top by |attribution|",
+            "bottom10": "bottom by |attribution|",
+            "random10": "random",
+        }
+        assert len(told) == 8
+        assert list(effects) == ["ranking", "end", "share"]
+
     @pytest.mark.parametrize(
         ("turned", "neurons"),
         [

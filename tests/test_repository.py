@@ -99,6 +99,9 @@ class TestNotebook:
             assert not cell.get("outputs")
             assert cell.get("execution_count") is None
 
+    def test_as_many_cells_as_a_reader_takes(self, path: Path) -> None:
+        assert 15 <= len(jupytext.read(path).cells) <= 25
+
     def test_pair_is_declared(self, path: Path) -> None:
         metadata = jupytext.read(path).metadata
         assert metadata["jupytext"]["formats"] == "ipynb,py:percent"

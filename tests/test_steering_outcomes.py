@@ -365,6 +365,61 @@ class TestEffects:
         assert told["control"].value == pytest.approx(every[1:].mean())
         assert told["own"].n == len(frame)
 
+    def test_divergences_beside_those_of_one_shift(self, stories, shifts):
+        """Every method and target beside its first control, drawn as often as the settings say."""
+        config = AnalysisConfig(sweep_rows=10, n_tokens=1, random_draws=2, n_resamples=50)
+        places = pd.MultiIndex.from_product([["resid_post"], [0, 1], range(32)], names=["site", "layer", "neuron"])
+        neurons = places.to_frame(index=False).assign(r=0.5)
+        made = {name: steering.Intervention("resid_post", 1, shifts[i], shifts[i + 1]) for i, name in enumerate("ab")}
+        told = steering.divergences(
+            stories.model,
+            stories.frame,
+            stories.tokenizer,
+            made,
+            neurons,
+            config,
+            lambda name: np.random.default_rng(5),
+        )
+        assert (told.value > 0).all()
+        names = [name for one in "ab" for _ in range(2) for name in (one, f"{one}: random control")]
+        assert told.method.to_list() == names
+        assert told.target.to_list() == [target for _ in "ab" for target in steering.TARGETS for _ in range(2)]
+        assert (told.n == 10).all()
+        rows = steering.by_group(stories.frame, 10, np.random.default_rng(5))
+        inputs = steering.cut_before_answers(stories.model, rows, stories.tokenizer, 1, 256)
+        expected = steering.divergence(stories.model, inputs, "resid_post", [made["b"].shift(-1)], 1).mean()
+        assert told[(told.method == "b") & (told.target == -1)].value.item() == pytest.approx(expected)
+
+    def test_a_random_network_is_fitted_from_all_conflicts(self, stories):
+        """Whatever it answers beforehand; the shares are those of the fitted vectors themselves."""
+        config = AnalysisConfig(n_tokens=1, fit_rows=20, fit_steps=5, random_draws=1, n_resamples=50)
+        conflicts = stories.frame[stories.frame.kind == "conflict"]
+        train, test = conflicts.iloc[::2], conflicts.iloc[1::2]
+        told = steering.on_untrained(
+            stories.model,
+            train,
+            test,
+            stories.tokenizer,
+            "mlp.hook_post",
+            config,
+            lambda name: np.random.default_rng(5),
+        )
+        rows = steering.by_group(train, 20, np.random.default_rng(5))
+        everywhere, settings = (
+            torch.ones(2, 128, dtype=torch.bool),
+            (1, 5, config.fit_learning_rate, config.norm_penalties[0]),
+        )
+        for target in steering.TARGETS:
+            vector = steering.fit_shift(
+                stories.model, prepare(stories, rows), "mlp.hook_post", everywhere, target, *settings
+            )
+            trials = steering.Trials(
+                stories.model, prepare(stories, test), behavior.measure(stories.model, prepare(stories, test)), 1, 1
+            )
+            reached = (trials.run("mlp.hook_post", vector).behavior == target).mean()
+            assert told[target].value == pytest.approx(reached)
+            assert told[target].n == len(test)
+
     def test_losses(self, planted, rng):
         """Inputs with one right answer, of which a strong shift takes all and none at all nothing."""
         before = behavior.measure(planted.model, prepare(planted)).behavior

@@ -16,9 +16,17 @@ All statistics are accumulated batch by batch: memory grows with the number of g
 
 from memgen.localization.ablation import ablate, mean_states, summarize_ablation
 from memgen.localization.causal import attribution, attribution_table, group_attributions, log_odds_gradients
-from memgen.localization.chance import CONCENTRATION, concentration, depth_profile, null_discoveries, stability
+from memgen.localization.chance import (
+    CONCENTRATION,
+    around_values,
+    concentration,
+    depth_profile,
+    null_discoveries,
+    stability,
+)
 from memgen.localization.differences import PairStatistics, accumulate, neuron_table, read_states, shuffled
 from memgen.localization.patching import (
+    main_units,
     patch_layers,
     patch_units,
     replacing,
@@ -37,6 +45,7 @@ __all__ = [
     "ablate",
     "accumulate",
     "agreement",
+    "around_values",
     "attribution",
     "attribution_table",
     "choose_units",
@@ -44,6 +53,7 @@ __all__ = [
     "depth_profile",
     "group_attributions",
     "log_odds_gradients",
+    "main_units",
     "mean_states",
     "neuron_spread",
     "neuron_table",

@@ -227,6 +227,15 @@ def concentration(
     return pd.DataFrame(rows), pd.concat(curves, ignore_index=True)
 
 
+def around_values(table: pd.DataFrame, n: int) -> pd.DataFrame:
+    """The rows with their `n`, and with intervals that hold the value.
+
+    Resampling adds noise, which only enlarges a mean of absolute values: a bootstrap interval may lie above it.
+    """
+    low, high = table[["low", "value"]].min(axis=1), table[["high", "value"]].max(axis=1)
+    return table.assign(low=low, high=high, n=n)
+
+
 def _cumulated(effects: np.ndarray) -> np.ndarray:
     """The share of the sum of absolute effects [draws, units] in the 1, 2, ... largest."""
     sizes = -np.sort(-np.abs(effects), axis=1)

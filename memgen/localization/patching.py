@@ -228,6 +228,28 @@ def units_for_half(
     return pd.DataFrame(rows)
 
 
+def main_units(effects: pd.DataFrame) -> pd.DataFrame:
+    """The effects of :func:`summarize_units` that become numbers of their own, named.
+
+    A tenth of the neurons by every ranking, and as many at random; by attribution also 1 %, 5 % and all of them (all
+    are the same in every ranking).
+
+    Returns
+    -------
+    pandas.DataFrame
+        These rows, with `size` (such as ``top10`` or ``bottom10_nmd``) and `which` (in words).
+    """
+    by_attribution = effects.ranking.isin(["attribution", "random"])
+    more = by_attribution & (effects.end == "top") & effects.share.isin([0.01, 0.05, 1.0])
+    rows = effects[(effects.share == 0.1) | more].copy()
+    rows["size"], rows["which"] = "", ""
+    for index, row in zip(rows.index, rows.itertuples(), strict=True):
+        size = "all" if row.share == 1 else f"{row.end}{round(100 * row.share)}"
+        rows.loc[index, "size"] = size if row.ranking in ("attribution", "random") else f"{size}_{row.ranking}"
+        rows.loc[index, "which"] = row.end if row.end == "random" else f"{row.end} by |{row.ranking}|"
+    return rows
+
+
 def _first_half(turned: np.ndarray, sizes: np.ndarray) -> float:
     """Where `turned` [sets], which begins at 0, first reaches half of its last entry; NaN if that is 0."""
     half = turned[-1] / 2

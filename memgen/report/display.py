@@ -30,9 +30,7 @@ class Figure:
         with altair.data_transformers.disable_max_rows():  # our own limit follows, with a clearer sentence
             text = json.dumps(chart.to_dict())
         # JSON has no NaN. What is drawn needs few digits, and a page carries them all; the data keep every one.
-        content = json.loads(
-            text, parse_constant=lambda _: None, parse_float=lambda number: float(f"{float(number):.5g}")
-        )
+        content = json.loads(text, parse_constant=lambda _: None, parse_float=_short)
         rows = max([len(data), sum(map(len, content.get("datasets", {}).values()))])
         if rows > MAX_ROWS:
             raise ValueError(f"figure {name!r} shows {rows:,} rows; aggregate its data to {MAX_ROWS:,} or fewer.")

@@ -211,6 +211,28 @@ class Run:
         values = (name, _number(value), low, high, int(n), unit, definition)
         self._metrics[name] = dict(zip(stages.METRIC_FIELDS, values, strict=True))
 
+    def record_rows(
+        self,
+        rows: pd.DataFrame,
+        name: str | Mapping[str, str],
+        *,
+        definition: str | Mapping[str, str],
+        unit: str | Mapping[str, str],
+    ) -> None:
+        """Keep a number for each row of a table: its columns `value`, `low`, `high` and `n`.
+
+        Parameters
+        ----------
+        name, definition, unit : str or mapping
+            As in `record`, with the row's columns as the fields of `str.format`; a mapping has one for each `measure`.
+            In names, spaces become underscores.
+        """
+        for row in rows.to_dict("records"):
+            texts = (text if isinstance(text, str) else text[row["measure"]] for text in (name, definition, unit))
+            key, what, kind = (text.format(**row) for text in texts)
+            key = key.replace(": ", "_").replace(" ", "_")
+            self.record(key, row["value"], interval=(row["low"], row["high"]), definition=what, unit=kind, n=row["n"])
+
     def figure(self, chart: Any, name: str, *, caption: str, alt: str, data: pd.DataFrame) -> display.Figure:
         """Write a chart, its data and its picture to ``figures/``, and return it for display.
 

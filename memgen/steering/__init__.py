@@ -11,10 +11,12 @@ from memgen.steering.effects import (
     ablated,
     cut_before_answers,
     divergence,
+    divergences,
     dose_response,
     losses,
     mean_divergence,
     on_test,
+    on_untrained,
     rates_of,
 )
 from memgen.steering.examples import ALPHAS, answer_probabilities, first_of_levels
@@ -84,6 +86,7 @@ __all__ = [
     "cut_before_answers",
     "decide",
     "divergence",
+    "divergences",
     "dose_response",
     "first_of_levels",
     "fit_shift",
@@ -99,6 +102,7 @@ __all__ = [
     "mean_of_lowest",
     "net_effect",
     "on_test",
+    "on_untrained",
     "opposite",
     "opposite_trials",
     "outcomes",

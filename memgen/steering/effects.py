@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from memgen import behavior, statistics
+from memgen import activations, behavior, statistics
 from memgen.behavior import NAMES
+from memgen.config import AnalysisConfig
 from memgen.statistics import Estimate
 from memgen.steering import passes
+from memgen.steering.fitting import fit_shift
 from memgen.steering.interventions import TARGETS, Intervention, controls
 from memgen.steering.outcomes import outcomes, rates, what_happened
-from memgen.steering.trials import Trials
+from memgen.steering.trials import Trials, by_group
 
 DOSES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
 
@@ -137,6 +139,75 @@ def mean_divergence(
     for name, own in shifts.items():
         mean = np.mean([next(values) for _ in own], axis=0)
         result[name] = statistics.clustered_mean(mean, groups[rows], rng, n_resamples)
+    return result
+
+
+def divergences(
+    model: PreTrainedModel,
+    frame: pd.DataFrame,
+    tokenizer: PreTrainedTokenizerFast,
+    interventions: Mapping[str, Intervention],
+    table: pd.DataFrame,
+    config: AnalysisConfig,
+    make_rng: Callable[[str], np.random.Generator],
+) -> pd.DataFrame:
+    """The mean divergence under every intervention and its first control, where the next token is no answer.
+
+    Parameters
+    ----------
+    frame
+        Inputs; ``config.sweep_rows`` of them are used.
+    table
+        The table of neurons, for controls that need it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `method, target, value, low, high` (nats)`, n`; a control's method is ``<method>: random control``.
+    """
+    rows = by_group(frame, config.sweep_rows, make_rng("unrelated"))
+    inputs = cut_before_answers(model, rows, tokenizer, config.n_tokens, config.batch_size)
+    result = []
+    for (method, intervention), target in itertools.product(interventions.items(), TARGETS):
+        rng, own = make_rng(f"unrelated {method} {target}"), intervention.shift(target)
+        draw = next(iter(controls(method, table, intervention.site).values()))
+        compared = {method: [own], f"{method}: random control": [draw(own, rng) for _ in range(config.random_draws)]}
+        settings = (intervention.site, compared, config.n_tokens, rng, config.n_resamples)
+        for name, estimate in mean_divergence(model, inputs, rows.group, *settings).items():
+            result.append({"method": name, "target": target, **estimate._asdict()})
+    return pd.DataFrame(result)
+
+
+def on_untrained(
+    model: PreTrainedModel,
+    train: pd.DataFrame,
+    test: pd.DataFrame,
+    tokenizer: PreTrainedTokenizerFast,
+    site: str,
+    config: AnalysisConfig,
+    make_rng: Callable[[str], np.random.Generator],
+) -> dict[int, Estimate]:
+    """The share of all conflicts of `test` that each target's vector reaches, fitted on all layers of a random network.
+
+    Parameters
+    ----------
+    model
+        With random weights: there is no behaviour to start from, so every conflict counts.
+    train, test
+        Conflict inputs.
+    """
+    rows = by_group(train, config.fit_rows, make_rng("untrained"))
+    learn = behavior.prepare(model, rows, tokenizer, config.fit_batch_size, keep=config.n_tokens)
+    prepared = behavior.prepare(model, test, tokenizer, config.batch_size, keep=config.n_tokens)
+    trials = Trials(model, prepared, behavior.measure(model, prepared), config.n_tokens, config.random_draws)
+    shape = (len(activations.blocks(model)), activations.width(model, site))
+    fitting = (config.n_tokens, config.fit_steps, config.fit_learning_rate, config.norm_penalties[0])
+    result = {}
+    for target in TARGETS:
+        vector = fit_shift(model, learn, site, torch.ones(shape, dtype=torch.bool), target, *fitting)
+        reached = trials.run(site, vector).behavior == target
+        rng = make_rng(f"untrained {target}")
+        result[target] = statistics.clustered_mean(reached, test.group[reached.index], rng, config.n_resamples)
     return result
 
 

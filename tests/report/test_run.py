@@ -121,6 +121,20 @@ def test_bad_metrics_are_refused(project, value, given, message):
     run.record("accuracy", 0.5, n=5, **DESCRIBED)  # the refused one did not take the name
 
 
+def test_a_number_for_each_row_of_a_table(project):
+    run = report.begin("data", namespace())
+    rows = {"measure": ["share", "ratio"], "method": ["a", "b: c d"], "value": [0.5, 2], "low": [0.25, np.nan]}
+    table = pd.DataFrame(rows).assign(high=[0.75, np.nan], n=[7, 8])
+    names = {"share": "share_{method}", "ratio": "{method}_ratio"}
+    run.record_rows(table, names, definition="Of {method}.", unit={"share": "share 0-1", "ratio": "ratio"})
+    run.finish()
+    metrics = json.loads((run.folder / "metrics.json").read_text())
+    assert [tuple(metric.values()) for metric in metrics] == [
+        ("share_a", 0.5, 0.25, 0.75, 7, "share 0-1", "Of a."),
+        ("b_c_d_ratio", 2, None, None, 8, "ratio", "Of b: c d."),
+    ]
+
+
 def test_duplicate_names_are_refused(project):
     run = report.begin("data", namespace())
     for record in (
