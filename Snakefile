@@ -164,7 +164,7 @@ rule book:
         chapters=CHAPTERS,
         pages=glob.glob("book/*.md") + glob.glob("book/*.bib"),
         settings=["_config.yml", "_toc.yml"],
-        assets=["book/_static/memgen.css", VEGA, *glob.glob("book/_extensions/*.py")],
+        assets=[*glob.glob("book/_static/*.css"), *glob.glob("book/_static/*.woff2"), VEGA, *glob.glob("book/_extensions/*.py")],
         described=sorted(glob.glob("memgen/**/*.py", recursive=True)),  # the page of reference: their docstrings
     output:
         "_build/book.stamp",

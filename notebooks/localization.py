@@ -222,7 +222,7 @@ run.table(
 )
 
 # %% [markdown]
-# ## How steady is a ranking, and are the neurons distinct?
+# ## How steady, how concentrated?
 #
 # The groups are split into two halves at random, again and again, and the neurons ranked in each. The overlap of the two
 # top tenths says how far a ranking would come out again on other groups. Chance is more than a tenth here: neurons with

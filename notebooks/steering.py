@@ -348,7 +348,7 @@ tried.to_csv(run.path("tables", "try_it.csv"), index=False)
 print(f"Try it: {len(examples)} inputs at {tried.alpha.nunique()} strengths")
 
 # %% [markdown]
-# ## Which layer, which site, and would any network do?
+# ## Layers, sites, and an untrained network
 #
 # The headline vector with one layer left out, and with one layer alone, at the chosen strength (a vector that was chosen in
 # a single layer has no parts); and vectors fitted on all layers of other sites. On validation groups.

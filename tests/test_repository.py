@@ -255,3 +255,11 @@ def test_versions_agree() -> None:
 def test_pairs_in_the_repository_are_small() -> None:
     for path in NOTEBOOKS:
         assert path.with_suffix(".ipynb").stat().st_size < 100_000, path
+
+
+def test_sections_that_the_page_of_limits_names_exist() -> None:
+    named = re.findall(r"\b([A-Z][a-z]+), \*([^*]+)\*", (ROOT / "book/findings.md").read_text(encoding="utf-8"))
+    assert len(named) > 10
+    for stage, section in named:
+        prose = (ROOT / f"notebooks/{stage.lower()}.py").read_text(encoding="utf-8")
+        assert re.search(rf"^# ##+ {re.escape(section)}$", prose, re.MULTILINE), f"{stage}, {section}"
