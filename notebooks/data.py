@@ -34,8 +34,7 @@
 # | conflict | yes | another |
 #
 # Each task has two *forms*. In the study's form the memorized answers have a format of their own: colours of a second
-# palette, or tags. In the *matched* form both answers come from one palette, or are numbers. Sums are written with their
-# least significant digit first.
+# palette, or tags. In the *matched* form both answers come from one palette, or are numbers.
 #
 # A *variant* is a near-identical rewriting of a conflict input: the sentences of a story in another order, or the
 # addends swapped. It keeps both answers. The *group* is the entity that could leak from one split to another; splits

@@ -17,6 +17,7 @@ from PIL import Image
 MAX_ROWS = 5000  # a figure's data travel inside the page
 SHOWN_ROWS = 60  # a longer table is shown in part; its file holds all
 PHRASE, SENTENCE = 40, 100  # characters from which a cell of a table is one; both break into lines
+ROUNDING = 1e-12  # what is smaller is what rounding left of zero
 PICTURE_WIDTH = 640  # of a picture, where the interactive figure fills its column
 
 
@@ -125,4 +126,5 @@ def _short(number: str) -> float:
 
 
 def _readable(number: float) -> str:
+    number = 0.0 if abs(number) < ROUNDING else number
     return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.3g}"
