@@ -2,10 +2,14 @@
 
 import itertools
 import json
+import re
 
+import altair as alt
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
+import vl_convert
 
 from memgen.figures import data, localization, prediction, steering, synthesis, theme, training
 
@@ -315,3 +319,15 @@ def test_text_is_readable_on_light_and_dark_pages(page):
 
     lighter, darker = sorted([luminance(theme.INK), luminance(page)], reverse=True)
     assert (lighter + 0.05) / (darker + 0.05) > 4  # the WCAG contrast; the book's script takes the page's own ink
+
+
+def test_intervals_of_shares_are_wilsons():
+    """As scipy computes them, with the digits that a tooltip shows."""
+    counts = [(0, 5), (3, 7), (40, 40), (999, 2000)]
+    frame = pd.DataFrame({"share": [k / n for k, n in counts], "n": [n for _, n in counts], "row": range(4)})
+    chart, told = theme.with_interval(alt.Chart(frame), "share", "n")
+    assert [shown.to_dict()["title"] for shown in told] == ["95 % (Wilson)", "n"]
+    drawing = vl_convert.vegalite_to_svg(chart.mark_text().encode(y="row:O", text="interval:N").to_dict())
+    shown = re.findall(r">([^<]*% to [^<]*%)</text>", drawing)
+    expected = [scipy.stats.binomtest(k, n).proportion_ci(method="wilson") for k, n in counts]
+    assert shown == [f"{interval.low:.1%} to {interval.high:.1%}" for interval in expected]

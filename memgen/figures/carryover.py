@@ -54,10 +54,11 @@ def matrix(frame: pd.DataFrame, measure: str = "share") -> alt.TopLevelMixin:
     frame = theme.require(frame, "panel", "source", "destination", "value", "control")
     frame["note"] = "control " + (100 * frame.control).round().astype("Int64").astype(str) + "%"
     names = theme.names_of(frame, "source")
+    numbers = [name for name in ("value", "low", "high", "control") if name in frame]
     base = alt.Chart(frame).encode(
         x=alt.X("destination:N", title="applied to", sort=names, axis=alt.Axis(labelAngle=0)),
         y=alt.Y("source:N", title="fitted on", sort=names),
-        tooltip=theme.tooltip(["panel", "source", "destination"], ["value", "control"], ".1%", frame),
+        tooltip=theme.tooltip(["panel", "source", "destination"], numbers, ".1%", frame),
     )
     paper = base.mark_rect(color="white")  # the same shades on a dark page
     cells = base.mark_rect(color=theme.CONTROLS[0]).encode(
@@ -92,16 +93,13 @@ def checkpoints(frame: pd.DataFrame) -> alt.TopLevelMixin:
     frame = theme.require(frame, "task", "panel", "step", "measure", "kind", "value")
     frame["title"] = frame.task + ", " + frame.panel
     dashes = alt.Scale(domain=["model", "random control"], range=[[1, 0], [4, 3]])
-    chart = (
-        alt.Chart(frame)
-        .mark_line(point=True)
-        .encode(
-            x=alt.X("step:Q", title="training step", scale=alt.Scale(nice=False), axis=alt.Axis(tickCount=3)),
-            y=theme.share(alt.Y, "value", "share"),
-            color=theme.color(frame, "measure"),
-            strokeDash=alt.StrokeDash("kind:N", scale=dashes, title=None, legend=alt.Legend(symbolType="stroke")),
-            tooltip=theme.tooltip(["task", "measure", "kind", "step"], ["value"], of=frame),
-        )
+    base, n = theme.with_interval(alt.Chart(frame), "value", "n") if "n" in frame else (alt.Chart(frame), [])
+    chart = base.mark_line(point=True).encode(
+        x=alt.X("step:Q", title="training step", scale=alt.Scale(nice=False), axis=alt.Axis(tickCount=3)),
+        y=theme.share(alt.Y, "value", "share"),
+        color=theme.color(frame, "measure"),
+        strokeDash=alt.StrokeDash("kind:N", scale=dashes, title=None, legend=alt.Legend(symbolType="stroke")),
+        tooltip=theme.tooltip(["task", "measure", "kind", "step"], ["value"]) + n,
     )
     panels = frame.panel.nunique()
     return theme.finish(theme.facet(chart, frame, "title", columns=panels, height=150), legend_columns=4)

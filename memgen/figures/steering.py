@@ -17,10 +17,9 @@ def outcomes(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Show what each method turns inputs into: columns method, target, behavior, share, and maybe n."""
     frame = theme.require(frame, "method", "target", "behavior", "share")
     frame["title"] = "steered to " + frame.target
-    n = [alt.Tooltip("n:Q", format=",")] if "n" in frame else []
+    base, n = theme.with_interval(alt.Chart(frame), "share", "n") if "n" in frame else (alt.Chart(frame), [])
     chart = (
-        alt.Chart(frame)
-        .transform_calculate(rank=f"indexof({list(theme.BEHAVIOR_COLORS)}, datum.behavior)")
+        base.transform_calculate(rank=f"indexof({list(theme.BEHAVIOR_COLORS)}, datum.behavior)")
         .mark_bar()
         .encode(
             x=theme.share(alt.X, "share", "share of inputs"),
@@ -44,8 +43,8 @@ def sweep(frame: pd.DataFrame) -> alt.TopLevelMixin:
     frame["title"] = frame.method + " → " + frame.target
     sizes, strengths = sorted(set(frame.n)), sorted(set(frame.alpha))
     frame["at_n"], frame["at_alpha"] = frame.n.map(sizes.index), frame.alpha.map(strengths.index)
-    inputs = [alt.Tooltip("inputs:Q", title="n", format=",")] if "inputs" in frame else []
-    base = alt.Chart(frame).encode(
+    base, inputs = _of_inputs(frame)
+    base = base.encode(
         x=alt.X("alpha:O", title="strength α", axis=alt.Axis(labelAngle=0)),
         y=alt.Y("n:O", title="neurons N", sort="descending"),
     )
@@ -70,15 +69,21 @@ def sweep(frame: pd.DataFrame) -> alt.TopLevelMixin:
         theme.slider("at_n", "neurons N", len(sizes) - 1, at_n),
         theme.slider("at_alpha", "strength α", len(strengths) - 1, at_alpha),
     ]
-    both = theme.stack([facets, _at_one_setting(frame, inputs)], controls)
+    both = theme.stack([facets, _at_one_setting(frame)], controls)
     steps = {"at_n": [f"{size:,}" for size in sizes], "at_alpha": [f"{strength:g}" for strength in strengths]}
     return theme.finish(both, labels=110, steps=steps, pick={"at_n": "at_n", "at_alpha": "at_alpha"})
 
 
-def _at_one_setting(frame: pd.DataFrame, inputs: list[alt.Tooltip]) -> alt.FacetChart:
+def _of_inputs(frame: pd.DataFrame) -> tuple[alt.Chart, list[alt.Tooltip]]:
+    """A chart of shares of `inputs`, if the frame says how many these are, and what its tooltip adds."""
+    chart = alt.Chart(frame)
+    return theme.with_interval(chart, "share", "inputs") if "inputs" in frame else (chart, [])
+
+
+def _at_one_setting(frame: pd.DataFrame) -> alt.FacetChart:
     """What becomes of inputs at the N and strength that the sliders of :func:`sweep` choose."""
     rows = frame.rename(columns=OUTCOMES).melt(
-        ["title", "target", "n", "alpha", "at_n", "at_alpha", *(["inputs"] if inputs else [])],
+        ["title", "target", "n", "alpha", "at_n", "at_alpha", *(["inputs"] if "inputs" in frame else [])],
         list(OUTCOMES.values()),
         "outcome",
         "share",
@@ -86,14 +91,11 @@ def _at_one_setting(frame: pd.DataFrame, inputs: list[alt.Tooltip]) -> alt.Facet
     rows["color"] = rows.target.where(rows.outcome == OUTCOMES["share"], rows.outcome)
     shades = theme.BEHAVIOR_COLORS | {OUTCOMES["to_other"]: theme.OTHER, OUTCOMES["control"]: theme.CONTROLS[1]}
     scale = alt.Scale(domain=list(shades), range=list(shades.values()))
-    base = (
-        alt.Chart(rows)
-        .transform_filter(CHOSEN)
-        .encode(
-            x=alt.X("share:Q", title="share of inputs").axis(format="%").scale(domain=[0, 1]),
-            y=alt.Y("outcome:N", title=None, sort=list(OUTCOMES.values())),
-            tooltip=theme.tooltip(["outcome", "target", "n", "alpha"], ["share"], ".1%") + inputs,
-        )
+    base, inputs = _of_inputs(rows)
+    base = base.transform_filter(CHOSEN).encode(
+        x=alt.X("share:Q", title="share of inputs").axis(format="%").scale(domain=[0, 1]),
+        y=alt.Y("outcome:N", title=None, sort=list(OUTCOMES.values())),
+        tooltip=theme.tooltip(["outcome", "target", "n", "alpha"], ["share"], ".1%") + inputs,
     )
     bars = base.mark_bar().encode(color=alt.Color("color:N", scale=scale, legend=None))
     numbers = base.mark_text(align="left", dx=4).encode(text=alt.Text("share:Q", format=".0%"))
@@ -114,11 +116,10 @@ def trials(frame: pd.DataFrame) -> alt.TopLevelMixin:
     about = ["name", "title", "strength", *(["inputs"] if "inputs" in frame else [])]
     rows = frame[[*about, *words]].rename(columns=words).melt(about, var_name="outcome", value_name="share")
     names = theme.names_of(rows, "name")
-    inputs = [alt.Tooltip("inputs:Q", title="n", format=",")] if "inputs" in frame else []
+    base, inputs = _of_inputs(rows)
     scale = alt.Scale(domain=list(words.values()), range=[theme.CONTROLS[0], theme.OTHER, theme.CONTROLS[1]])
     chart = (
-        alt.Chart(rows)
-        .transform_filter("datum.name === at_name")
+        base.transform_filter("datum.name === at_name")
         .mark_line(point=True)
         .encode(
             x=alt.X("strength:Q", title="strength").scale(zero=False),
@@ -152,12 +153,13 @@ def by_answer(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Show for each answer how often steering reaches the target: columns answer, target, rate, n."""
     frame = theme.require(frame, "answer", "target", "rate", "n")
     order = frame.groupby("answer").rate.mean().sort_values(ascending=False).index.tolist()
-    base = alt.Chart(frame, height=alt.Step(18)).encode(y=alt.Y("answer:N", title=None, sort=order))
+    base, n = theme.with_interval(alt.Chart(frame, height=alt.Step(18)), "rate", "n")
+    base = base.encode(y=alt.Y("answer:N", title=None, sort=order))
     span = base.mark_rule(opacity=0.4).encode(x="min(rate):Q", x2="max(rate):Q")
     points = base.mark_circle(size=70, opacity=1).encode(
         x=theme.share(alt.X, "rate", "share of inputs that reach the target"),
         color=theme.behavior_color("target", theme.TARGETS),
-        tooltip=[*theme.tooltip(["answer", "target"], ["rate"], ".1%"), alt.Tooltip("n:Q", format=",")],
+        tooltip=theme.tooltip(["answer", "target"], ["rate"], ".1%") + n,
     )
     return theme.finish((span + points).properties(height=alt.Step(18)))
 
@@ -181,15 +183,12 @@ def dose_shares(frame: pd.DataFrame) -> alt.TopLevelMixin:
 def parts(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Show the share that reaches the target under parts of a shift: columns part, target, to_target, norm, n."""
     frame = theme.require(frame, "part", "target", "to_target", "norm", "n")
-    base = alt.Chart(frame).encode(y=alt.Y("part:N", title=None, sort=theme.names_of(frame, "part")))
+    base, n = theme.with_interval(alt.Chart(frame), "to_target", "n")
+    base = base.encode(y=alt.Y("part:N", title=None, sort=theme.names_of(frame, "part")))
     span = base.mark_rule(opacity=0.4).encode(x="min(to_target):Q", x2="max(to_target):Q")
     points = base.mark_circle(size=70, opacity=1).encode(
         x=theme.share(alt.X, "to_target", "share of inputs that reach the target"),
         color=theme.behavior_color("target", theme.TARGETS),
-        tooltip=[
-            *theme.tooltip(["part", "target"], ["to_target"], ".1%"),
-            alt.Tooltip("norm:Q", format=".2f"),
-            alt.Tooltip("n:Q", format=","),
-        ],
+        tooltip=[*theme.tooltip(["part", "target"], ["to_target"], ".1%"), alt.Tooltip("norm:Q", format=".2f"), *n],
     )
     return theme.finish((span + points).properties(height=alt.Step(22)))

@@ -117,6 +117,19 @@ def tooltip(
     return shown + ([alt.Tooltip("n:Q", format=",")] if of is not None and "n" in of else [])
 
 
+def with_interval(chart: alt.Chart, share: str, n: str) -> tuple[alt.Chart, list[alt.Tooltip]]:
+    """Let a chart of shares of `n` inputs tell their intervals: the chart, and what to add to its tooltip.
+
+    Wilson's 95 % interval, as if inputs were independent, is computed where the chart is drawn.
+    """
+    p, size, z = f"datum['{share}']", f"datum['{n}']", 1.959964
+    middle, spread = f"{p} + {z**2 / 2} / {size}", f"{z} * sqrt({p} * (1 - {p}) / {size} + {z**2 / 4} / pow({size}, 2))"
+    whole = f"(1 + {z**2} / {size})"
+    low, high = (f"format(({middle} {sign} {spread}) / {whole}, '.1%')" for sign in "-+")
+    told = [alt.Tooltip("interval:N", title="95 % (Wilson)"), alt.Tooltip(f"{n}:Q", title="n", format=",")]
+    return chart.transform_calculate(interval=f"{low} + ' to ' + {high}"), told
+
+
 def stack(views: Sequence[alt.FacetChart | alt.LayerChart], controls: Sequence[alt.Parameter]) -> alt.VConcatChart:
     """Put views below one another, with controls that all of them follow."""
     chart = alt.vconcat(*views, spacing=24).resolve_scale(color="independent")
