@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import nbformat
 from sphinx.application import Sphinx
 
 LEFT_OUT = ("*.map", "*.po", "*.pot", "*.mo", "*.ttf")  # of fonts, .woff2 is there, too
@@ -11,6 +12,7 @@ ICONS = "scripts/fontawesome.js"  # two thousand, of which the book shows about 
 ICON = re.compile(
     r'"?(?P<name>[a-z0-9-]+)"?:\[\d+,\d+,\[(?P<others>[^\]]*)\],"[0-9a-f]+",(?:"[^"]*"|\["[^"]*"(?:,"[^"]*")*\])\],?'
 )
+FIGURE = '<figure class="memgen"'  # as the notebooks show figures and tables
 CLASS = re.compile(r"\bfa-([a-z0-9-]+)")
 
 
@@ -26,6 +28,18 @@ def remove(app: Sphinx, exception: Exception | None) -> None:
     readers = [path for suffix in ("html", "js") for path in Path(app.outdir).rglob(f"*.{suffix}") if path != script]
     used = {name for path in readers for name in CLASS.findall(path.read_text(encoding="utf-8"))}
     script.write_text(only(script.read_text(encoding="utf-8"), used), encoding="utf-8")
+    for path in Path(app.outdir, "_sources").rglob("*.ipynb"):
+        lighten(path)
+
+
+def lighten(path: Path) -> None:
+    """Leave a figure's words in a notebook for download: its files stay with the book, and running draws it anew."""
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if FIGURE in output.get("data", {}).get("text/html", ""):
+                del output["data"]["text/html"]
+    nbformat.write(notebook, path)
 
 
 def only(script: str, used: set[str]) -> str:

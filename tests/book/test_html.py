@@ -4,6 +4,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 
@@ -123,3 +124,14 @@ def test_formulas_are_written_as_mathml(html: Path) -> None:
     page = Page(html / "book/glossary.html")
     assert "math" in page.tags
     assert not [address for address in page.loaded if "mathjax" in address.lower()]
+
+
+def test_a_notebook_for_download_has_its_words_and_not_the_drawings(html: Path) -> None:
+    page = Page(html / "book/chapters/localization-inference.html")
+    assert [link for link in page.links if link.endswith("_sources/book/chapters/localization-inference.ipynb")]
+    notebook = nbformat.read(html / "_sources/book/chapters/localization-inference.ipynb", as_version=4)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    words = "".join(output.get("data", {}).get("text/plain", "") for output in outputs)
+    assert "Figure: " in words
+    assert "Table: " in words
+    assert not [output for output in outputs if "memgen-figure" in str(output)]
