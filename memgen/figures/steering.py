@@ -157,7 +157,7 @@ def by_answer(frame: pd.DataFrame) -> alt.TopLevelMixin:
     base = base.encode(y=alt.Y("answer:N", title=None, sort=order))
     span = base.mark_rule(opacity=0.4).encode(x="min(rate):Q", x2="max(rate):Q")
     points = base.mark_circle(size=70, opacity=1).encode(
-        x=theme.share(alt.X, "rate", "share of inputs that reach the target"),
+        x=theme.share(alt.X, "rate", "share of inputs"),
         color=theme.behavior_color("target", theme.TARGETS),
         tooltip=theme.tooltip(["answer", "target"], ["rate"], ".1%") + n,
     )
@@ -187,7 +187,7 @@ def parts(frame: pd.DataFrame) -> alt.TopLevelMixin:
     base = base.encode(y=alt.Y("part:N", title=None, sort=theme.names_of(frame, "part")))
     span = base.mark_rule(opacity=0.4).encode(x="min(to_target):Q", x2="max(to_target):Q")
     points = base.mark_circle(size=70, opacity=1).encode(
-        x=theme.share(alt.X, "to_target", "share of inputs that reach the target"),
+        x=theme.share(alt.X, "to_target", "share of inputs"),
         color=theme.behavior_color("target", theme.TARGETS),
         tooltip=[*theme.tooltip(["part", "target"], ["to_target"], ".1%"), alt.Tooltip("norm:Q", format=".2f"), *n],
     )
