@@ -68,8 +68,7 @@ frames, labels = {}, {}
 for split in ("train", "validation"):
     frames[split] = pd.read_parquet(run.input("data", f"{split}.parquet"))
     labels[split] = pd.read_parquet(run.input("training", "behavior", f"{split}.parquet")).behavior
-SITES, WHICH = ("resid_post", "mlp.hook_post"), {"pairs": "mean", "chance": "chance"}
-CHANCE = " when each group's sign is drawn at random."
+SITES, CHANCE = ("resid_post", "mlp.hook_post"), " when each group's sign is drawn at random."
 train = frames["train"]
 pairs = behavior.flip_pairs(train, labels["train"], at_least=4)
 analysis, n_layer = run.config.analysis, model.config.num_hidden_layers
@@ -195,10 +194,11 @@ by_r = run.figure(
 )
 display(by_nmd, by_r)
 for statistic, unit, by_layer in (("nmd", "activation", depth), ("r", "correlation", depth_r)):
+    where = f"abs_{statistic}_{{site}}_layer{{layer}}"
     mean = f"Mean |{statistic}| over the neurons at {{site}} of layer {{layer}}"
     run.record_rows(
         localization.around_values(by_layer, len(pairs)),
-        {which: f"{name}_abs_{statistic}_{{site}}_layer{{layer}}" for which, name in WHICH.items()},
+        {"pairs": f"mean_{where}", "chance": f"chance_{where}"},
         definition={"pairs": f"{mean}.", "chance": mean + CHANCE},
         unit=unit,
     )

@@ -4,7 +4,6 @@ import itertools
 import json
 import re
 
-import altair as alt
 import numpy as np
 import pandas as pd
 import pytest
@@ -325,7 +324,7 @@ def test_intervals_of_shares_are_wilsons():
     """As scipy computes them, with the digits that a tooltip shows."""
     counts = [(0, 5), (3, 7), (40, 40), (999, 2000)]
     frame = pd.DataFrame({"share": [k / n for k, n in counts], "n": [n for _, n in counts], "row": range(4)})
-    chart, told = theme.with_interval(alt.Chart(frame), "share", "n")
+    chart, told = theme.with_interval(frame, "share", "n")
     assert [shown.to_dict()["title"] for shown in told] == ["95 % (Wilson)", "n"]
     drawing = vl_convert.vegalite_to_svg(chart.mark_text().encode(y="row:O", text="interval:N").to_dict())
     shown = re.findall(r">([^<]*% to [^<]*%)</text>", drawing)

@@ -93,7 +93,7 @@ def checkpoints(frame: pd.DataFrame) -> alt.TopLevelMixin:
     frame = theme.require(frame, "task", "panel", "step", "measure", "kind", "value")
     frame["title"] = frame.task + ", " + frame.panel
     dashes = alt.Scale(domain=["model", "random control"], range=[[1, 0], [4, 3]])
-    base, n = theme.with_interval(alt.Chart(frame), "value", "n") if "n" in frame else (alt.Chart(frame), [])
+    base, n = theme.with_interval(frame, "value", "n")
     chart = base.mark_line(point=True).encode(
         x=alt.X("step:Q", title="training step", scale=alt.Scale(nice=False), axis=alt.Axis(tickCount=3)),
         y=theme.share(alt.Y, "value", "share"),

@@ -17,7 +17,7 @@ def outcomes(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Show what each method turns inputs into: columns method, target, behavior, share, and maybe n."""
     frame = theme.require(frame, "method", "target", "behavior", "share")
     frame["title"] = "steered to " + frame.target
-    base, n = theme.with_interval(alt.Chart(frame), "share", "n") if "n" in frame else (alt.Chart(frame), [])
+    base, n = theme.with_interval(frame, "share", "n")
     chart = (
         base.transform_calculate(rank=f"indexof({list(theme.BEHAVIOR_COLORS)}, datum.behavior)")
         .mark_bar()
@@ -43,7 +43,7 @@ def sweep(frame: pd.DataFrame) -> alt.TopLevelMixin:
     frame["title"] = frame.method + " → " + frame.target
     sizes, strengths = sorted(set(frame.n)), sorted(set(frame.alpha))
     frame["at_n"], frame["at_alpha"] = frame.n.map(sizes.index), frame.alpha.map(strengths.index)
-    base, inputs = _of_inputs(frame)
+    base, inputs = theme.with_interval(frame, "share", "inputs")
     base = base.encode(
         x=alt.X("alpha:O", title="strength α", axis=alt.Axis(labelAngle=0)),
         y=alt.Y("n:O", title="neurons N", sort="descending"),
@@ -74,12 +74,6 @@ def sweep(frame: pd.DataFrame) -> alt.TopLevelMixin:
     return theme.finish(both, labels=110, steps=steps, pick={"at_n": "at_n", "at_alpha": "at_alpha"})
 
 
-def _of_inputs(frame: pd.DataFrame) -> tuple[alt.Chart, list[alt.Tooltip]]:
-    """A chart of shares of `inputs`, if the frame says how many these are, and what its tooltip adds."""
-    chart = alt.Chart(frame)
-    return theme.with_interval(chart, "share", "inputs") if "inputs" in frame else (chart, [])
-
-
 def _at_one_setting(frame: pd.DataFrame) -> alt.FacetChart:
     """What becomes of inputs at the N and strength that the sliders of :func:`sweep` choose."""
     rows = frame.rename(columns=OUTCOMES).melt(
@@ -91,7 +85,7 @@ def _at_one_setting(frame: pd.DataFrame) -> alt.FacetChart:
     rows["color"] = rows.target.where(rows.outcome == OUTCOMES["share"], rows.outcome)
     shades = theme.BEHAVIOR_COLORS | {OUTCOMES["to_other"]: theme.OTHER, OUTCOMES["control"]: theme.CONTROLS[1]}
     scale = alt.Scale(domain=list(shades), range=list(shades.values()))
-    base, inputs = _of_inputs(rows)
+    base, inputs = theme.with_interval(rows, "share", "inputs")
     base = base.transform_filter(CHOSEN).encode(
         x=alt.X("share:Q", title="share of inputs").axis(format="%").scale(domain=[0, 1]),
         y=alt.Y("outcome:N", title=None, sort=list(OUTCOMES.values())),
@@ -116,7 +110,7 @@ def trials(frame: pd.DataFrame) -> alt.TopLevelMixin:
     about = ["name", "title", "strength", *(["inputs"] if "inputs" in frame else [])]
     rows = frame[[*about, *words]].rename(columns=words).melt(about, var_name="outcome", value_name="share")
     names = theme.names_of(rows, "name")
-    base, inputs = _of_inputs(rows)
+    base, inputs = theme.with_interval(rows, "share", "inputs")
     scale = alt.Scale(domain=list(words.values()), range=[theme.CONTROLS[0], theme.OTHER, theme.CONTROLS[1]])
     chart = (
         base.transform_filter("datum.name === at_name")
@@ -153,7 +147,7 @@ def by_answer(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Show for each answer how often steering reaches the target: columns answer, target, rate, n."""
     frame = theme.require(frame, "answer", "target", "rate", "n")
     order = frame.groupby("answer").rate.mean().sort_values(ascending=False).index.tolist()
-    base, n = theme.with_interval(alt.Chart(frame, height=alt.Step(18)), "rate", "n")
+    base, n = theme.with_interval(frame, "rate", "n")
     base = base.encode(y=alt.Y("answer:N", title=None, sort=order))
     span = base.mark_rule(opacity=0.4).encode(x="min(rate):Q", x2="max(rate):Q")
     points = base.mark_circle(size=70, opacity=1).encode(
@@ -183,7 +177,7 @@ def dose_shares(frame: pd.DataFrame) -> alt.TopLevelMixin:
 def parts(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Show the share that reaches the target under parts of a shift: columns part, target, to_target, norm, n."""
     frame = theme.require(frame, "part", "target", "to_target", "norm", "n")
-    base, n = theme.with_interval(alt.Chart(frame), "to_target", "n")
+    base, n = theme.with_interval(frame, "to_target", "n")
     base = base.encode(y=alt.Y("part:N", title=None, sort=theme.names_of(frame, "part")))
     span = base.mark_rule(opacity=0.4).encode(x="min(to_target):Q", x2="max(to_target):Q")
     points = base.mark_circle(size=70, opacity=1).encode(

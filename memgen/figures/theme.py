@@ -117,11 +117,15 @@ def tooltip(
     return shown + ([alt.Tooltip("n:Q", format=",")] if of is not None and "n" in of else [])
 
 
-def with_interval(chart: alt.Chart, share: str, n: str) -> tuple[alt.Chart, list[alt.Tooltip]]:
-    """Let a chart of shares of `n` inputs tell their intervals: the chart, and what to add to its tooltip.
+def with_interval(frame: pd.DataFrame, share: str, n: str) -> tuple[alt.Chart, list[alt.Tooltip]]:
+    """Begin a chart of shares of `n` inputs that tells their intervals: the chart, and what to add to its tooltip.
 
-    Wilson's 95 % interval, as if inputs were independent, is computed where the chart is drawn.
+    Wilson's 95 % interval, as if inputs were independent, is computed where the chart is drawn. A frame without the
+    column `n` adds nothing.
     """
+    chart = alt.Chart(frame)
+    if n not in frame:
+        return chart, []
     p, size, z = f"datum['{share}']", f"datum['{n}']", 1.959964
     middle, spread = f"{p} + {z**2 / 2} / {size}", f"{z} * sqrt({p} * (1 - {p}) / {size} + {z**2 / 4} / pow({size}, 2))"
     whole = f"(1 + {z**2} / {size})"

@@ -21,7 +21,8 @@ from memgen.report.stages import NOTEBOOK, PROFILE_STAGES, Place
 PAGES = Path("book")
 CHAPTERS = PAGES / "chapters"
 DOWNLOADS = Path("book/_static/downloads")  # Sphinx copies what is below book/_static
-SHOWS = re.compile(r"\brun\.(figure|table|record)\(")  # what such a cell shows counts, not how: it is folded
+# What such a cell shows counts, not how: it is folded.
+SHOWS = re.compile(r"\brun\.(figure|table|record|record_rows)\(")
 LONG = 20  # lines; longer cells are folded, too
 SCRIPT = Path("book/_static/vega.js")
 METRICS, VERDICTS = "metrics.json", "tables/verdicts.csv"
