@@ -53,18 +53,22 @@ book: $(READY)  ## Run what is missing or changed for PROFILE, then render _buil
 	@echo "The book of the profile $(PROFILE): _build/html/index.html (make serve shows it)"
 
 publish: $(READY)  ## Keep the small results of a finished PROFILE (full) in book/published
-	@$(BIN)/python -m memgen.report publish $(PROFILE)
+	@$(BIN)/python -m book.build publish $(PROFILE)
 
 check-published: $(READY)  ## Compare CELL=task/model/seed<n>, made again, with what was published of PROFILE (full)
 	@test -n "$(CELL)" || { echo "Which run? make check-published CELL=addition/gpt2-3x64/seed0" >&2; exit 1; }
-	@$(BIN)/python -m memgen.report check $(PROFILE) $(CELL)
+	@$(BIN)/python -m book.build check $(PROFILE) $(CELL)
 
 compare: $(READY)  ## Show the numbers of two folders of results side by side: A=... B=... (runs, profiles, or published)
 	@test -n "$(A)" -a -n "$(B)" || { echo "Which ones? make compare A=results/default B=book/published/full" >&2; exit 1; }
-	@$(BIN)/python -m memgen.report compare $(A) $(B)
+	@$(BIN)/python -m book.build compare $(A) $(B)
 
-dist: $(READY)  ## Pack the built book as dist/memgen-book-<version>.tar.gz
-	@$(BIN)/python -m memgen.report archive
+dist: $(READY)  ## Pack the built book as dist/memgen-book-<version>.tar.gz: the same bytes for the same book
+	@test -e _build/html/index.html || { echo "There is no book yet: make book PROFILE=smoke makes a small one." >&2; exit 1; }
+	@mkdir -p dist && NAME=memgen-book-$$($(BIN)/python -c 'import memgen; print(memgen.__version__)') && \
+		tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --transform "s,^html,$$NAME," \
+			--directory _build --create html | gzip --best --no-name > "dist/.$$NAME" && \
+		mv "dist/.$$NAME" "dist/$$NAME.tar.gz" && echo "The book in one file: dist/$$NAME.tar.gz"
 
 serve: $(READY)  ## Show the book on http://localhost:8000 (PORT=...)
 	@test -e _build/html/index.html || { echo "There is no book yet: make book PROFILE=smoke makes a small one." >&2; exit 1; }

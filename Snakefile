@@ -11,11 +11,10 @@ import filecmp
 import glob
 import json
 import os
-from dataclasses import asdict
-from functools import cache, reduce
+from functools import cache
 from importlib.metadata import version
 from modulefinder import ModuleFinder
-from operator import getitem
+from operator import attrgetter
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -24,57 +23,31 @@ from snakemake.exceptions import WorkflowError
 workdir: workflow.basedir
 
 
-from memgen import config as settings
-
-# Which earlier stages of the same run a stage reads.
-NEEDS = {
-    "data": [],
-    "training": ["data"],
-    "localization": ["data", "training"],
-    "prediction": ["data", "training", "localization"],
-    "steering": ["data", "training", "localization"],
-}
-# Tasks whose runs have no other stages than these.
-ONLY = {
-    "joint": ["data", "training"],
-    "none": ["data", "training"],
-}
-# The stages that read every run of the profile, and those before them in this list.
-PROFILE_STAGES = ["carryover", "synthesis"]
-# The settings that a stage reads; those of earlier stages reach it through their results.
-SETTINGS = {
-    "data": ["task_options"],
-    "training": ["model", "training", "analysis.batch_size", "analysis.n_resamples"],
-    "localization": ["analysis.batch_size", "analysis.n_permutations", "analysis.n_resamples"],
-    "prediction": ["analysis.n_resamples"],
-    "steering": ["analysis"],
-}
+from memgen.config import STAGES, Cell, InputError, load_profile, resolve, stages_of
 
 try:
-    PROFILE = settings.load_profile(str(config.get("profile", "default")))
-    CELLS = {cell: asdict(settings.resolve(PROFILE.name, *cell)) for cell in PROFILE.cells()}
-except settings.InputError as error:
+    PROFILE = load_profile(str(config.get("profile", "default")))
+    CELLS = {cell: resolve(PROFILE.name, *cell) for cell in PROFILE.cells()}
+except InputError as error:
     raise WorkflowError(str(error))
 
-
-def run_path(cell):
-    """Task, model and seed as they stand in a path."""
-    return "{}/{}/seed{}".format(*cell)
+PROFILE_STAGES = [stage for stage in STAGES.values() if stage.of_profile]
 
 
-def needed(task):
-    """The stages that a run of the task has."""
-    return next((ONLY[part] for part in task.split("-") if part in ONLY), list(NEEDS))
+def cell_stages(cell):
+    """The names of the stages that a run has."""
+    return stages_of(PROFILE.spec(cell.task))
 
 
 VEGA = "book/_static/vega.js"
 RESULTS = f"results/{PROFILE.name}"
 RUN = RESULTS + "/{task}/{model}/seed{seed}"
-STAMPS = {cell: [f"{RESULTS}/{run_path(cell)}/log/{stage}.json" for stage in needed(cell[0])] for cell in CELLS}
-PROFILE_STAMPS = [f"{RESULTS}/log/{stage}.json" for stage in PROFILE_STAGES]
+STAMP = RUN + "/log/{stage}.json"
+STAMPS = {cell: [STAMP.format(stage=stage, **cell._asdict()) for stage in cell_stages(cell)] for cell in CELLS}
+PROFILE_STAMPS = {stage.name: f"{RESULTS}/log/{stage.name}.json" for stage in PROFILE_STAGES}
 SHOWN = PROFILE.shown()  # in the book's chapters
-CHAPTERS = [f"book/chapters/{stage}-{cell[0]}.ipynb" for cell in SHOWN for stage in needed(cell[0])]
-CHAPTERS += [f"book/chapters/{stage}.ipynb" for stage in PROFILE_STAGES]
+CHAPTERS = [f"book/chapters/{stage}-{cell.task}.ipynb" for cell in SHOWN for stage in cell_stages(cell)]
+CHAPTERS += [f"book/chapters/{stage}.ipynb" for stage in PROFILE_STAMPS]
 # What was published of other profiles: a profile never reads what was published of itself.
 PUBLISHED = sorted(
     path for path in glob.glob("book/published/*/**/*.*", recursive=True) if Path(path).parts[2] != PROFILE.name
@@ -99,23 +72,23 @@ if not Path("_build/html/index.html").exists():
 @cache
 def sources(*scripts):
     """The scripts, and all modules of memgen that they import, directly or through other modules."""
-    finder = ModuleFinder(path=["."])
+    finder = ModuleFinder(path=["."], excludes=["book"])
     for script in scripts:
         finder.run_script(script)
     modules = [module.__file__ for module in finder.modules.values() if module.__file__]
     return sorted({os.path.relpath(name) for name in [*scripts, *modules]})
 
 
-SOURCES = {stage: sources(f"notebooks/{stage}.py") for stage in [*NEEDS, *PROFILE_STAGES]}
+SOURCES = {stage: sources(f"notebooks/{stage}.py") for stage in STAGES}
 
 
 def stage_sources(stage):
     """The stage's sources, and those of the tasks, which are imported by name: the run's own, or all (a function)."""
-    if "memgen/tasks/__init__.py" not in SOURCES[stage]:
-        return SOURCES[stage]
-    if stage in PROFILE_STAGES:
-        return sorted({*SOURCES[stage], *sources(*sorted(glob.glob("memgen/tasks/*.py")))})
-    return lambda wildcards: SOURCES[stage] + sources(f"memgen/tasks/{settings.base_task(wildcards.task)}.py")
+    if "memgen/tasks/__init__.py" not in SOURCES[stage.name]:
+        return SOURCES[stage.name]
+    if stage.of_profile:
+        return sorted({*SOURCES[stage.name], *sources(*sorted(glob.glob("memgen/tasks/*.py")))})
+    return lambda wildcards: SOURCES[stage.name] + sources(f"memgen/tasks/{PROFILE.spec(wildcards.task).task}.py")
 
 
 def stage_parameters(wildcards):
@@ -124,14 +97,16 @@ def stage_parameters(wildcards):
     return json.dumps(names)
 
 
+def settings_text(stage, settings):
+    """The settings that a stage reads, as text."""
+    return repr({name: attrgetter(name)(settings) for name in stage.settings})
+
+
 def stage_settings(stage):
-    """A parameter function: the settings of the run that the stage reads, as text."""
-
-    def collect(wildcards):
-        cell = CELLS[wildcards.task, wildcards.model, int(wildcards.seed)]
-        return json.dumps({name: reduce(getitem, name.split("."), cell) for name in SETTINGS[stage]})
-
-    return collect
+    """A parameter function: the text of the run's settings."""
+    return lambda wildcards: settings_text(
+        stage, CELLS[Cell(wildcards.task, wildcards.model, int(wildcards.seed))]
+    )
 
 
 # The executed copy and all that it printed stay in log/; errors that the kernel itself reports go to a third file.
@@ -139,7 +114,7 @@ EXECUTE = """
     export MALLOC_TRIM_THRESHOLD_=1073741824 MALLOC_MMAP_THRESHOLD_=1073741824
     export OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} OPENBLAS_NUM_THREADS={threads} TOKENIZERS_PARALLELISM=false
     echo "▶ {params.label} {rule}: started"
-    python -m memgen.report.execute notebooks/{rule}.py {log.notebook} {params.folder} \\
+    python -m book.build execute notebooks/{rule}.py {log.notebook} {params.folder} \\
         --parameters {params.parameters:q} --label "{params.label} {rule}" 2> {log.errors} ||
         {{ tail -n 3 {log.errors} >&2; exit 1; }}
     cp {params.folder}/manifest.json {output}
@@ -154,7 +129,7 @@ rule all:
     """Every stage of every run, and the book. All are named here: Snakemake does not miss what only led to a result."""
     input:
         STAMPS.values(),
-        PROFILE_STAMPS,
+        PROFILE_STAMPS.values(),
         "_build/book.stamp",
 
 
@@ -191,8 +166,9 @@ rule chapters:
     """Copies of the finished notebooks of one run of each task, and the script that draws their charts."""
     input:
         [STAMPS[cell] for cell in SHOWN],
-        PROFILE_STAMPS,
-        [*sources("memgen/report/book.py"), *sorted(glob.glob("memgen/report/*.js"))],
+        PROFILE_STAMPS.values(),
+        sources(*sorted(glob.glob("book/build/*.py"))),
+        sorted(glob.glob("book/build/*.js")),
     output:
         CHAPTERS,
         VEGA,
@@ -200,30 +176,30 @@ rule chapters:
         profile=PROFILE.name,
         version=version("vl-convert-python"),
     shell:
-        "python -m memgen.report stage {params.profile}"
+        "python -m book.build stage {params.profile}"
 
 
-for stage, earlier in zip(PROFILE_STAGES, [PROFILE_STAMPS[:i] for i in range(len(PROFILE_STAGES))]):
+for stage in PROFILE_STAGES:
 
     rule:
         # All runs of the profile together.
         name:
-            stage
+            stage.name
         input:
             stage_sources(stage),
             STAMPS.values(),
-            earlier,
+            [PROFILE_STAMPS[name] for name in stage.reads],
             PUBLISHED,
         output:
-            f"{RESULTS}/log/{stage}.json",
+            PROFILE_STAMPS[stage.name],
         log:
-            notebook=f"{RESULTS}/log/{stage}.ipynb",
-            errors=f"{RESULTS}/log/{stage}.err",
+            notebook=f"{RESULTS}/log/{stage.name}.ipynb",
+            errors=f"{RESULTS}/log/{stage.name}.err",
         params:
             label=PROFILE.name,
-            folder=f"{RESULTS}/{stage}",
+            folder=f"{RESULTS}/{stage.name}",
             parameters=json.dumps({"profile": PROFILE.name}),
-            settings=json.dumps(PROFILE.sections.get("analysis")),
+            settings=settings_text(stage, PROFILE),
         threads: THREADS
         resources:
             **ON_ACCELERATOR,
@@ -231,27 +207,29 @@ for stage, earlier in zip(PROFILE_STAGES, [PROFILE_STAMPS[:i] for i in range(len
             EXECUTE
 
 
-for stage, earlier in NEEDS.items():
+for stage in STAGES.values():
+    if stage.of_profile:
+        continue
 
     rule:
         name:
-            stage
+            stage.name
         input:
             stage_sources(stage),
-            expand(RUN + "/log/{stage}.json", stage=earlier, allow_missing=True),
+            expand(STAMP, stage=stage.reads, allow_missing=True),
         output:
-            f"{RUN}/log/{stage}.json",
+            f"{RUN}/log/{stage.name}.json",
         log:
-            notebook=f"{RUN}/log/{stage}.ipynb",
-            errors=f"{RUN}/log/{stage}.err",
+            notebook=f"{RUN}/log/{stage.name}.ipynb",
+            errors=f"{RUN}/log/{stage.name}.err",
         params:
             label="{task}/{model}/seed{seed}",
-            folder=f"{RUN}/{stage}",
+            folder=f"{RUN}/{stage.name}",
             parameters=stage_parameters,
             settings=stage_settings(stage),
         threads: THREADS
         resources:
             **ON_ACCELERATOR,
-        priority: PRIORITY.get(stage, 0)
+        priority: PRIORITY.get(stage.name, 0)
         shell:
             EXECUTE

@@ -1,7 +1,7 @@
-"""What things cost: training, recording, steering, and every stage that has run. `make bench` prints it.
+"""The cost of training, recording, steering, and of every stage that has run. `make bench` prints it.
 
-Times on a shared machine are noisy. What is compared is measured in turn within one run, several times, and told as a
-ratio of medians.
+Times on a shared machine are noisy: what is compared is measured in turn within one run, several times, and printed as
+a ratio of medians.
 """
 
 import statistics
@@ -13,7 +13,10 @@ import pandas as pd
 import torch
 from transformers import AutoModelForCausalLM
 
-from memgen import activations, behavior, config, report, steering, tasks, training
+from memgen import activations, behavior, config, manifest, tasks, training
+from memgen.steering.interventions import adding
+from memgen.steering.trials import Trials
+from memgen.subject import Subject
 
 ROUNDS = 7
 N_STEPS = 20
@@ -49,52 +52,49 @@ def training_steps(model, packed: torch.Tensor, settings: config.TrainingConfig)
 
 
 def bench_task(name: str) -> None:
-    """Training speed, and what recording and steering cost beside a plain pass, for one task's default model."""
-    resolved = config.resolve("default", name)
-    task = tasks.from_config(resolved)
+    """Training speed, and the cost of recording and steering relative to a plain pass, for a task's default model."""
+    run = config.resolve("default", name)
+    task = tasks.from_config(run)
     data, tokenizer = task.generate(np.random.default_rng(0)), task.tokenizer()
     packed = training.pack(data.corpus, tokenizer.pad_token_id)
     torch.manual_seed(0)
-    settings = training.model_configuration(resolved.model, tokenizer, packed.shape[1])
-    model = AutoModelForCausalLM.from_config(settings)
-    settings = resolved.training
-    steps = medians(steps=training_steps(model, packed, settings))["steps"]
-    tokens = N_STEPS * settings.batch_size * packed.shape[1]
-    print(f"{name} ({resolved.model.name}): training {tokens / steps:,.0f} tokens/s, {N_STEPS / steps:.1f} steps/s")
+    model = AutoModelForCausalLM.from_config(training.model_configuration(run.model, tokenizer, packed.shape[1]))
+    seconds = medians(steps=training_steps(model, packed, run.training))["steps"]
+    tokens = N_STEPS * run.training.batch_size * packed.shape[1]
+    print(f"{name} ({run.model.name}): training {tokens / seconds:,.0f} tokens/s, {N_STEPS / seconds:.1f} steps/s")
 
-    model.eval()
+    subject = Subject(model.eval(), tokenizer)
     frame = data.splits["validation"].query("kind == 'conflict'").head(512)
-    whole = behavior.prepare(model, frame, tokenizer)
-    kept = behavior.prepare(model, frame, tokenizer, keep=1)
-    trials = steering.Trials(model, kept, behavior.measure(model, kept), 1, 1)
-    shift = torch.ones(len(activations.blocks(model)), activations.width(model, "resid_post"))
-    steer = steering.adding(model, "resid_post", shift, 1)
+    batches = behavior.prepare(subject, frame)
+    trials = Trials.on(subject, frame)
+    shift = torch.ones(subject.shape("resid_post"))
+    steer = adding(subject, "resid_post", shift)
 
     def record() -> None:
         with activations.record(model, activations.SITES):
-            behavior.measure(model, whole)
+            behavior.measure(subject, batches)
 
     cost = medians(
-        plain=lambda: behavior.measure(model, whole),
+        plain=lambda: behavior.measure(subject, batches),
         record=record,
-        steer=lambda: behavior.measure(model, whole, steer),
-        sweep=lambda: trials.run_many("resid_post", [shift] * N_SHIFTS),
+        steer=lambda: behavior.measure(subject, batches, steer),
+        sweep=lambda: trials.run("resid_post", [shift] * N_SHIFTS),
     )
+    sweep = cost["sweep"] / N_SHIFTS
     print(f"  {len(frame)} conflict inputs, plain forward pass: {cost['plain'] * 1000:.0f} ms; relative to it:")
     print(f"  recording all {len(activations.SITES)} sites {cost['record'] / cost['plain']:.2f} x")
     print(f"  steering {cost['steer'] / cost['plain']:.2f} x")
-    sweep = cost["sweep"] / N_SHIFTS / cost["plain"]
-    print(f"  steering in a sweep, each of {N_SHIFTS} configurations (at most 1.2 allowed) {sweep:.2f} x")
+    print(f"  a trial of a sweep of {N_SHIFTS} (at most 1.2 allowed) {sweep / cost['plain']:.2f} x")
 
 
 def stages() -> None:
     """Wall time and peak memory of every stage that finished, from the manifests."""
-    rows = []
-    for path in sorted((config.root() / "results").rglob("manifest.json")):
-        manifest = report.load_manifest(path.parent)
-        run = str(path.parent.parent.relative_to(config.root() / "results"))
-        seconds, memory = manifest["wall_seconds"], manifest["peak_memory_bytes"] / 2**20
-        rows.append({"run": run, "stage": path.parent.name, "seconds": round(seconds, 1), "MiB": round(memory)})
+    results, rows = config.root() / "results", []
+    for path in sorted(results.rglob("manifest.json")):
+        content = manifest.load_manifest(path.parent)
+        run = path.parent.parent.relative_to(results)
+        seconds, memory = content["wall_seconds"], content["peak_memory_bytes"] / 2**20
+        rows.append({"run": str(run), "stage": path.parent.name, "seconds": round(seconds, 1), "MiB": round(memory)})
     print(pd.DataFrame(rows).to_string(index=False) if rows else "No stage has run yet: make book.")
 
 

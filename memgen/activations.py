@@ -33,35 +33,55 @@ class Edit:
     function: Function
 
 
-def blocks(model: PreTrainedModel) -> list[nn.Module]:
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """The names of an architecture's parts: its blocks in the model, the others in a block."""
+
+    blocks: str
+    attention: str
+    mlp_norm: str
+    down_projection: str
+
+
+#: Those whose sites have been tested, by Hugging Face's `model_type`.
+ARCHITECTURES = {
+    "gpt2": Architecture("transformer.h", "attn", "ln_2", "mlp.c_proj"),
+    "llama": Architecture("model.layers", "self_attn", "post_attention_layernorm", "mlp.down_proj"),
+}
+
+
+def architecture(model: nn.Module) -> Architecture:
+    """The names of the model's parts."""
+    model_type = getattr(getattr(model, "config", None), "model_type", None)
+    if model_type not in ARCHITECTURES:
+        raise ValueError(
+            f"No sites are known for a {type(model).__name__}; known are models of type {', '.join(ARCHITECTURES)}."
+        )
+    return ARCHITECTURES[model_type]
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
     """The transformer blocks, first to last."""
-    parts: Any = model
-    if hasattr(parts, "transformer"):
-        return list(parts.transformer.h)
-    if hasattr(parts, "model") and hasattr(parts.model, "layers"):
-        return list(parts.model.layers)
-    raise ValueError(f"No sites are known for a {type(model).__name__}; known are GPT-2 and Llama models.")
+    return list(model.get_submodule(architecture(model).blocks).children())
 
 
-def _check(model: PreTrainedModel, site: str, layer: int) -> nn.Module:
+def _block(model: nn.Module, site: str, layer: int) -> nn.Module:
+    """The block of a layer, if site and layer exist."""
     if site not in SITES:
         raise ValueError(f"The site {site!r} is unknown; allowed are {', '.join(SITES)}.")
-    n_layer = len(blocks(model))
-    if not 0 <= layer < n_layer:
-        raise ValueError(f"The layer {layer} does not exist; allowed are 0 to {n_layer - 1}.")
-    return blocks(model)[layer]
-
-
-def _down_projection(block: Any) -> nn.Module:
-    return block.mlp.c_proj if hasattr(block.mlp, "c_proj") else block.mlp.down_proj
+    layers = blocks(model)
+    if not 0 <= layer < len(layers):
+        raise ValueError(f"The layer {layer} does not exist; allowed are 0 to {len(layers) - 1}.")
+    return layers[layer]
 
 
 def width(model: PreTrainedModel, site: str) -> int:
     """The number of neurons (dimensions) at a site of one layer."""
-    block = _check(model, site, 0)
+    block = _block(model, site, 0)
     if site != "mlp.hook_post":
         return int(model.config.hidden_size)
-    projection: Any = _down_projection(block)
+    projection: Any = block.get_submodule(architecture(model).down_projection)
+    # GPT-2's Conv1D holds the transpose of a Linear's weight.
     return projection.in_features if isinstance(projection, nn.Linear) else projection.weight.shape[0]
 
 
@@ -86,22 +106,23 @@ def _hook_output(module: nn.Module, function: Callable[[Tensor], Tensor | None])
     return module.register_forward_hook(hook)
 
 
-def _attach(block: Any, site: str, function: Callable[[Tensor], Tensor | None], editing: bool):
-    attention = block.attn if hasattr(block, "attn") else block.self_attn
-    if site == "resid_pre":
-        return _hook_input(block, function)
-    if site == "resid_post":
-        return _hook_output(block, function)
-    if site == "attn_out":
-        return _hook_output(attention, function)
-    if site == "mlp_out":
-        return _hook_output(block.mlp, function)
-    if site == "mlp.hook_post":
-        return _hook_input(_down_projection(block), function)
-    assert site == "resid_mid"
-    if editing:
-        raise ValueError("resid_mid can be recorded but not edited: edit attn_out, which enters it by addition.")
-    return _hook_input(block.ln_2 if hasattr(block, "ln_2") else block.post_attention_layernorm, function)
+def _attach(model: nn.Module, site: str, layer: int, function: Callable[[Tensor], Tensor | None], editing: bool):
+    block, names = _block(model, site, layer), architecture(model)
+    match site:
+        case "resid_pre":
+            return _hook_input(block, function)
+        case "resid_mid":
+            if editing:
+                raise ValueError("resid_mid can be recorded but not edited: edit attn_out, which is added to it.")
+            return _hook_input(block.get_submodule(names.mlp_norm), function)
+        case "resid_post":
+            return _hook_output(block, function)
+        case "attn_out":
+            return _hook_output(block.get_submodule(names.attention), function)
+        case "mlp_out":
+            return _hook_output(block.get_submodule("mlp"), function)
+        case _:  # mlp.hook_post
+            return _hook_input(block.get_submodule(names.down_projection), function)
 
 
 @contextlib.contextmanager
@@ -121,10 +142,10 @@ def record(model: PreTrainedModel, sites: Iterable[str]) -> Iterator[dict[str, l
         for site in store:
             for layer in range(n_layer):
 
-                def keep(activation: Tensor, site: str = site, layer: int = layer) -> None:
+                def store_activation(activation: Tensor, site: str = site, layer: int = layer) -> None:
                     store[site][layer] = activation
 
-                handles.append(_attach(_check(model, site, layer), site, keep, editing=False))
+                handles.append(_attach(model, site, layer, store_activation, editing=False))
         yield store
     finally:
         for handle in handles:
@@ -136,9 +157,8 @@ def edit(model: PreTrainedModel, edits: Iterable[Edit]) -> Iterator[None]:
     """Run the model with its activations changed; edits of one site and layer apply in the given order."""
     handles = []
     try:
-        for one in edits:
-            block = _check(model, one.site, one.layer)
-            handles.append(_attach(block, one.site, one.function, editing=True))
+        for change in edits:
+            handles.append(_attach(model, change.site, change.layer, change.function, editing=True))
         yield
     finally:
         for handle in handles:
@@ -146,6 +166,6 @@ def edit(model: PreTrainedModel, edits: Iterable[Edit]) -> Iterator[None]:
 
 
 def at_last(activations: list[Tensor], prompt_length: Tensor) -> Tensor:
-    """The activations at each prompt's last token: from a list over layers of [batch pos d] to [batch layer d]."""
+    """The activations at each prompt's last token: [batch layer d] from a list over layers of [batch pos d]."""
     rows = torch.arange(len(prompt_length), device=prompt_length.device)
-    return torch.stack([one[rows, prompt_length - 1] for one in activations], dim=1)
+    return torch.stack([layer[rows, prompt_length - 1] for layer in activations], dim=1)

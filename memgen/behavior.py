@@ -7,18 +7,24 @@ decoding token by token, and gives the answer's log-probability besides.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import DynamicCache, PreTrainedTokenizerBase
 
+from memgen import activations
 from memgen.config import InputError
+from memgen.subject import Subject
 
 MEMORIZATION, GENERALIZATION, OTHER = 1, -1, 0
 NAMES = {MEMORIZATION: "memorization", GENERALIZATION: "generalization", OTHER: "other"}
+LABELS = {name: label for label, name in NAMES.items()}
+TARGETS = (MEMORIZATION, GENERALIZATION)
+#: The kind of input that has one right answer, by the behaviour that gives it.
+SINGLE_ANSWER = {MEMORIZATION: "memorized_only", GENERALIZATION: "inferred_only"}
 NO_TOKEN = -1
 
 
@@ -38,7 +44,7 @@ class Batch:
     prompt_length
         The number of prompt tokens in `input_ids` [batch].
     answers
-        For each behaviour's name the answer's tokens [batch n], padded with NO_TOKEN.
+        For each target's name the answer's tokens [batch n], padded with NO_TOKEN.
     prefix
         Keys and values of the tokens before `input_ids`, for each layer; None if there are none.
     """
@@ -56,12 +62,13 @@ class Batch:
         Raises
         ------
         ValueError
-            If some of them were computed before (`prefix`), where an intervention cannot reach them.
+            If some of these tokens belong to `prefix`, where an intervention cannot reach them.
         """
-        if self.prefix is not None and n_tokens > int(self.prompt_length.min()):
+        n_reachable = int(self.prompt_length.min())
+        if self.prefix is not None and n_tokens > n_reachable:
             raise ValueError(
-                f"The last {n_tokens} prompt tokens were asked for, and only the last {int(self.prompt_length.min())} "
-                "are run after the kept prefix."
+                f"The last {n_tokens} prompt tokens were asked for, and only the last {n_reachable} are run after the "
+                "cached prefix."
             )
         position = torch.arange(self.input_ids.shape[1], device=self.input_ids.device)
         return position[None] >= (self.prompt_length - n_tokens)[:, None]
@@ -71,43 +78,44 @@ class Batch:
 Context = Callable[[Batch], contextlib.AbstractContextManager]
 
 
-def prepare(
-    model: PreTrainedModel,
-    frame: pd.DataFrame,
-    tokenizer: PreTrainedTokenizerFast,
-    batch_size: int = 256,
-    keep: int | None = None,
-) -> list[Batch]:
+def prepare(subject: Subject, frame: pd.DataFrame, prefix: bool = False, batch_size: int | None = None) -> list[Batch]:
     """Batches of a frame's prompts with their answers, to be run once or many times.
 
     Parameters
     ----------
     frame
         Columns `input_ids`, `answer_memorization`, `answer_generalization` (None where there is no such answer).
-    keep
-        Compute all but the last `keep` tokens of each prompt now, once, and keep their keys and values: a later run
-        starts there. Only for prompts of one length, and interventions that leave the tokens before alone.
+    prefix
+        Run all but the last ``subject.n_tokens`` tokens of each prompt now and cache their keys and values: later runs
+        start there. Only for prompts of one length, and for interventions that leave the earlier tokens alone.
+    batch_size
+        The subject's by default.
 
     Returns
     -------
     list of Batch
         One pass scores both answers wherever one of them is a single token; otherwise each answer has its own batch.
     """
-    has = {name: frame[f"answer_{name}"].notna().to_numpy() for name in ("memorization", "generalization")}
+    batch_size = batch_size or subject.batch_size
+    names = [NAMES[target] for target in TARGETS]
+    present = {name: frame[f"answer_{name}"].notna().to_numpy() for name in names}
     result = []
     for pattern in ((True, True), (True, False), (False, True)):
-        chosen = frame[(has["memorization"] == pattern[0]) & (has["generalization"] == pattern[1])]
-        names = [name for name, present in zip(has, pattern, strict=True) if present]
-        for start in range(0, len(chosen), batch_size):
-            chunk = chosen.iloc[start : start + batch_size]
-            tokens = {name: _encode(chunk[f"answer_{name}"], tokenizer) for name in names}
-            share = any(all(len(answer) == 1 for answer in answers) for answers in tokens.values())
-            for together in [tokens] if share else [{name: answers} for name, answers in tokens.items()]:
-                result.append(_batch(model, chunk, together, tokenizer.pad_token_id, keep))
+        rows = frame[np.all([present[name] == has for name, has in zip(names, pattern, strict=True)], axis=0)]
+        for start in range(0, len(rows), batch_size):
+            chunk = rows.iloc[start : start + batch_size]
+            answers = {
+                name: _encode(chunk[f"answer_{name}"], subject.tokenizer)
+                for name, has in zip(names, pattern, strict=True)
+                if has
+            }
+            fits_one_pass = any(all(len(answer) == 1 for answer in column) for column in answers.values())
+            passes = [answers] if fits_one_pass else [{name: column} for name, column in answers.items()]
+            result += [_batch(subject, chunk, scored, prefix) for scored in passes]
     return result
 
 
-def _encode(answers: pd.Series, tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
+def _encode(answers: pd.Series, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     unique = list(answers.unique())
     table = dict(zip(unique, tokenizer(unique, add_special_tokens=False).input_ids, strict=True))
     return [table[answer] for answer in answers]
@@ -120,49 +128,46 @@ def _pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
 
 @torch.no_grad()
 def _batch(
-    model: PreTrainedModel, chunk: pd.DataFrame, answers: dict[str, list], pad_id: int, keep: int | None
+    subject: Subject, chunk: pd.DataFrame, answers: dict[str, list[list[int]]], with_prefix: bool = False
 ) -> Batch:
     prompts = [list(prompt) for prompt in chunk.input_ids]
-    carried = [max(options, key=len)[:-1] for options in zip(*answers.values(), strict=True)]
-    prefix, cut = None, 0
-    if keep is not None:
-        cut = len(prompts[0]) - keep
-        if keep < 1 or cut < 1 or any(len(prompt) != len(prompts[0]) for prompt in prompts):
+    # In one pass at most one of two answers has more than one token: that one is appended to the prompt.
+    appended = [max(options, key=len)[:-1] for options in zip(*answers.values(), strict=True)] or [[]] * len(prompts)
+    prefix, start = None, 0
+    if with_prefix:
+        start = len(prompts[0]) - subject.n_tokens
+        if start < 1 or any(len(prompt) != len(prompts[0]) for prompt in prompts):
             raise ValueError(
-                f"keep={keep} is not allowed: it must be 1 or more, and the prompts of one length above it."
+                f"A cached prefix needs prompts of one length, above n_tokens = {subject.n_tokens}; they have "
+                f"{min(map(len, prompts))} to {max(map(len, prompts))} tokens."
             )
-        cache = model(torch.tensor([p[:cut] for p in prompts], device=model.device), use_cache=True).past_key_values
+        first = torch.tensor([prompt[:start] for prompt in prompts], device=subject.device)
+        cache = subject.model(first, use_cache=True).past_key_values
         prefix = tuple((layer.keys, layer.values) for layer in cache.layers)
-    rows = [prompt[cut:] + end for prompt, end in zip(prompts, carried, strict=True)]
-    length = torch.tensor([cut + len(row) for row in rows])
-    ids = _pad(rows, pad_id)
-    mask = (torch.arange(cut + ids.shape[1])[None] < length[:, None]).long()
+    rows = [prompt[start:] + answer for prompt, answer in zip(prompts, appended, strict=True)]
+    length = torch.tensor([start + len(row) for row in rows])
+    ids = _pad(rows, int(subject.tokenizer.pad_token_id))
+    mask = (torch.arange(start + ids.shape[1])[None] < length[:, None]).long()
     return Batch(
         rows=chunk.index,
-        input_ids=ids.to(model.device),
-        attention_mask=mask.to(model.device),
-        prompt_length=torch.tensor([len(prompt) - cut for prompt in prompts], device=model.device),
-        answers={name: _pad(tokens, NO_TOKEN).to(model.device) for name, tokens in answers.items()},
+        input_ids=ids.to(subject.device),
+        attention_mask=mask.to(subject.device),
+        prompt_length=torch.tensor([len(prompt) - start for prompt in prompts], device=subject.device),
+        answers={name: _pad(tokens, NO_TOKEN).to(subject.device) for name, tokens in answers.items()},
         prefix=prefix,
     )
 
 
-def prompts(model: PreTrainedModel, frame: pd.DataFrame, tokenizer: PreTrainedTokenizerFast) -> Batch:
-    """All prompts of a frame as one batch without answers."""
-    no_answers: dict[str, list] = {"none": [[]] * len(frame)}
-    return dataclasses.replace(_batch(model, frame, no_answers, tokenizer.pad_token_id, None), answers={})
-
-
-def run(model: PreTrainedModel, batch: Batch) -> Tensor:
+def run(subject: Subject, batch: Batch) -> Tensor:
     """The logits [batch pos vocabulary] of a batch."""
     if batch.prefix is None:
-        return model(batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
+        return subject.model(batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
     cache = DynamicCache(list(batch.prefix))  # a new one each time: a run appends to it
-    return model(batch.input_ids, attention_mask=batch.attention_mask, past_key_values=cache).logits
+    return subject.model(batch.input_ids, attention_mask=batch.attention_mask, past_key_values=cache).logits
 
 
 def score(logits: Tensor, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
-    """For each answer its log-probability [batch] (nats) and whether it is the greedy one [batch]."""
+    """For each answer its log-probability [batch] (nats) and whether it is the greedy answer [batch]."""
     result = {}
     row = torch.arange(len(logits), device=logits.device)[:, None]
     for name, answer in batch.answers.items():
@@ -176,7 +181,7 @@ def score(logits: Tensor, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 @torch.no_grad()
-def measure(model: PreTrainedModel, prepared: list[Batch], context: Context | None = None) -> pd.DataFrame:
+def measure(subject: Subject, batches: Sequence[Batch], context: Context | None = None) -> pd.DataFrame:
     """The behaviour on each prepared prompt.
 
     Parameters
@@ -190,24 +195,48 @@ def measure(model: PreTrainedModel, prepared: list[Batch], context: Context | No
         With the index of the prepared frame: `behavior` (+1, -1, 0), `log_p_memorization`, `log_p_generalization` and
         their difference `log_odds` (nats; nan where an input has no such answer).
     """
-    parts: dict[str, list[pd.DataFrame]] = {"memorization": [], "generalization": []}
-    for batch in prepared:
+    names = [NAMES[target] for target in TARGETS]
+    columns: dict[str, list[pd.Series]] = {f"{column}{name}": [] for name in names for column in ("log_p_", "greedy_")}
+    for batch in batches:
         with context(batch) if context else contextlib.nullcontext():
-            logits = run(model, batch)
+            logits = run(subject, batch)
         for name, (log_p, greedy) in score(logits, batch).items():
-            values = {f"log_p_{name}": log_p.double().cpu().numpy(), name: greedy.cpu().numpy()}
-            parts[name].append(pd.DataFrame(values, index=batch.rows))
-    empty = {name: pd.DataFrame({f"log_p_{name}": [], name: []}, dtype=float) for name in parts}
-    result = pd.concat([pd.concat(some) if some else empty[name] for name, some in parts.items()], axis=1).sort_index()
-    said = [result[name].eq(True) for name in parts]
-    result["behavior"] = np.select(said, [MEMORIZATION, GENERALIZATION], OTHER)
+            columns[f"log_p_{name}"].append(pd.Series(log_p.double().cpu().numpy(), batch.rows))
+            columns[f"greedy_{name}"].append(pd.Series(greedy.cpu().numpy(), batch.rows))
+    series = {name: pd.concat(parts) if parts else pd.Series(dtype=float) for name, parts in columns.items()}
+    result = pd.concat(series, axis=1).sort_index()
+    result["behavior"] = np.select([result[f"greedy_{name}"].eq(True) for name in names], TARGETS, OTHER)
     result["log_odds"] = result.log_p_memorization - result.log_p_generalization
     return result[["behavior", "log_p_memorization", "log_p_generalization", "log_odds"]]
 
 
+def read_states(
+    subject: Subject, frame: pd.DataFrame, sites: Sequence[str]
+) -> Iterator[tuple[pd.Index, dict[str, np.ndarray]]]:
+    """The activations at each prompt's last token, batch by batch.
+
+    Yields
+    ------
+    index, states
+        The rows of `frame` (in order) and for each site an array [batch layer neuron].
+    """
+    for start in range(0, len(frame), subject.batch_size):
+        batch = _batch(subject, frame.iloc[start : start + subject.batch_size], {})
+        with torch.no_grad(), activations.record(subject.model, sites) as store:
+            run(subject, batch)
+        last = {site: activations.at_last(store[site], batch.prompt_length) for site in sites}
+        yield batch.rows, {site: state.float().cpu().numpy() for site, state in last.items()}
+
+
+def states(subject: Subject, frame: pd.DataFrame, sites: Sequence[str]) -> dict[str, np.ndarray]:
+    """The activations at each prompt's last token: for each site an array [rows layer neuron]."""
+    parts = [state for _, state in read_states(subject, frame, sites)]
+    return {site: np.concatenate([part[site] for part in parts]) for site in sites}
+
+
 def sample_by_kind(frame: pd.DataFrame, n: int, rng: np.random.Generator) -> pd.DataFrame:
     """At most `n` rows of each kind, at random, in the frame's order."""
-    parts = [own.sample(min(len(own), n), random_state=rng) for _, own in frame.groupby("kind")]
+    parts = [rows.sample(min(len(rows), n), random_state=rng) for _, rows in frame.groupby("kind")]
     return pd.concat(parts).sort_index()
 
 
@@ -217,9 +246,9 @@ def rates(behavior: pd.Series) -> dict[str, float]:
 
 
 def accuracy(frame: pd.DataFrame, behavior: pd.Series, kind: str) -> float:
-    """Share of the inputs of one kind that have only one right answer and get it."""
-    target = GENERALIZATION if kind == "inferred_only" else MEMORIZATION
-    return float((behavior[frame.kind == kind] == target).mean())
+    """Share of the inputs of a kind with one right answer that get it (0-1)."""
+    (right,) = (target for target, single in SINGLE_ANSWER.items() if single == kind)
+    return float((behavior[frame.kind == kind] == right).mean())
 
 
 def flip_pairs(frame: pd.DataFrame, behavior: pd.Series, at_least: int = 0) -> pd.DataFrame:
@@ -236,19 +265,19 @@ def flip_pairs(frame: pd.DataFrame, behavior: pd.Series, at_least: int = 0) -> p
         If there are fewer than `at_least` pairs.
     """
     variants = frame[(frame.kind == "conflict") & (frame.variant_of >= 0)]
-    own, base = behavior.loc[variants.index].to_numpy(), behavior.loc[variants.variant_of].to_numpy()
-    flips = own * base == MEMORIZATION * GENERALIZATION
+    label, original_label = (behavior.loc[rows].to_numpy() for rows in (variants.index, variants.variant_of))
+    flips = label * original_label == MEMORIZATION * GENERALIZATION
     if flips.sum() < at_least:
         raise InputError(
             f"Only {flips.sum()} of {len(variants)} variants flip this model's behaviour, and {at_least} pairs are "
             "needed: train it longer, or on other data."
         )
-    own_memorized = own[flips] == MEMORIZATION
-    index, of = variants.index.to_numpy()[flips], variants.variant_of.to_numpy()[flips]
+    variant, original = variants.index.to_numpy()[flips], variants.variant_of.to_numpy()[flips]
+    variant_memorizes = label[flips] == MEMORIZATION
     return pd.DataFrame(
         {
-            "memorization": np.where(own_memorized, index, of),
-            "generalization": np.where(own_memorized, of, index),
+            "memorization": np.where(variant_memorizes, variant, original),
+            "generalization": np.where(variant_memorizes, original, variant),
             "group": variants.group.to_numpy()[flips],
         }
     )

@@ -1,204 +1,327 @@
-"""What a run is: profile, task, model, seed and their settings, validated when made.
+"""Settings: the profiles of ``config/``, their runs, and the stages of a run.
 
-A *profile* is a file of ``config/``. It names the runs (task, models, seeds) and the settings that differ from the
-defaults below. The task of a run may carry a label, such as ``inference-matched``: the same task with other settings.
+A *profile* names runs (task, form, conflicts, models, seeds) and the settings that differ from the defaults below. A
+*run* has a name of its own, such as ``inference-matched``, which stands in the path of its results.
+A *stage* is one notebook; :data:`STAGES` says what each reads.
+
 Every error that a user's input can cause is an :class:`InputError`: one sentence that says what came in and what is
 allowed.
 """
 
-import dataclasses
-import json
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from memgen.inputs import InputError as InputError  # part of what this module offers
-from memgen.inputs import build as build
-from memgen.inputs import require
-
-NAME_PATTERN = re.compile(r"[a-z]+(-[a-z0-9]+)*")
-MODEL_PATTERN = re.compile(r"(gpt2|llama)-(\d+)x(\d+)")
-PUBLISHED_SIZES = {"gpt2": (12, 12, 768), "gpt2-medium": (24, 16, 1024)}
+MODEL_PATTERN = re.compile(r"(gpt2|llama)-([1-9]\d*)x([1-9]\d*)")
+PUBLISHED_SIZES = {"gpt2": ("gpt2", 12, 12, 768), "gpt2-medium": ("gpt2", 24, 16, 1024)}
 HEAD_WIDTH = 16  # of the small models; the published sizes have heads of 64
 LARGEST_SEED = 2**32 - 1  # what numpy takes
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
+class InputError(ValueError):
+    """A wrong input, in one sentence for the user."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Let IPython show the sentence alone, without a traceback."""
+        return [f"InputError: {self}"]
+
+
+def require(condition: bool, sentence: str) -> None:
+    """Raise an :class:`InputError` that says `sentence` unless `condition` holds."""
+    if not condition:
+        raise InputError(sentence)
+
+
+def _distinct(values: tuple) -> tuple:
+    for value in values:
+        require(values.count(value) == 1, f"{value} stands twice.")
+    return values
+
+
+Count = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+Several = Field(min_length=1, strict=False)  # a YAML list is fine for a tuple
+Doses = Annotated[tuple[Positive, ...], Several]
+Fractions = Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Several]
+RunName = Annotated[str, Field(pattern=r"^[a-z]+(-[a-z0-9]+)*$")]
+Form = Literal["study", "matched", "both"]
+Conflicts = Literal["graded", "half", "none"]
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, without unknown names, with types that are taken strictly.
+
+    ``Settings(...)`` raises pydantic's ``ValidationError`` (a ``ValueError``); :meth:`read` is for what users give.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @classmethod
+    def read(cls, values: Any, source: str) -> Self:
+        """Validate settings that came from `source`, such as a file.
+
+        Raises
+        ------
+        InputError
+            In one sentence, for the first value that is not allowed.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise InputError(f"{source}: {error.errors()[0]['ctx']['error']}") from None
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _first_problem_as_sentence(cls, values: Any, validate: Callable[[Any], Self]) -> Self:
+        try:
+            return validate(values)
+        except ValidationError as error:
+            problem = error.errors()[0]
+        place = "".join(f"{part}: " for part in problem["loc"])
+        match problem["type"]:
+            case "value_error":  # of a validator, or of settings inside these
+                raise ValueError(f"{place}{problem['ctx']['error']}")
+            case "extra_forbidden":
+                raise ValueError(f"{place}this setting is unknown; allowed are {', '.join(cls.model_fields)}.")
+            case "missing":
+                raise ValueError(f"{place}this setting is missing.")
+        raise ValueError(f"{place}{problem['msg']}, not {problem['input']!r}.")
+
+
+class ModelConfig(Settings):
     """The architecture; the name says all of it: ``gpt2-3x64`` is a GPT-2 with 3 layers of width 64."""
 
     name: str
     architecture: str
-    n_layer: int
-    n_head: int
-    n_embd: int
+    n_layer: Count
+    n_head: Count
+    n_embd: Count
 
     @classmethod
-    def from_name(cls, name: str) -> "ModelConfig":
+    def from_name(cls, name: str) -> Self:
         """Read the sizes from the name."""
-        require(isinstance(name, str), f"A model must be a name such as gpt2-3x64, not {name!r}.")
-        if name in PUBLISHED_SIZES:
-            return cls(name, "gpt2", *PUBLISHED_SIZES[name])
-        match = MODEL_PATTERN.fullmatch(name)
-        sizes = (int(match[2]), int(match[3])) if match else (0, 0)
-        require(
-            match is not None and sizes[0] > 0 and sizes[1] > 0 and sizes[1] % HEAD_WIDTH == 0,
-            f"The model {name!r} is unknown; allowed are gpt2, gpt2-medium, and gpt2-LxD or llama-LxD with L layers "
-            f"of width D, a multiple of {HEAD_WIDTH} (such as gpt2-3x64).",
-        )
-        assert match is not None
-        return cls(name, match[1], sizes[0], sizes[1] // HEAD_WIDTH, sizes[1])
+        sizes, match = PUBLISHED_SIZES.get(str(name)), MODEL_PATTERN.fullmatch(str(name))
+        if match:
+            sizes = match[1], int(match[2]), int(match[3]) // HEAD_WIDTH, int(match[3])
+        if sizes is None or sizes[3] % HEAD_WIDTH:
+            raise InputError(
+                f"The model {name!r} is unknown; allowed are gpt2, gpt2-medium, and gpt2-LxD or llama-LxD with L "
+                f"layers of width D, a multiple of {HEAD_WIDTH} (such as gpt2-3x64)."
+            )
+        architecture, n_layer, n_head, n_embd = sizes
+        return cls(name=name, architecture=architecture, n_layer=n_layer, n_head=n_head, n_embd=n_embd)
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(Settings):
     """The training loop. Steps are optimizer steps; the copy warm-up comes before them."""
 
-    steps: int = 5000
-    batch_size: int = 64
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.1
-    warmup_steps: int = 100
-    decay_fraction: float = 0.3
-    copy_warmup_steps: int = 0
-    evaluate_every: int = 250
-    evaluation_rows: int = 512
-    mixed_precision: str = "no"
-    required_accuracy: float = 0.98
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "evaluate_every", "evaluation_rows"):
-            value = getattr(self, name)
-            require(value > 0, f"training: {name} must be 1 or more, not {value}.")
-        for name in ("warmup_steps", "copy_warmup_steps"):
-            value = getattr(self, name)
-            require(value >= 0, f"training: {name} must be 0 or more, not {value}.")
-        require(self.learning_rate > 0, f"training: learning_rate must be above 0, not {self.learning_rate}.")
-        require(self.weight_decay >= 0, f"training: weight_decay must be 0 or more, not {self.weight_decay}.")
-        for name in ("decay_fraction", "required_accuracy"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"training: {name} must be from 0 to 1, not {value}.")
-        allowed = ("no", "bf16", "fp16")
-        require(
-            self.mixed_precision in allowed,
-            f"training: mixed_precision must be one of {', '.join(allowed)}, not {self.mixed_precision!r}.",
-        )
+    steps: Count = 5000
+    batch_size: Count = 64
+    learning_rate: Positive = 2e-3
+    weight_decay: NotNegative = 0.1
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    decay_fraction: Share = 0.3
+    copy_warmup_steps: Annotated[int, Field(ge=0)] = 0
+    evaluate_every: Count = 250
+    evaluation_rows: Count = 512
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    required_accuracy: Share = 0.98
 
 
-@dataclasses.dataclass(frozen=True)
-class AnalysisConfig:
+class AnalysisConfig(Settings):
     """Localization, prediction and steering.
 
-    Of steering: `max_other`, `max_control` and `max_loss` limit the share of other answers, of inputs that the best
-    control brings to the target, and the accuracy lost on inputs with one right answer that the target gives, when a
-    shift is chosen. A sweep looks at `sweep_rows` inputs and draws each kind of control
-    `sweep_draws` times; on test groups it is drawn `random_draws` times. The first of `norm_penalties` also counts
-    where only one layer is fitted.
+    `alphas` are scales of the study's shift, `mean_doses` those of the difference in means, `doses` those of a fitted
+    shift. `max_other`, `max_control` and `max_loss` are reference lines of a figure: the share of other answers, of
+    inputs that the best control brings to the target, and the accuracy lost on inputs with one right answer. A sweep
+    looks at `sweep_rows` inputs and draws each kind of control `sweep_draws` times; on test groups it is drawn
+    `random_draws` times. The first of `norm_penalties` also counts where only one layer is fitted.
     """
 
-    batch_size: int = 256
-    n_resamples: int = 1000
-    n_permutations: int = 20_000
-    top_fractions: tuple = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
-    alphas: tuple = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-    max_other: float = 0.03
-    max_control: float = 0.08
-    max_loss: float = 0.01
-    sweep_rows: int = 512
-    sweep_draws: int = 4
-    n_tokens: int = 1
-    fit_rows: int = 1024
-    fit_batch_size: int = 64
-    fit_steps: int = 150
-    fit_learning_rate: float = 0.1
-    norm_penalties: tuple = (0.1, 0.3, 0.03)
-    strengths: tuple = (0.5, 0.75, 1.0, 1.25, 1.5)
-    random_draws: int = 3
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type is int:
-                require(value > 0, f"analysis: {field.name} must be 1 or more, not {value}.")
-        require(
-            len(self.top_fractions) > 0 and all(0 < f <= 1 for f in self.top_fractions),
-            f"analysis: top_fractions must be shares above 0 and at most 1, not {list(self.top_fractions)}.",
-        )
-        for name in ("alphas", "strengths"):
-            values = getattr(self, name)
-            allowed = len(values) > 0 and all(value > 0 for value in values)
-            require(allowed, f"analysis: {name} must be above 0, not {list(values)}.")
-        for name in ("max_other", "max_control", "max_loss"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"analysis: {name} must be from 0 to 1, not {value}.")
-        rate, penalties = self.fit_learning_rate, self.norm_penalties
-        require(rate > 0, f"analysis: fit_learning_rate must be above 0, not {rate}.")
-        allowed = len(penalties) > 0 and all(penalty >= 0 for penalty in penalties)
-        require(allowed, f"analysis: norm_penalties must be 0 or more, not {list(penalties)}.")
+    batch_size: Count = 256
+    n_permutations: Count = 20_000
+    top_fractions: Fractions = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
+    alphas: Doses = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+    mean_doses: Doses = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+    max_other: Share = 0.03
+    max_control: Share = 0.08
+    max_loss: Share = 0.01
+    sweep_rows: Count = 512
+    sweep_draws: Count = 4
+    n_tokens: Count = 1
+    fit_rows: Count = 1024
+    fit_batch_size: Count = 64
+    fit_steps: Count = 150
+    fit_learning_rate: Positive = 0.1
+    norm_penalties: Annotated[tuple[NotNegative, ...], Several] = (0.1, 0.3, 0.03)
+    doses: Doses = (0.5, 0.75, 1.0, 1.25, 1.5)
+    random_draws: Count = 3
 
 
-@dataclasses.dataclass(frozen=True)
-class RunConfig:
-    """One run: everything that decides its numbers."""
+class RunSpec(Settings):
+    """A run as a profile names it.
+
+    `form` says whether the two answers differ in format, `conflicts` how the training texts end that show a conflict:
+    ``graded`` by their evidence, ``half`` with each answer equally often, ``none``: there are no such texts. `data` and
+    `training` are settings on top of those that the profile has for the task.
+    """
+
+    task: RunName
+    models: Annotated[tuple[str, ...], Several, AfterValidator(_distinct)]
+    form: Form = "study"
+    conflicts: Conflicts = "graded"
+    data: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("models")
+    @classmethod
+    def _models_exist(cls, models: tuple[str, ...]) -> tuple[str, ...]:
+        for name in models:
+            ModelConfig.from_name(name)
+        return models
+
+
+class Cell(NamedTuple):
+    """One run of a profile: the run's name, its model and its seed."""
+
+    task: str
+    model: str
+    seed: int
+
+
+class Grid(Settings):
+    """Runs, each with all of its models and all of the seeds."""
+
+    runs: Annotated[dict[RunName, RunSpec], Field(min_length=1)]
+    seeds: Annotated[tuple[Seed, ...], Several, AfterValidator(_distinct)]
+
+    @field_validator("runs", mode="before")
+    @classmethod
+    def _task_is_the_name(cls, runs: Any) -> Any:
+        """A run that names no task is called as its task is."""
+        if not isinstance(runs, dict):
+            return runs
+        return {name: {"task": name} | spec if isinstance(spec, dict) else spec for name, spec in runs.items()}
+
+    def cells(self) -> list[Cell]:
+        """Each run with each of its models and each seed."""
+        models = [(name, model) for name, spec in self.runs.items() for model in spec.models]
+        return [Cell(name, model, seed) for name, model in models for seed in self.seeds]
+
+
+class Profile(Grid):
+    """A file of ``config/``: which runs there are, and their settings.
+
+    `data` and `training` hold settings by task, for all of its runs. `comparisons` are further runs, of other seeds:
+    what the main runs are compared with.
+    """
+
+    name: str
+    comparisons: Grid | None = None
+    data: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    training: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    analysis: AnalysisConfig = AnalysisConfig()
+
+    @model_validator(mode="after")
+    def _runs_agree(self) -> Self:
+        _distinct(tuple(self.cells()))
+        for name, spec in self.comparisons.runs.items() if self.comparisons else ():
+            same = spec.model_copy(update={"models": self.spec(name).models}) == self.spec(name)
+            require(same, f"{name} has other settings in runs than in comparisons.")
+        tasks = {self.spec(name).task for name in self.names()}
+        for task in (*self.data, *self.training):
+            require(task in tasks, f"{task!r} has settings, but the tasks of the runs are {', '.join(sorted(tasks))}.")
+        return self
+
+    def names(self) -> list[str]:
+        """The names of all runs, the comparisons last."""
+        return list(dict.fromkeys([*self.runs, *(self.comparisons.runs if self.comparisons else [])]))
+
+    def spec(self, name: str) -> RunSpec:
+        """The run of that name; with the models of the comparisons only where it is no main run."""
+        if name in self.runs or self.comparisons is None:
+            return self.runs[name]
+        return self.comparisons.runs[name]
+
+    def main_cells(self) -> list[Cell]:
+        """The runs that are no comparisons."""
+        return super().cells()
+
+    def cells(self) -> list[Cell]:
+        """Every run of the profile, the comparisons last."""
+        return self.main_cells() + (self.comparisons.cells() if self.comparisons else [])
+
+    def shown(self) -> list[Cell]:
+        """The runs that have chapters: of each task as it is, its first model and its first seed."""
+        return [Cell(name, spec.models[0], self.seeds[0]) for name, spec in self.runs.items() if name == spec.task]
+
+
+class RunConfig(Settings):
+    """One run: everything that decides its numbers. `task` is the run's name, `base_task` the task that it is of."""
 
     profile: str
     task: str
+    base_task: str
+    form: Form
+    conflicts: Conflicts
     model: ModelConfig
-    seed: int
-    task_options: dict[str, Any]
+    seed: Seed
+    data: dict[str, Any]
     training: TrainingConfig
     analysis: AnalysisConfig
 
     @property
     def label(self) -> str:
-        """Task, model and seed as they stand in the path of the results."""
+        """Run, model and seed as they stand in the path of the results."""
         return f"{self.task}/{self.model.name}/seed{self.seed}"
 
-    def to_json(self) -> str:
-        """All settings, as text."""
-        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True)
 
+class Stage(NamedTuple):
+    """A notebook.
 
-Cell = tuple[str, str, int]  # task, model, seed
-
-
-def grid(runs: dict[str, list[str]], seeds: list[int]) -> list[Cell]:
-    """Each task with each of its models and each seed."""
-    return [(task, model, seed) for task, models in runs.items() for model in models for seed in seeds]
-
-
-@dataclasses.dataclass(frozen=True)
-class Profile:
-    """A file of ``config/``: which runs there are, and their settings.
-
-    `comparisons` are further runs, of seeds of their own: what the main runs are compared with.
+    `reads` are the earlier stages of the same run; a stage of the whole profile reads every run, and these.
+    `settings` are the fields of :class:`RunConfig` that it reads: those of earlier stages reach it through their
+    results.
     """
 
     name: str
-    runs: dict[str, list[str]]
-    seeds: list[int]
-    sections: dict[str, Any]
-    comparisons: dict[str, list[str]] = dataclasses.field(default_factory=dict)
-    comparison_seeds: list[int] = dataclasses.field(default_factory=list)
-
-    def cells(self) -> list[Cell]:
-        """Every (task, model, seed) of the profile, the comparisons last."""
-        return grid(self.runs, self.seeds) + grid(self.comparisons, self.comparison_seeds)
-
-    def shown(self) -> list[Cell]:
-        """The runs that have chapters: of each task without a label the first model and the first seed.
-
-        A label changes settings, not the story: what it changes stands in the chapters that compare runs.
-        """
-        return [(task, models[0], self.seeds[0]) for task, models in self.runs.items() if task == base_task(task)]
+    reads: tuple[str, ...]
+    settings: tuple[str, ...]
+    of_profile: bool = False
 
 
-def base_task(name: str) -> str:
-    """The task of a name with or without a label: ``inference`` for ``inference-matched``."""
-    return name.partition("-")[0]
+#: The stages by name, in their order.
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage("data", (), ("base_task", "form", "conflicts", "data")),
+        Stage("training", ("data",), ("model", "training", "analysis.batch_size")),
+        Stage("localization", ("data", "training"), ("analysis.batch_size", "analysis.n_permutations")),
+        Stage("prediction", ("data", "training", "localization"), ("analysis.batch_size",)),
+        Stage("steering", ("data", "training", "localization"), ("analysis",)),
+        Stage("carryover", (), ("analysis",), of_profile=True),
+        Stage("synthesis", ("carryover",), ("analysis",), of_profile=True),
+    )
+}
+
+
+def stages_of(spec: RunSpec) -> tuple[str, ...]:
+    """The stages that a run has.
+
+    Of both tasks in one model only behavior is asked. A model that saw no conflicts in training may show a single
+    behavior on them, and then there is nothing to localize or steer.
+    """
+    if spec.task == "joint" or spec.conflicts == "none":
+        return ("data", "training")
+    return tuple(stage.name for stage in STAGES.values() if not stage.of_profile)
 
 
 def root() -> Path:
@@ -207,9 +330,7 @@ def root() -> Path:
     for folder in (here, *here.parents, *Path(__file__).resolve().parents):
         if (folder / "config").is_dir() and (folder / "notebooks").is_dir():
             return folder
-    raise InputError(
-        f"No memgen project was found above {here}: run from the folder that holds config/ and notebooks/."
-    )
+    raise InputError(f"No memgen project was found above {here}: it is a folder that holds config/ and notebooks/.")
 
 
 def profiles() -> list[str]:
@@ -217,77 +338,22 @@ def profiles() -> list[str]:
     return sorted(path.stem for path in (root() / "config").glob("*.yaml"))
 
 
-def check_seed(seed: Any) -> None:
-    """A seed is a whole number that every library takes."""
-    is_whole = isinstance(seed, int) and not isinstance(seed, bool)
-    require(
-        is_whole and 0 <= seed <= LARGEST_SEED,
-        f"seed must be a whole number from 0 to {LARGEST_SEED}, not {seed!r}.",
-    )
-
-
 def load_profile(name: str) -> Profile:
     """Read and validate ``config/<name>.yaml``."""
     known = profiles()
     require(name in known, f"The profile {name!r} is unknown; allowed are {', '.join(known)}.")
+    file = f"config/{name}.yaml"
     try:
-        sections = yaml.safe_load((root() / "config" / f"{name}.yaml").read_text())
+        sections = yaml.safe_load((root() / file).read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         place = getattr(error, "problem_mark", None)
-        line = f" in line {place.line + 1}" if place else ""
-        raise InputError(f"config/{name}.yaml is not valid YAML{line}.") from None
-    file, allowed = f"config/{name}.yaml", ("runs", "seeds", "comparisons", "task", "training", "analysis")
-    require(isinstance(sections, dict), f"{file} must have the sections {', '.join(allowed)}.")
-    for key in sections:
-        require(key in allowed, f"{file} has an unknown section {key!r}; allowed are {', '.join(allowed)}.")
-    more = sections.get("comparisons", {})
-    is_section = isinstance(more, dict) and set(more) in ({"runs", "seeds"}, set())
-    require(is_section, f"{file}: comparisons must hold runs and seeds, not {more!r}.")
-    profile = Profile(name, *_check_runs(sections, file), sections, *(_check_runs(more, file) if more else ({}, [])))
-    cells = profile.cells()
-    for cell in cells:
-        require(cells.count(cell) == 1, "{} names {}/{}/seed{} in runs and in comparisons.".format(file, *cell))
-    _check_settings(profile, file)
-    return profile
-
-
-def _check_runs(section: dict[str, Any], file: str) -> tuple[dict[str, list[str]], list[int]]:
-    """The runs and seeds that a section names, if they are well-formed."""
-    runs, seeds = section.get("runs"), section.get("seeds")
-    require(bool(runs) and isinstance(runs, dict), f"{file} must name its runs as task: [models].")
-    require(bool(seeds) and isinstance(seeds, list), f"{file} must list at least one seed.")
-    assert isinstance(runs, dict) and isinstance(seeds, list)
-    for seed in seeds:
-        check_seed(seed)
-    require(len(set(seeds)) == len(seeds), f"{file} names a seed twice: {seeds}.")
-    for task, models in runs.items():
-        is_name = isinstance(task, str) and NAME_PATTERN.fullmatch(task) is not None
-        require(is_name, f"{file}: a task must be a name such as inference or inference-matched, not {task!r}.")
-        is_list = isinstance(models, list) and len(models) > 0
-        require(is_list, f"{file} must list the models of the task {task!r}, not {models!r}.")
-        for model in models:
-            ModelConfig.from_name(model)
-        require(len(set(models)) == len(models), f"{file} names a model of {task} twice: {models}.")
-    return runs, seeds
-
-
-def _check_settings(profile: Profile, file: str) -> None:
-    """Settings are of tasks that the profile runs: all runs of a task, or those of one label."""
-    tasks = [*profile.runs, *profile.comparisons]
-    for key in ("task", "training"):
-        own = profile.sections.get(key) or {}
-        require(isinstance(own, dict), f"{file}: {key} must hold settings by task, not {own!r}.")
-        for task, values in own.items():
-            is_known = task in tasks or task in map(base_task, tasks)
-            require(is_known, f"{file}: {key} names {task!r}, but the runs are of {', '.join(dict.fromkeys(tasks))}.")
-            is_settings = values is None or isinstance(values, dict)
-            require(is_settings, f"{file}: {key} of {task} must be settings by name, not {values!r}.")
+        raise InputError(f"{file} is not valid YAML{f' in line {place.line + 1}' if place else ''}.") from None
+    require(isinstance(sections, dict), f"{file} must have sections, such as runs and seeds, not {sections!r}.")
+    return Profile.read(sections | {"name": name}, file)
 
 
 def resolve(profile: str, task: str, model: str = "", seed: int = 0) -> RunConfig:
-    """The settings of one run; an empty `model` means the first one that the profile names for the task.
-
-    Settings of the task hold for all its runs; those under a name with a label come on top, one by one.
+    """The settings of one run; an empty `model` means the first one that the profile names for it.
 
     Raises
     ------
@@ -295,28 +361,23 @@ def resolve(profile: str, task: str, model: str = "", seed: int = 0) -> RunConfi
         If the profile, task, model or seed is not allowed.
     """
     loaded = load_profile(profile)
-    models = loaded.comparisons | loaded.runs
-    require(
-        isinstance(task, str) and task in models,
-        f"The task {task!r} is unknown in the profile {profile}; allowed are "
-        f"{', '.join({**loaded.runs, **loaded.comparisons})}.",
-    )
-    check_seed(seed)
-    require(isinstance(model, str), f"model must be a name such as gpt2-3x64, not {model!r}.")
-
-    def section(name: str) -> dict[str, Any]:
-        own = loaded.sections.get(name) or {}
-        return (own.get(base_task(task)) or {}) | (own.get(task) or {})
-
-    return RunConfig(
-        profile=profile,
-        task=task,
-        model=ModelConfig.from_name(model or models[task][0]),
-        seed=seed,
-        task_options=section("task"),
-        training=build(TrainingConfig, section("training"), "training"),
-        analysis=build(AnalysisConfig, loaded.sections.get("analysis"), "analysis"),
-    )
+    names = loaded.names()
+    require(task in names, f"The task {task!r} is unknown in the profile {profile}; allowed are {', '.join(names)}.")
+    spec = loaded.spec(task)
+    training = loaded.training.get(spec.task, {}) | spec.training
+    values = {
+        "profile": profile,
+        "task": task,
+        "base_task": spec.task,
+        "form": spec.form,
+        "conflicts": spec.conflicts,
+        "model": ModelConfig.from_name(spec.models[0] if model == "" else model),
+        "seed": seed,
+        "data": loaded.data.get(spec.task, {}) | spec.data,
+        "training": TrainingConfig.read(training, f"The training of {task}"),
+        "analysis": loaded.analysis,
+    }
+    return RunConfig.read(values, "The run")
 
 
 def fraction_to_count(fraction: float, total: int) -> int:

@@ -17,44 +17,26 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from IPython import get_ipython
 from IPython.display import clear_output
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm
-from transformers import (
-    AutoModelForCausalLM,
-    GPT2Config,
-    LlamaConfig,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
-from transformers.utils import logging
+from transformers import GPT2Config, LlamaConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from memgen import behavior
 from memgen.config import ModelConfig, TrainingConfig
+from memgen.subject import Subject
 
-logging.disable_progress_bar()  # bars for loading and saving a model would fill the executed notebooks
-
-#: The evaluation's columns and how figures call them.
-MEASURES = {
-    "memorized_only": "memorized-only accuracy",
-    "inferred_only": "inferred-only accuracy",
-    "conflict_memorization": "conflict: memorized",
-    "conflict_generalization": "conflict: inferred",
-    "conflict_other": "conflict: other",
-}
 LONGEST_COPY = 20
 RESUME = "resume.safetensors"
 IGNORED = -100
 BETAS = (0.9, 0.98)
 CLIP_NORM = 1.0
 BALANCED = 0.25  # the share of conflicts that the rarer behaviour of a chosen checkpoint answers
+SECONDS_BETWEEN_LINES = 5.0
 
 
-def model_configuration(config: ModelConfig, tokenizer: PreTrainedTokenizerFast, longest_text: int) -> PreTrainedConfig:
+def model_configuration(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, longest_text: int) -> PreTrainedConfig:
     """The Hugging Face configuration of a model for texts of up to `longest_text` tokens."""
     common = {
         "vocab_size": len(tokenizer),
@@ -123,78 +105,50 @@ def _optimizer(model: PreTrainedModel, config: TrainingConfig) -> torch.optim.Ad
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=BETAS, fused=True)
 
 
-def evaluate(
-    model: PreTrainedModel, frame: pd.DataFrame, tokenizer: PreTrainedTokenizerFast, batch_size: int
-) -> dict[str, float]:
-    """Accuracies on the inputs of one right answer, and the behaviours on conflicts (0-1)."""
-    model.eval()
-    measured = behavior.measure(model, behavior.prepare(model, frame, tokenizer, batch_size))
-    model.train()
-    conflict = behavior.rates(measured.behavior[frame.kind == "conflict"])
-    return {
-        "memorized_only": behavior.accuracy(frame, measured.behavior, "memorized_only"),
-        "inferred_only": behavior.accuracy(frame, measured.behavior, "inferred_only"),
-        **{f"conflict_{name}": rate for name, rate in conflict.items()},
-    }
-
-
-class Progress:
-    """Shows where a training stands: a bar in Jupyter, lines every few seconds where papermill runs the notebook.
-
-    Each line replaces the one before it, so that an executed notebook keeps only the last.
-    """
-
-    EVERY = 5.0  # seconds
-
-    def __init__(self, label: str):
-        self.label = label
-        self._began = time.monotonic()
-        self._shown = 0.0
-        # Jupyter names the cell that it runs; papermill, and a plain Python, do not, and could not redraw a bar.
-        kernel = getattr(get_ipython(), "kernel", None)
-        self._lines = kernel is None or "cellId" not in kernel.get_parent().get("metadata", {})
-        self._bar = None if self._lines else tqdm(unit="step", desc=label)
-
-    def __call__(self, state: "State") -> None:
-        """Show the state, if it is time to."""
-        finished = state.step == state.steps
-        if self._bar is not None:
-            self._bar.total = state.steps
-            self._bar.update(state.step - self._bar.n)
-            self._bar.set_postfix_str(f"loss {state.loss:.3f} {self._rates(state)}", refresh=False)
-            if finished:
-                self._bar.close()
-        elif finished or time.monotonic() - self._shown >= self.EVERY:
-            self._shown = time.monotonic()
-            clock = self._minutes(time.monotonic() - self._began if finished else state.seconds_left)
-            clear_output(wait=True)
-            print(
-                f"▶ {self.label} training: step {state.step:,}/{state.steps:,}, loss {state.loss:.3f}, "
-                f"{self._rates(state)}{'took' if finished else 'left'} {clock}",
-                flush=True,
-            )
-
-    @staticmethod
-    def _rates(state: "State") -> str:
-        names = {"memorized_only": "memorized-only", "inferred_only": "inferred-only"}
-        return "".join(
-            f"{name} {state.evaluation[key]:.2f}, " for key, name in names.items() if key in state.evaluation
-        )
-
-    @staticmethod
-    def _minutes(seconds: float) -> str:
-        return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+def evaluate(subject: Subject, frame: pd.DataFrame) -> dict[str, float]:
+    """Accuracies on the inputs with one right answer, and the shares of behaviours on conflicts (0-1)."""
+    subject.model.eval()
+    labels = behavior.measure(subject, behavior.prepare(subject, frame)).behavior
+    subject.model.train()
+    accuracies = {kind: behavior.accuracy(frame, labels, kind) for kind in behavior.SINGLE_ANSWER.values()}
+    conflict = behavior.rates(labels[frame.kind == "conflict"])
+    return accuracies | {f"conflict_{name}": rate for name, rate in conflict.items()}
 
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """Where a training stands: `step` of `steps` done (copy warm-up included), the trajectory so far."""
+    """Where a training stands: `step` of `steps` done (copy warm-up included), and the last evaluation."""
 
     step: int
     steps: int
     loss: float
-    seconds_left: float
     evaluation: dict[str, float]
+
+    def __str__(self) -> str:
+        shown = {"memorized-only": "memorized_only", "inferred-only": "inferred_only"}
+        rates = [f"{name} {self.evaluation[key]:.2f}" for name, key in shown.items() if key in self.evaluation]
+        return ", ".join([f"loss {self.loss:.3f}", *rates])
+
+
+class Progress:
+    """Prints where a training stands every few seconds; each line replaces the one before, so that one remains."""
+
+    def __init__(self, label: str):
+        self.label = label
+        self._start: tuple[float, int] | None = None  # when the first state came, and its step: a run may be resumed
+        self._printed = -math.inf
+
+    def __call__(self, state: State) -> None:
+        """Print the state, if it is time to."""
+        now, is_last = time.monotonic(), state.step == state.steps
+        began, first_step = self._start = self._start or (now, state.step)
+        if is_last or now - self._printed >= SECONDS_BETWEEN_LINES:
+            self._printed = now
+            per_step = (now - began) / max(1, state.step - first_step)
+            minutes, seconds = divmod(round(now - began if is_last else per_step * (state.steps - state.step)), 60)
+            clock = f"{'took' if is_last else 'left'} {minutes}:{seconds:02d}"
+            clear_output(wait=True)
+            print(f"▶ {self.label} training: step {state.step:,}/{state.steps:,}, {state}, {clock}", flush=True)
 
 
 def fit(
@@ -206,7 +160,7 @@ def fit(
     seed: int,
     progress: Callable[[State], None] = lambda _state: None,
 ) -> pd.DataFrame:
-    """Train `model` in place; keep a checkpoint at every evaluation, and go on from the last one if there is one.
+    """Train `model` in place, with a checkpoint at every evaluation; resume from the last if there is one.
 
     Parameters
     ----------
@@ -215,7 +169,7 @@ def fit(
     evaluation
         Called every `config.evaluate_every` steps; what it returns joins the trajectory.
     folder
-        Where the checkpoints ``step<n>/`` (safetensors) and the state to resume from are kept.
+        Where the checkpoints ``step<n>/`` (safetensors) and the state to resume from are written.
     progress
         Called after each step.
 
@@ -236,7 +190,7 @@ def fit(
     order = text_order(len(packed), config, generator)
     total = config.copy_warmup_steps + config.steps
     losses: list[Tensor] = []
-    began = time.monotonic()
+    rates: dict[str, float] = {}
     model.train()
     for step in range(start, total):
         task_step = step - config.copy_warmup_steps
@@ -257,13 +211,12 @@ def fit(
         loss = loss.detach()
         losses.append(loss)
         if (task_step + 1) % config.evaluate_every == 0 or step + 1 == total:
-            rows.append({"step": task_step + 1, "loss": float(torch.stack(losses).mean()), **evaluation(plain)})
+            rates = evaluation(plain)
+            rows.append({"step": task_step + 1, "loss": float(torch.stack(losses).mean()), **rates})
             losses.clear()
             if accelerator.is_main_process:
                 _checkpoint(plain, optimizer, folder, step + 1, rows)
-        left = (time.monotonic() - began) / (step + 1 - start) * (total - step - 1)
-        last = {name: value for name, value in rows[-1].items() if name not in ("step", "loss")} if rows else {}
-        progress(State(step + 1, total, float(loss), left, last))
+        progress(State(step + 1, total, float(loss), rates))
     accelerator.wait_for_everyone()
     return pd.DataFrame(rows)
 
@@ -315,11 +268,6 @@ def _resume(model: PreTrainedModel, optimizer: torch.optim.Optimizer, folder: Pa
     return int(header["step"]), json.loads(header["rows"])
 
 
-def load_model(folder: Path) -> PreTrainedModel:
-    """A model that was saved, ready for use on the best device there is."""
-    return AutoModelForCausalLM.from_pretrained(folder).eval().to(Accelerator().device)
-
-
 def choose_checkpoint(trajectory: pd.DataFrame, required_accuracy: float) -> tuple[int, bool]:
     """The step of the checkpoint to analyse, and whether both behaviours are present in it.
 
@@ -334,10 +282,3 @@ def choose_checkpoint(trajectory: pd.DataFrame, required_accuracy: float) -> tup
     score = balance[present].clip(upper=BALANCED) if present.any() else lower
     best = score[score == score.max()].index[-1]
     return int(trajectory.step[best]), bool(present.any())
-
-
-def untrained(model: PreTrainedModel, seed: int) -> PreTrainedModel:
-    """A network of the model's architecture with fresh random weights, on its device."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return AutoModelForCausalLM.from_config(model.config).eval().to(model.device)

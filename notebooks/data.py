@@ -16,15 +16,17 @@
 # %% [markdown]
 # # Data
 #
-# ## What is asked
+# **Question.** On which inputs can a model answer either from memory or by inference, so that the two answers differ?
 #
-# To see a model remember or think, we need inputs on which it can do either, and on which the two
-# give *different* answers. This chapter makes them and shows them.
-#
-# ## How
+# **Answer.** We bind an answer to {glue:text}`bound_entities` entities and write inputs on which memory and inference
+# disagree: {glue:text}`conflicts_train` of them, variants included, to fit on, {glue:text}`conflicts_validation` to
+# choose with and {glue:text}`conflicts_test` to test with. No entity is in two splits.
+
+# %% [markdown]
+# ## Four kinds of input
 #
 # A bound entity (a name, a pair of addends) has an answer that training ties to it: the *memorized* answer. The input
-# itself may allow another: the *inferred* answer. That gives four kinds of input:
+# itself may allow another: the *inferred* answer.
 #
 # | kind | memorized answer | inferred answer |
 # | --- | --- | --- |
@@ -33,12 +35,12 @@
 # | aligned | yes | the same |
 # | conflict | yes | another |
 #
-# Each task has two *forms*. In the study's form the memorized answers have a format of their own: colours of a second
-# palette, or tags. In the *matched* form both answers come from one palette, or are numbers.
+# In the study's *form* the memorized answers have a format of their own: colours of a second palette, or tags. In the
+# *matched* form both answers come from one palette, or are numbers.
 #
-# A *variant* is a near-identical rewriting of a conflict input: the sentences of a story in another order, or the
-# addends swapped. It keeps both answers. The *group* is the entity that could leak from one split to another; splits
-# never divide a group.
+# A *variant* is a near-identical rewriting of a conflict: the sentences of a story in another order, or the addends
+# swapped. It has the answers of its original. The *group* of an input is the entity that could leak from one split to
+# another.
 
 # %% tags=["parameters"]
 profile: str = "default"  # a file of config/: smoke, default, full or paper
@@ -48,9 +50,12 @@ seed: int = 0  # 0 or more
 results: str = "results"  # the folder that holds the results
 
 # %%
-from memgen import report
+from memgen.run import begin
 
-run = report.begin("data", globals())
+run = begin("data", profile=profile, task=task, model=model, seed=seed, results=results)
+
+# %% [markdown]
+# The settings of the task come from the profile.
 
 # %%
 import pandas as pd
@@ -58,15 +63,20 @@ import pandas as pd
 from memgen import tasks
 from memgen.figures import data as figures
 
-maker = tasks.from_config(run.config)
-tokenizer = maker.tokenizer()
-data = maker.generate(run.rng("data"))
-maker
+generator = tasks.from_config(run.config)
+generator
 
 # %% [markdown]
-# ## What is bound to what
+# All data are drawn here, from one random generator.
+
+# %%
+data = generator.generate(run.rng("data"))
+tokenizer = generator.tokenizer()
+
+# %% [markdown]
+# ## Bound answers
 #
-# Each bound entity has one memorized answer, drawn once. Groups are assigned to the splits at random.
+# Each bound entity has one memorized answer, drawn once. Entities are assigned to the splits at random.
 
 # %%
 run.table(data.memory.head(8), "memory", caption="The first of the bound entities, with the answers bound to them.")
@@ -74,94 +84,94 @@ run.table(data.memory.head(8), "memory", caption="The first of the bound entitie
 # %% [markdown]
 # ## Examples
 #
-# One input of each kind, and for a conflict its variant. In the inference task a story names the kind and the colour of
-# several characters; the query asks for the colour of one more. In the addition task the sum is written with its least
-# significant digit first, in one digit more than the addends have; a memorized-only input hides the last digits, so that
-# the pair can still be recognised but not added.
+# In the inference task a story names the kind and the colour of several characters; the query asks for the colour of
+# one more. In the addition task the sum is written with its least significant digit first, in one digit more than the
+# addends have; a memorized-only input hides the last digits, so that the pair can be recognised but not added.
+#
+# We pick an input of each kind, and a conflict with its variant.
 
 # %%
 validation = data.splits["validation"]
-variant = validation[validation.variant_of >= 0].iloc[[0]]
-examples = [validation[validation.kind == kind].head(1) for kind in tasks.KINDS]
-examples += [validation.loc[variant.variant_of], variant]
+variant = validation[validation.variant_of >= 0].head(1)
+original = validation.loc[variant.variant_of]
+first_of_kind = validation[validation.kind != "conflict"].groupby("kind").head(1)
+
+# %%
 columns = ["kind", "prompt", "answer_memorization", "answer_generalization", "variant_of"]
-shown = pd.concat(examples).drop_duplicates(subset=["prompt"])[columns]
-shown["variant_of"] = shown.variant_of.map(lambda i: "" if i < 0 else f"row {i}")
-run.table(
-    shown.reset_index(names="row"),
-    "examples",
-    caption="Inputs of the validation split, as the model reads them, with the answers that count as each behaviour.",
-)
+examples = pd.concat([first_of_kind, original, variant])[columns].reset_index(names="row")
+examples["variant_of"] = examples.variant_of.astype("Int64").mask(examples.variant_of < 0)
+run.table(examples, "examples", caption="Validation inputs as the model reads them, with the answer of each behaviour.")
 
 # %% [markdown]
-# ## The training texts
+# ## Training texts
 #
-# The language model is trained on whole texts: a prompt and one answer. A memorized-only text ends with the memorized
-# answer, an inferred-only text with the inferred one. **Conflicts are part of the training texts**, and that is a choice
-# with consequences. Without them a model has never had to decide, its behaviour on conflicts wanders, and shifting its
-# activations mostly yields answers that are neither. With them, the model learns to weigh memory against evidence, and
-# the weight that we give to each in the texts is something it can learn. So the decision that this book looks for is
-# one that the texts contain; what the model makes of it, where and how, is not.
-#
-# We grade that decision instead of tying it to an answer. `memorized_share` is the share of a conflict's training texts
-# that end with the memorized answer. For stories it falls with the evidence: with the number of sentences that support
-# the inference (one, two, three), and with two of them it matters whether the story's last sentence is one. For addition
-# it depends on the pair: a third of the pairs is bound strongly, a third weakly, a third in one order of the addends
-# only.
+# The language model is trained on whole texts: a prompt and an answer. A memorized-only text ends with the memorized
+# answer, an inferred-only text with the inferred answer.
 
 # %%
-corpus = data.corpus
-run.table(
-    corpus.groupby("kind").head(1)[["kind", "text"]],
-    "texts",
-    caption="A training text of each kind.",
-)
-
-# %%
-conflicts = pd.concat(data.splits.values()).query("kind == 'conflict' and variant_of < 0")
-shares = conflicts.groupby("memorized_share").agg(inputs=("group", "size"), groups=("group", "nunique")).reset_index()
-run.table(
-    shares,
-    "grades",
-    caption="Conflict inputs of all splits (originals) by the share of training texts with the memorized answer.",
-)
+texts = data.corpus.groupby("kind").head(1)[["kind", "text"]]
+run.table(texts, "texts", caption="A training text of each kind.")
 
 # %% [markdown]
-# ## What there is of each kind
+# **Conflicts are part of the training texts**, and that is a choice with consequences. Without them a model has never
+# had to decide, its behaviour on conflicts wanders, and shifting its activations mostly yields answers that are
+# neither. With them, the model can learn how much weight the texts give to memory and to evidence. So the decision that
+# this book looks for is in the texts; what the model makes of it, where and how, is not.
+#
+# The decision is graded. `memorized_share` is the share of a conflict's training texts that end with the memorized
+# answer. For stories it falls with the number of sentences that support the inference (one, two, three); with two, it
+# matters whether the story's last sentence is among them. For addition it depends on the pair: a third of the pairs is
+# bound strongly, a third weakly, a third in one order of the addends only.
 
 # %%
-parts = {"training texts": corpus, **data.splits}
-make_up = pd.concat(
-    [frame.kind.value_counts().rename("n").reset_index().assign(split=split) for split, frame in parts.items()]
-)
-analysis_splits = make_up[make_up.split != "training texts"]
-run.figure(
-    figures.make_up(analysis_splits),
-    "make_up",
-    caption="How many inputs of each kind each split for the analysis holds; conflicts count with their variants.",
-    alt="Stacked bars, one for each of the splits train, validation and test; conflicts make the largest part of each.",
-    data=analysis_splits,
-)
+inputs = pd.concat(data.splits, names=["split", "row"]).reset_index()
+originals = inputs[(inputs.kind == "conflict") & (inputs.variant_of < 0)]
+grades = originals.groupby("memorized_share").group.agg(inputs="size", groups="nunique").reset_index()
+run.table(grades, "grades", caption="Conflicts of all splits, without variants, by the share of the memorized answer.")
+
+# %% [markdown]
+# ## Inputs of each kind
+#
+# The inputs for the analysis are in three splits: to fit on, to choose with and to test with.
+
+# %% tags=["main-figure"]
+counts = inputs.groupby(["split", "kind"], sort=False).size().rename("n").reset_index()
+run.figure(figures.composition(counts), "composition", caption="Inputs of each kind in each split.", data=counts)
 
 # %% [markdown]
 # ## Controls
 #
-# Splits must not share a group; a variant must keep both answers of its original; the two answers of a conflict must
-# differ; and the tokenizer must give back the very tokens that were written.
+# Splits share no group.
 
 # %%
-groups = {split: set(frame.group) for split, frame in data.splits.items()}
-assert all(groups[a].isdisjoint(groups[b]) for a in groups for b in groups if a < b)
-for frame in data.splits.values():
-    variants = frame[frame.variant_of >= 0]
-    answers = ["answer_memorization", "answer_generalization", "group"]
-    assert (variants[answers].to_numpy() == frame.loc[variants.variant_of, answers].to_numpy()).all()
-    conflict = frame[frame.kind == "conflict"]
-    assert (conflict.answer_memorization != conflict.answer_generalization).all()
-    assert [list(ids) for ids in frame.input_ids] == tokenizer(frame.prompt.to_list()).input_ids
+splits_of_group = inputs.groupby("group").split.nunique()
+assert splits_of_group.max() == 1
 
 # %% [markdown]
-# ## What is kept
+# The two answers of a conflict differ, and a variant has both answers and the group of its original.
+
+# %%
+conflicts = inputs[inputs.kind == "conflict"]
+assert (conflicts.answer_memorization != conflicts.answer_generalization).all()
+
+# %%
+variants = inputs[inputs.variant_of >= 0]
+pairs = variants.merge(inputs, left_on=["split", "variant_of"], right_on=["split", "row"], suffixes=("", "_original"))
+assert len(pairs) == len(variants)
+for column in ("answer_memorization", "answer_generalization", "group"):
+    assert (pairs[column] == pairs[f"{column}_original"]).all()
+
+# %% [markdown]
+# The tokenizer gives back the very tokens that were written.
+
+# %%
+encoded = tokenizer(inputs.prompt.to_list()).input_ids
+assert all(list(ids) == again for ids, again in zip(inputs.input_ids, encoded, strict=True))
+
+# %% [markdown]
+# ## Files and numbers
+#
+# Later chapters read these files.
 
 # %%
 tokenizer.save_pretrained(run.path("tokenizer"))
@@ -169,27 +179,35 @@ data.memory.to_parquet(run.path("memory.parquet"), index=False)
 data.corpus.to_parquet(run.path("corpus.parquet"), index=False)
 for split, frame in data.splits.items():
     frame.to_parquet(run.path(f"{split}.parquet"), index=False)
-    run.record(
-        f"conflict_inputs_{split}",
-        int((frame.kind == "conflict").sum()),
-        definition=f"Conflict inputs of the {split} split, variants counted.",
-        unit="inputs",
-        n=int((frame.kind == "conflict").sum()),
-    )
-run.record(
-    "bound_entities",
-    len(data.memory),
-    definition="Entities (names or unordered pairs) with a bound answer.",
-    unit="entities",
-    n=len(data.memory),
+
+# %%
+n_conflicts = conflicts.groupby("split", sort=False).size().rename("n").reset_index()
+run.record_table(
+    n_conflicts.assign(value=n_conflicts.n),
+    measure="conflict_inputs",
+    definition="Conflict inputs of the {split} split, variants counted.",
+    unit="inputs",
+    coordinates=["split"],
 )
+
+# %%
+n_bound = len(data.memory)
+definition = "Entities (names or unordered pairs) with a bound answer."
+run.record("bound_entities", n_bound, definition=definition, unit="inputs", n=n_bound)
+
+# %%
+run.glue("bound_entities", "measure == 'bound_entities'")
+for split in data.splits:
+    run.glue(f"conflicts_{split}", "measure == 'conflict_inputs' and split == @split", split=split)
+
+# %%
 run.finish()
 
 # %% [markdown]
-# ## In this chapter we have seen
+# ## What this means
 #
-# We have set memory and inference against each other: {glue:text}`bound_entities` bound entities, and inputs on which
-# the two disagree, with variants that change the wording and neither answer. Variants counted, there are
-# {glue:text}`conflict_inputs_train` conflict inputs to learn from, {glue:text}`conflict_inputs_validation` to choose
-# with and {glue:text}`conflict_inputs_test` to test with. No name and no pair of addends is on both sides of a split.
-# The next chapter trains a model that can do both.
+# A model that answers a conflict has chosen between memory and evidence, and the greedy answer says which it chose. The
+# texts show both choices, more often the one or the other by a grade that the input carries. Predicting the choice is
+# therefore possible from the input alone, up to what the grade says; a probe of the model's activations has to do
+# better than that. And since no entity is in two splits, whatever is found on test inputs holds for entities on which
+# nothing was fitted.

@@ -16,30 +16,16 @@
 # %% [markdown]
 # # Localization
 #
-# ## What is asked
+# **Question.** Claim a of the study: neurons differ between memorization and generalization, next to nothing in early
+# layers and more with depth. Where do they differ, and do the neurons that differ decide?
 #
-# Claim a of the study: neurons differ between memorization and generalization, and the difference is
-# spatial, near zero in early layers and growing with depth. We look for it in pairs: variants of one input on which the
-# model behaves oppositely. Within a pair the words are nearly the same, so what differs is not the content.
-#
-# ## How
-#
-# With $h^{+}_{i}$ the activation of neuron $i$ under memorization and $h^{-}_{i}$ under generalization, over
-# $P$ pairs,
-#
-# $$\mathrm{NMD}_i = \frac{1}{P}\sum_{p=1}^{P}\left(h^{+}_{i,p} - h^{-}_{i,p}\right),$$
-#
-# and $r_i$ is Pearson's correlation of the activation with the label (+1 or -1) over all members of pairs. Activations
-# are read at the prompt's last token, where the answer is decided, at two sites: the residual stream after each block
-# (`resid_post`) and the hidden layer of each MLP (`mlp.hook_post`).
-#
-# Differences are correlational. Two causal yardsticks stand beside them: *attribution patching*, a first-order estimate
-# of what each neuron contributes to the log-odds, and *activation patching*, which puts one member's activations, of a
-# whole layer or of an exact set of neurons, into the other member's run and looks at what the model then answers.
-#
-# ## Controls
-#
-# Every number stands beside what chance gives: the same computation with each group's sign drawn at random.
+# **Answer.** We compare the members of {glue:text}`pairs` pairs: variants of an input on which the model behaves
+# oppositely. The residual stream after the first block tells which member of an unseen pair is the memorized one with an
+# AUROC of {glue:text}`auroc_first`, after the last block with {glue:text}`auroc_last`. The first layer whose interval
+# lies above 0.5 is {glue:text}`onset`. Deciding is another matter: activations of the top tenth of the MLPs' neurons,
+# patched from one member into the other, turn {glue:text}`top_to_memorization` of the receivers to memorization and
+# {glue:text}`top_to_generalization` to generalization, those of a random tenth {glue:text}`random_to_memorization` and
+# {glue:text}`random_to_generalization`.
 
 # %% tags=["parameters"]
 profile: str = "default"  # a file of config/: smoke, default, full or paper
@@ -49,41 +35,41 @@ seed: int = 0  # 0 or more
 results: str = "results"  # the folder that holds the results
 
 # %%
-from memgen import report
+from memgen.run import begin
 
-run = report.begin("localization", globals())
-
-# %%
-import numpy as np
-import pandas as pd
-from IPython.display import display
-from transformers import AutoTokenizer
-
-from memgen import behavior, localization, training
-from memgen.figures import localization as figures
-
-model = training.load_model(run.input("training", "model"))
-tokenizer = AutoTokenizer.from_pretrained(run.input("training", "model"))
-frames, labels = {}, {}
-for split in ("train", "validation"):
-    frames[split] = pd.read_parquet(run.input("data", f"{split}.parquet"))
-    labels[split] = pd.read_parquet(run.input("training", "behavior", f"{split}.parquet")).behavior
-SITES, CHANCE = ("resid_post", "mlp.hook_post"), " when each group's sign is drawn at random."
-train = frames["train"]
-pairs = behavior.flip_pairs(train, labels["train"], at_least=4)
-analysis, n_layer = run.config.analysis, model.config.num_hidden_layers
+run = begin("localization", profile=profile, task=task, model=model, seed=seed, results=results)
+analysis = run.config.analysis
 
 # %% [markdown]
 # ## The pairs
 #
-# All that is found here comes from the groups of the training split. Where this chapter tests what it found, it does so
-# on validation groups; the test groups stay untouched.
+# A *flip pair* is a conflict input and a variant of it with opposite behaviours. Within a pair the words are nearly the
+# same, so what differs is not the content. What this chapter finds comes from the groups of the training split and is
+# tested on validation groups; the test groups stay untouched.
 
 # %%
+import numpy as np
+import pandas as pd
+
+from memgen import behavior, intervals
+from memgen.figures import localization as figures
+from memgen.localization import ablation, attribution, differences, nulls, patching, rankings, separation, spread
+from memgen.subject import Subject
+
+subject = Subject.load(run.input("training", "model"), batch_size=analysis.batch_size)
+
+# %%
+frames, flip_pairs = {}, {}
+for split in ("train", "validation"):
+    frames[split] = pd.read_parquet(run.input("data", f"{split}.parquet"))
+    measured = pd.read_parquet(run.input("training", "behavior", f"{split}.parquet"))
+    flip_pairs[split] = behavior.flip_pairs(frames[split], measured.behavior, at_least=4 if split == "train" else 0)
+train, pairs = frames["train"], flip_pairs["train"]
 run.record("pairs", len(pairs), definition="Flip pairs of the training split.", unit="pairs", n=len(pairs))
-example = pairs.iloc[0]
-columns = ["prompt", "answer_memorization", "answer_generalization"]
-example = train.loc[[example.memorization, example.generalization], columns]
+
+# %%
+example = train.loc[pairs.loc[0, ["memorization", "generalization"]]]
+example = example[["prompt", "answer_memorization", "answer_generalization"]]
 run.table(
     example.assign(behavior=["memorization", "generalization"]),
     "pair",
@@ -91,324 +77,413 @@ run.table(
 )
 
 # %% [markdown]
-# ## Neurons that differ
+# ## Where the behaviours differ
 #
-# The activations are streamed: statistics are updated batch by batch. The p-value of a neuron comes from flipping the
-# signs of whole groups; `q_value` corrects for the number of neurons (Benjamini-Hochberg), and a neuron is `selected`
-# where it is below [0.05]{.set}.
-#
-# Would the same procedure find neurons where there are none? The second table shuffles the labels group by group, many
-# times, and makes the whole selection anew each time. A correction that holds finds something in no more than about one
-# of twenty draws.
+# We read two sites at the prompt's last token, where the answer is decided: the residual stream after each block
+# (`resid_post`) and the hidden layer of each MLP (`mlp.hook_post`). The difference within a pair is the activation of the
+# memorized member minus that of the generalized one.
 
 # %%
-accumulated = localization.accumulate(model, train, pairs, tokenizer, SITES, analysis.batch_size)
-neurons = localization.neuron_table(accumulated, n_layer, run.rng("sign flips"), analysis.n_permutations)
+SITES = ("resid_post", "mlp.hook_post")
+pair_differences = {
+    split: separation.pair_differences(subject, frames[split], flip_pairs[split], SITES) for split in frames
+}
+
+# %% [markdown]
+# How large is the difference in a layer? On the training pairs we fit a direction (Fisher's discriminant of the
+# differences), and ask how well it orders the members of validation pairs: an AUROC, 0.5 where the layer tells nothing.
+# Unlike $|\mathrm{NMD}|$ over its null, it does not grow with the number of groups; more groups make it more precise.
+# Beside it stands its null distribution from group sign flips.
+
+# %%
+auroc = separation.pair_auroc(
+    pair_differences["train"], pair_differences["validation"], flip_pairs["validation"], run.rng("pair auroc")
+)
+run.record_table(
+    auroc,
+    definition="AUROC of within-pair differences at {site} of layer {layer}, held-out groups, {labels}.",
+    unit="AUROC 0-1",
+    coordinates=["site", "layer"],
+)
+
+# %% tags=["main-figure"]
+run.figure(
+    figures.by_layer(auroc, "held-out AUROC of within-pair differences"),
+    "pair_auroc",
+    caption="How well a direction fitted on training pairs tells the memorized member of validation pairs, by layer; bands "
+    "are 95 % intervals over groups, and the middle 95 % of sign flips.",
+    data=auroc,
+)
+
+# %% [markdown]
+# The onset is the first layer whose interval lies above 0.5.
+
+# %%
+above = auroc.query("measure == 'pair_auroc' and ci_low > 0.5")
+onset = above.groupby("site").layer.min().reindex(list(SITES)).astype("Int64")
+run.table(onset.rename("onset").reset_index(), "onset", caption="The first layer that tells the members of a pair.")
+
+# %% [markdown]
+# ## Neurons that differ
+#
+# With $h^{+}_{i}$ the activation of neuron $i$ under memorization and $h^{-}_{i}$ under generalization, over $P$ pairs,
+#
+# $$\mathrm{NMD}_i = \frac{1}{P}\sum_{p=1}^{P}\left(h^{+}_{i,p} - h^{-}_{i,p}\right),$$
+#
+# and $r_i$ is Pearson's correlation of the activation with the label (+1 or -1) over all members of pairs. The p-value of
+# a neuron comes from flipping the signs of whole groups; `q_value` corrects for the number of neurons
+# (Benjamini-Hochberg), and a neuron is `selected` where it is below [0.05]{.set}. The table also holds NMD and $r$ under
+# shuffled labels, a control for the steering chapter.
+
+# %%
+accumulated = differences.accumulate(subject, train, pairs, SITES)
+neurons = differences.neuron_table(
+    accumulated, subject.n_layer, run.rng("sign flips"), run.rng("shuffled labels"), analysis.n_permutations
+)
 neurons["selected"] = neurons.q_value < 0.05
-drawn = localization.shuffled(accumulated, n_layer, run.rng("shuffled labels"))  # a control for the steering chapter
-neurons = neurons.merge(drawn, on=["site", "layer", "neuron"])
 neurons.to_parquet(run.path("neurons.parquet"), index=False)
 
 # %%
-counts = neurons.groupby(["site", "layer"]).agg(
+by_layer = neurons.groupby(["site", "layer"]).agg(
     neurons=("neuron", "size"), selected=("selected", "sum"), largest_r=("r", lambda r: r.abs().max())
 )
-differ = "Neurons of each layer whose activation differs between the behaviours (q < 0.05), and the largest |r|."
-display(run.table(counts.reset_index(), "selected", caption=differ))
-for site in SITES:
-    own = neurons[neurons.site == site]
-    told = f"Share of the neurons at {site} with q < 0.05 (sign-flip permutation over pairs)."
-    run.record(f"selected_share_{site}", own.selected.mean(), definition=told, unit="share 0-1", n=len(own))
+run.table(by_layer.reset_index(), "selected", caption="Selected neurons of each layer (q < 0.05), and the largest |r|.")
 
-null = localization.null_discoveries(
-    accumulated, run.rng("null"), analysis.n_permutations, n_resamples=analysis.n_resamples
-)
-shuffled = "Neurons selected at q < 0.05 when labels are shuffled: the mean share of the neurons, and the share of the "
-display(run.table(null, "null", caption=f"{shuffled}draws with any; 95 % intervals over draws."))
-run.record_rows(
-    null,
-    {"selected_share": "null_selected_share_{site}", "any": "null_any_selected_{site}"},
-    definition={
-        "selected_share": "Mean share of the neurons ({site}) with q < 0.05, labels shuffled.",
-        "any": "Share of draws of shuffled labels with any neuron ({site}) at q < 0.05.",
-    },
+# %%
+selected = neurons.groupby("site", sort=False).selected.agg(value="mean", n="size").reset_index()
+run.record_table(
+    selected,
+    measure="selected_share",
+    definition="Share of the neurons at {site} with q < 0.05 (sign-flip permutation over pairs).",
     unit="share 0-1",
+    coordinates=["site"],
+)
+
+# %% [markdown]
+# Would the procedure select neurons where nothing differs? We shuffle the labels group by group, many times, and make the
+# whole selection anew each time. A correction that holds selects anything in about one of twenty draws at most.
+
+# %%
+null = nulls.null_selection(accumulated, run.rng("null"), analysis.n_permutations)
+run.table(null, "null", caption="Selected neurons under shuffled labels: mean share, and share of draws with any.")
+
+# %%
+run.record_table(
+    null,
+    definition="Selection at q < 0.05 under shuffled labels ({site}): mean share of neurons, or share of draws with any.",
+    unit="share 0-1",
+    coordinates=["site"],
 )
 
 # %% [markdown]
 # ## Heat map
 #
 # The study's first picture: layers by neurons, each layer's neurons sorted by NMD. Behind every cell stands one neuron: a
-# click on it, or the controls below, show how its activations lie under memorization and under generalization. The
-# neurons with the largest |r| follow in a figure of their own.
+# click on it, or the controls below, show how its activations lie under memorization and under generalization.
 
 # %%
-heat = localization.neuron_spread(model, train, pairs, tokenizer, neurons, analysis.batch_size)
-heat_map = run.figure(
+heat = spread.neuron_spread(subject, train, pairs, neurons)
+run.figure(
     figures.heat_map(heat),
     "heat_map",
     caption="NMD of every neuron, sorted within its layer: blue is more active under memorization, orange under "
-    "generalization. Below them, where the network is small enough, the activations of one neuron in the members of "
-    f"the {len(pairs)} pairs: median, middle half and middle 80 %.",
-    alt="Two heat maps, one for each site, with a row for each layer; colours are strongest at both ends of the rows. "
-    "Below, two bars for one chosen neuron: its activations under memorization and under generalization.",
+    "generalization. Below, where the network is small enough, the activations of one neuron in the members of pairs: "
+    "median, middle half and middle 80 %.",
     data=heat,
 )
-top = neurons[neurons.site == "resid_post"].sort_values("r", key=abs, ascending=False).head(20)
-top = top[["layer", "neuron", "nmd", "r", "effect_size", "q_value"]].assign(n=len(pairs))
-top_neurons = run.figure(
-    figures.top_neurons(top),
-    "top_neurons",
-    caption="The twenty neurons of the residual stream with the largest |r|, and their NMD.",
-    alt="Horizontal bars, one for each neuron, to the right for memorization and to the left for generalization.",
-    data=top,
-)
-display(heat_map, top_neurons)
 
 # %% [markdown]
-# ## Depth
-#
-# Is the difference near zero early and larger late? The mean of |NMD| over a layer's neurons is never zero, even where
-# nothing differs: noise has an absolute value too. So the chance level stands beside it, from the same pairs with
-# each group's sign drawn at random. NMD has the scale of its layer. Pearson's $r$ has none, so with it layers of different
-# scale can be compared.
+# The neurons with the largest $|r|$, by which the study ranks them; `by="nmd"` ranks them by $|\mathrm{NMD}|$.
 
 # %%
-depth = localization.depth_profile(accumulated, n_layer, run.rng("depth"), analysis.n_resamples)
-depth_r = localization.depth_profile(accumulated, n_layer, run.rng("depth of r"), analysis.n_resamples, "r")
-lines = "For each site a line over layers for the pairs and one for chance, with bands."
-by_nmd = run.figure(
-    figures.depth_profile(depth.assign(n=len(pairs))),
-    "depth_profile",
-    caption="Mean |NMD| by layer, from the pairs and by chance; bands are 95 % intervals over groups, and the middle "
-    "95 % of sign flips.",
-    alt=lines,
-    data=depth,
+top = rankings.top_neurons(neurons, "resid_post", 20, by="r")
+run.table(
+    top[["layer", "neuron", "nmd", "r", "effect_size", "q_value"]],
+    "top_neurons",
+    caption="The first twenty neurons of the residual stream.",
 )
-by_r = run.figure(
-    figures.depth_profile(depth_r.assign(n=len(pairs))),
-    "depth_profile_r",
-    caption="Mean |r| by layer, from the pairs and by chance; bands as before.",
-    alt=lines,
-    data=depth_r,
+
+# %% [markdown]
+# ## The size of NMD
+#
+# The mean of $|\mathrm{NMD}|$ over a layer's neurons is never zero, even where nothing differs: noise has an absolute
+# value too. So it stands beside its null distribution. NMD has the scale of its layer; Pearson's $r$ has none, so with
+# it layers of different scale can be compared. Both describe the layers; how far they lie above the null says how sure
+# the difference is, and not how large.
+
+# %%
+mean_nmd = nulls.mean_abs(accumulated, subject.n_layer, run.rng("depth"), statistic="nmd")
+run.figure(
+    figures.by_layer(mean_nmd, "mean |NMD|", y_scale="independent"),
+    "mean_abs_nmd",
+    caption="Mean |NMD| by layer; bands are 95 % intervals over groups, and the middle 95 % of sign flips.",
+    data=mean_nmd,
 )
-display(by_nmd, by_r)
-for statistic, unit, by_layer in (("nmd", "activation", depth), ("r", "correlation", depth_r)):
-    where = f"abs_{statistic}_{{site}}_layer{{layer}}"
-    mean = f"Mean |{statistic}| over the neurons at {{site}} of layer {{layer}}"
-    run.record_rows(
-        localization.around_values(by_layer, len(pairs)),
-        {"pairs": f"mean_{where}", "chance": f"chance_{where}"},
-        definition={"pairs": f"{mean}.", "chance": mean + CHANCE},
+
+# %%
+mean_r = nulls.mean_abs(accumulated, subject.n_layer, run.rng("depth of r"), statistic="r")
+run.figure(
+    figures.by_layer(mean_r, "mean |r|"), "mean_abs_r", caption="Mean |r| by layer; bands as before.", data=mean_r
+)
+
+# %%
+for table, unit in ((mean_nmd, "activation"), (mean_r, "correlation")):
+    run.record_table(
+        table,
+        definition="Mean |{statistic}| over the neurons at {site} of layer {layer}, {labels}.",
         unit=unit,
+        coordinates=["statistic", "site", "layer"],
     )
 
 # %% [markdown]
-# ## A second ranking: attribution
+# ## A causal estimate: attribution
 #
 # A neuron can differ without mattering. Attribution patching multiplies the difference by the gradient of the log-odds:
 # what the neuron's difference is worth, to first order, in nats.
 
 # %%
-by_group = localization.group_attributions(model, train, pairs, tokenizer, SITES, analysis.batch_size)
-attributed = localization.attribution_table(by_group, n_layer, len(pairs))
+by_group = attribution.group_attributions(subject, train, pairs, SITES)
+attributed = attribution.attribution_table(by_group, subject.n_layer, len(pairs))
 attributed.to_parquet(run.path("attribution.parquet"), index=False)
-both = neurons.merge(attributed, on=["site", "layer", "neuron"])
-run.table(
-    localization.agreement(both, "nmd", "attribution", share=0.1),
-    "agreement",
-    caption="How far the rankings by |NMD| and by |attribution| agree: Spearman's correlation, and the share of the top "
-    "tenth of one that is in the top tenth of the other (0.1 by chance).",
-)
-
-# %% [markdown]
-# ## How steady, how concentrated?
-#
-# The groups are split into two halves at random, again and again, and the neurons ranked in each. The overlap of the two
-# top tenths says how far a ranking would come out again on other groups. Chance is more than a tenth here: neurons with
-# large activations rank high in both halves, whatever the labels.
-#
-# Distinct neurons, or all of them a little? Were all effects equal, a tenth of the neurons would carry a tenth of the sum
-# of |attribution|; were one neuron alone responsible, it would carry all. Chance lies between the two, since neurons
-# differ in scale: what lies above chance is concentration that comes from the behaviours.
+neurons = neurons.merge(attributed, on=["site", "layer", "neuron"])
 
 # %%
-stability = localization.stability(accumulated, by_group, run.rng("stability"), share=0.1)
-steady = run.figure(
-    figures.stability(stability),
-    "stability",
-    caption="Overlap of the top tenth of the neurons between random halves of the groups, from the pairs and with each "
-    "group's sign drawn at random; bars hold the middle 95 % of the splits.",
-    alt="For each site and ranking a point for the pairs and one for chance, with bars.",
-    data=stability,
-)
-overlap = "Overlap of the top tenth at {site} by |{ranking}| between random halves of the groups"
-splits = " The interval holds the middle 95 % of the splits."
-run.record_rows(
-    stability,
-    {"pairs": "stability_{ranking}_{site}", "chance": "chance_stability_{ranking}_{site}"},
-    definition={"pairs": f"{overlap}.{splits}", "chance": overlap + CHANCE + splits},
-    unit="share 0-1",
-)
-
-concentration, curve = localization.concentration(by_group, run.rng("concentration"), analysis.n_resamples)
-concentrated = run.figure(
-    figures.concentration(curve),
-    "concentration",
-    caption="Share of the sum of |attribution| against the share of the neurons, largest first: from the pairs, with each "
-    "group's sign drawn at random (mean over draws), and for equal effects.",
-    alt="For each site three lines from 0 to 1: a straight one for equal effects, and two that rise above it.",
-    data=curve,
-)
-display(steady, concentrated)
-what = concentration.statistic.map(localization.CONCENTRATION)
-run.record_rows(
-    localization.around_values(concentration, len(pairs)).assign(what=what),
-    {"pairs": "concentration_{statistic}_{site}", "chance": "chance_concentration_{statistic}_{site}"},
-    definition={"pairs": "|attribution| at {site}: {what}.", "chance": "|attribution| at {site}: {what}" + CHANCE},
-    unit="share 0-1",
+correlations = neurons[list(rankings.RANKINGS)].abs().groupby(neurons.site).corr("spearman")
+run.table(
+    correlations.rename_axis(["site", "ranking"]).reset_index(),
+    "agreement",
+    caption="How far the rankings agree: Spearman's correlation of the absolute values.",
 )
 
 # %% [markdown]
-# ## The causal yardstick: patching whole layers
+# ## How stable is a ranking?
+#
+# The groups are split into two halves at random, again and again, and the neurons ranked in each. The overlap of the two
+# top tenths says how far a ranking would come out again on other groups. Under the null it is more than a tenth: neurons
+# with large activations rank high in both halves, whatever the labels.
+
+# %%
+stability = nulls.stability(accumulated, by_group, run.rng("stability"), share=0.1)
+run.figure(
+    figures.by_category(stability, "ranking", "overlap of the top tenths"),
+    "stability",
+    caption="Overlap of the top tenth of the neurons between random halves of the groups; bars hold the middle 95 % of "
+    "the splits.",
+    data=stability,
+)
+
+# %%
+run.record_table(
+    stability,
+    definition="Overlap of the top tenth at {site} by |{ranking}| between random halves of the groups, {labels}. The "
+    "interval holds the middle 95 % of the splits.",
+    unit="share 0-1",
+    coordinates=["ranking", "site"],
+)
+
+# %% [markdown]
+# ## How concentrated are the effects?
+#
+# Distinct neurons, or all of them a little? Were all effects equal, a tenth of the neurons would carry a tenth of the sum
+# of |attribution|; were a single neuron responsible, it would carry all. Neurons differ in scale, so the null lies
+# between the two: what lies above the null is concentration that comes from the behaviours.
+
+# %%
+concentration = nulls.concentration(by_group, len(pairs), run.rng("concentration"))
+run.figure(
+    figures.by_category(concentration, "statistic", "concentration of |attribution|"),
+    "concentration",
+    caption="Share of the sum of |attribution| in the top 1, 5 and 10 % of the neurons, Gini coefficient, and "
+    "participation ratio; bars are 95 % intervals over groups, and the middle 95 % of sign flips.",
+    data=concentration,
+)
+
+# %%
+run.record_table(
+    concentration.assign(what=concentration.statistic.map(nulls.CONCENTRATION)),
+    definition="|attribution| at {site}, {labels}: {what}.",
+    unit="share 0-1",
+    coordinates=["statistic", "site"],
+)
+
+# %% [markdown]
+# ## Patching whole layers
 #
 # If a layer carries the behaviour at the last token, putting one member's activations there into the other's run turns
 # the answer. The residual stream after the last block must do so by construction; what matters is where it begins, and
 # whether attention or the MLP brings it.
 
 # %%
-patched = localization.patch_layers(
-    model, train, pairs, tokenizer, ("resid_post", "attn_out", "mlp_out"), analysis.batch_size
-)
-patching = localization.summarize_patching(patched, run.rng("patching"), analysis.n_resamples)
-run.record_rows(
-    patching,
-    "patching_{site}_layer{layer}_to_{direction}",
-    definition="Share of receivers that show {direction} after {site} of layer {layer} was patched.",
+patched = patching.patch_layers(subject, train, pairs, ["resid_post", "attn_out", "mlp_out"])
+patched_layers = intervals.estimate_by(patched, ["site", "layer", "target"])
+run.record_table(
+    patched_layers,
+    measure="patched_layer",
+    definition="Share of receivers that show {target} after {site} of layer {layer} was patched.",
     unit="share 0-1",
+    coordinates=["site", "layer", "target"],
 )
+
+# %%
 run.figure(
-    figures.patching(patching, title="share that takes over the behaviour"),
-    "patching",
+    figures.by_layer(patched_layers, "share that takes over the behaviour", color="target"),
+    "patched_layers",
     caption="Share of receivers that show the source's behaviour after one site of one layer was patched at the last "
-    "token, by the behaviour that was put in; 95 % intervals over groups.",
-    alt="Points with intervals over layers, a panel for each site; the last layer of the residual stream decides all.",
-    data=patching,
+    "token; bands are 95 % intervals over groups.",
+    data=patched_layers,
 )
 
 # %% [markdown]
-# ## Patching exact sets of neurons
+# ## Patching sets of neurons
 #
 # Attribution is an estimate, and it can miss. So the top and the bottom of every ranking are verified exactly: these
 # neurons, over all layers at once, take the other member's activations, and nothing else does. Random neurons stand
 # beside them. The rankings come from training groups and are verified on validation groups; only where those have too few
 # pairs, on the training groups themselves.
-#
+
+# %%
+SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+verified = "validation" if len(flip_pairs["validation"]) >= 4 else "train"
+sets = rankings.neuron_sets(neurons, SITES, SHARES, run.rng("random units"))
+patched = patching.patch(subject, frames[verified], flip_pairs[verified], sets)
+
+# %%
+patched_units = intervals.estimate_by(patched, patching.KEYS, inputs="pair")
+run.figure(
+    figures.patched_sets(patched_units, "share that takes over the behaviour"),
+    "patched_units",
+    caption=f"Share of the receivers ({len(flip_pairs[verified])} pairs of the {verified} groups) that show the source's "
+    "behaviour after neurons were patched at the last token; bands are 95 % intervals over groups.",
+    data=patched_units,
+)
+
+# %% [markdown]
+# The change of the log-odds, as a share of the distance between the members, is finer: it counts what moves without
+# crossing.
+
+# %%
+recovered = patching.recovered_log_odds(patched)
+run.figure(
+    figures.patched_sets(recovered, "recovered log-odds"),
+    "recovered",
+    caption="The mean change of the log-odds as a share of the mean distance between the members.",
+    data=recovered,
+)
+
+# %%
+effect = f"Patching {{end}} {{share:.0%}} of the neurons at {{site}} (ranking: {{ranking}}), {verified} groups: "
+run.record_table(
+    patched_units,
+    measure="patched_units",
+    definition=effect + "share of receivers that show {target}.",
+    unit="share 0-1",
+    coordinates=patching.KEYS,
+)
+run.record_table(
+    recovered,
+    measure="recovered",
+    definition=effect + "change of the log-odds towards {target}, as a share of the members' distance.",
+    unit="ratio",
+    coordinates=patching.KEYS,
+)
+
+# %% [markdown]
 # How many neurons does half of it take? All neurons of a site together may turn less than all receivers, since what
 # attention moves does not pass through an MLP; the half is half of what they turn together.
 
 # %%
-SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-checked, check = "validation", behavior.flip_pairs(frames["validation"], labels["validation"])
-if len(check) < 4:
-    checked, check = "train", pairs
-sets = localization.sets_of_units(both, SITES, SHARES, run.rng("random units"))
-patched_units = localization.patch_units(model, frames[checked], check, tokenizer, sets, analysis.batch_size)
-effects = localization.summarize_units(patched_units, run.rng("units"), analysis.n_resamples)
-effects.to_csv(run.path("tables", "all_units.csv"), index=False)
-sizes = neurons.groupby("site").size().to_dict()
-halves = localization.units_for_half(patched_units, sizes, run.rng("half"), analysis.n_resamples)
-halves["neurons"] = halves.site.map(sizes)
-
-# %%
-lines = (
-    "For each site and ranking, lines over the number of patched neurons for its top, its bottom and random neurons."
-)
-turned = effects[effects.measure == "turned"]
-units_turned = run.figure(
-    figures.units(turned, title="share that takes over the behaviour"),
-    "units_turned",
-    caption=f"Share of the receivers ({len(check)} pairs of the {checked} groups) that show the source's behaviour when "
-    "the top, the bottom, or random neurons were patched at the last token; 95 % intervals over groups.",
-    alt=lines,
-    data=turned,
-)
-recovered = effects[effects.measure == "recovered"]
-units_recovered = run.figure(
-    figures.units(recovered, title="recovered log-odds"),
-    "units_recovered",
-    caption="The same for the log-odds: their mean change as a share of the distance between the members.",
-    alt=lines,
-    data=recovered,
-)
-half = "Neurons to be patched, in the order of each ranking, for half of what all neurons of the site turn."
-display(units_turned, units_recovered, run.table(halves, "halves", caption=half))
-run.record_rows(
-    halves.assign(ending=("_" + halves.ranking).where(halves.ranking != "attribution", "")),
-    "units_for_half_{site}{ending}",
-    definition="Neurons at {site} (of {neurons}), by |{ranking}|, that must be patched for half of what all of them turn, "
-    f"{checked} groups.",
+halves = patching.neurons_for_half(patched, neurons.groupby("site").size())
+run.record_table(
+    halves,
+    measure="units_for_half",
+    definition=f"Neurons at {{site}}, in the order of |{{ranking}}|, for half of what all of them turn, {verified} groups.",
     unit="neurons",
+    coordinates=["site", "ranking"],
 )
-patch = f"Patching {{share:.0%}} of the neurons at {{site}} ({{which}}), {checked} groups: "
-run.record_rows(
-    localization.main_units(effects),
-    {"turned": "patched_{size}_{site}_to_{direction}", "recovered": "recovered_{size}_{site}_to_{direction}"},
-    definition={
-        "turned": patch + "share of receivers that show {direction}.",
-        "recovered": patch + "change of the log-odds, of the members' distance, towards {direction}.",
-    },
-    unit={"turned": "share 0-1", "recovered": "share of the distance"},
+run.table(
+    halves, "halves", caption="Neurons to be patched, in the order of each ranking, for half of the whole effect."
 )
 
 # %% [markdown]
 # ## Does inference itself need these neurons?
 #
 # A rival view holds that memorization is built on the circuit that generalizes. Then the neurons that decide between the
-# two should be needed where there is nothing to decide. The top tenth of the MLPs' neurons is set to its mean over
-# conflict inputs, at the last token, and validation inputs with one right answer are asked. Conflict inputs, where the
-# same ablation may change which behaviour is shown, stand beside them.
+# two should be needed where there is nothing to decide. A tenth of the MLPs' neurons is set to its mean over conflict
+# inputs, at the last token, and validation inputs with one right answer are asked. Conflict inputs, where the same
+# ablation may change which behaviour is shown, stand beside them.
 
 # %%
-conflicts = train[train.kind == "conflict"]
-means = localization.mean_states(model, conflicts, tokenizer, ["mlp.hook_post"], analysis.batch_size)
-sets = localization.sets_of_units(both, ["mlp.hook_post"], [0.1], run.rng("random ablation"), ends=["top"])
-every = np.ones_like(sets[0].chosen)
-for name, chosen in (("none", ~every), ("all", every)):
-    sets.append(localization.Units("mlp.hook_post", chosen, {"ranking": name}))
-asked = frames["validation"][frames["validation"].kind.isin(["memorized_only", "inferred_only", "conflict"])]
-ablated = localization.ablate(model, asked, tokenizer, means, sets, analysis.batch_size)
-ablation = localization.summarize_ablation(ablated, run.rng("ablation"), analysis.n_resamples)
-kept = "Share of validation inputs that are answered right (conflict inputs: with the same behaviour as before) when "
-kept += "a tenth of the MLPs' neurons, none or all, are set to their mean; 95 % intervals over groups."
-display(run.table(ablation, "ablation", caption=kept))
-which = {"none": "no neuron", "all": "all neurons", "random": "a random tenth"}
-run.record_rows(
-    ablation.assign(
-        which=[which.get(ranking, f"the top tenth by |{ranking}|") for ranking in ablation.ranking],
-        kept=np.where(ablation.kind == "conflict", "the same behaviour as before", "the right answer"),
-    ),
-    "ablation_{ranking}_{kind}",
-    definition="Share of {kind} validation inputs with {kept}; mlp.hook_post set to its mean: {which}.",
-    unit="accuracy 0-1",
+MLP = "mlp.hook_post"
+sets = rankings.neuron_sets(neurons, [MLP], [0.1], run.rng("random ablation"), ends=["top"])
+every = np.ones(subject.shape(MLP), dtype=bool)
+sets = pd.concat([sets, pd.DataFrame({"site": MLP, "ranking": ["none", "all"], "chosen": [~every, every]})])
+
+# %%
+inputs = frames["validation"][frames["validation"].kind.isin(ablation.KINDS)]
+ablated = ablation.ablate(subject, inputs, train[train.kind == "conflict"], sets)
+effects = ablation.ablation_effects(ablated)
+run.table(
+    effects,
+    "ablation",
+    caption="Share of validation inputs with the right answer (conflict inputs: the same answer as before) when the top "
+    "tenth of the MLPs' neurons by a ranking, a random tenth, none, or all are set to their mean.",
 )
+
+# %%
+run.record_table(
+    effects,
+    measure="ablation",
+    definition="Share of {inputs} validation inputs with the right answer (conflict inputs: the same answer as before) "
+    "with mlp.hook_post set to its mean: none, all, or a tenth (random, or the top by a ranking): {ranking}.",
+    unit="accuracy 0-1",
+    coordinates=["ranking", "inputs"],
+)
+
+# %% [markdown]
+# ## Numbers for the text
+
+# %%
+last = subject.n_layer - 1
+run.glue("pairs", "measure == 'pairs'")
+run.glue("auroc_first", "measure == 'pair_auroc' and site == 'resid_post' and layer == 0")
+run.glue("auroc_last", "measure == 'pair_auroc' and site == 'resid_post' and layer == @last", last=last)
+run.glue_text("onset", "none" if pd.isna(onset["resid_post"]) else f"layer {onset['resid_post']}")
+for site in SITES:
+    run.glue(f"selected_{site}", "measure == 'selected_share' and site == @site", site=site)
+run.glue("null_any", "measure == 'null_any_selected' and site == 'all'")
+
+# %%
+tenth = f"measure == 'patched_units' and site == '{MLP}' and share == 0.1 and target == @target"
+for target in patching.ROLES:
+    first_layer = "measure == 'patched_layer' and site == 'resid_post' and layer == 0 and target == @target"
+    run.glue(f"first_layer_to_{target}", first_layer, target=target)
+    run.glue(f"top_to_{target}", f"{tenth} and ranking == 'attribution' and end == 'top'", target=target)
+    run.glue(f"random_to_{target}", f"{tenth} and ranking == 'random'", target=target)
+
+# %%
+run.glue_text("n_mlp", f"{every.size:,}")
+run.glue("half", "measure == 'units_for_half' and site == @site and ranking == 'attribution'", site=MLP)
+for ranking in ("none", "attribution", "random"):
+    query = "measure == 'ablation' and ranking == @ranking and inputs == 'inferred_only'"
+    run.glue(f"inferred_{ranking}", query, ranking=ranking)
 run.finish()
 
 # %% [markdown]
-# ## In this chapter we have seen
+# ## What this means
 #
-# We have compared neurons within {glue:text}`pairs` pairs. Of the neurons, {glue:text}`selected_share_resid_post` in
-# the residual stream and {glue:text}`selected_share_mlp.hook_post` in the MLPs are selected; with shuffled labels,
-# {glue:text}`null_any_selected_all` of the draws select any. Mean |NMD| in the residual stream is
-# {glue:text}`mean_abs_nmd_resid_post_layer0` after the first block, where chance gives
-# {glue:text}`chance_abs_nmd_resid_post_layer0`, and {glue:text}`mean_abs_nmd_resid_post_last_layer` after the last,
-# where chance gives {glue:text}`chance_abs_nmd_resid_post_last_layer`.
-#
-# Causally: the state after the first block, patched, turns {glue:text}`patching_resid_post_layer0_to_memorization` of
-# the receivers to memorization and {glue:text}`patching_resid_post_layer0_to_generalization` to generalization. The
-# top tenth of the MLPs' neurons by attribution turns {glue:text}`patched_top10_mlp.hook_post_to_memorization` and
-# {glue:text}`patched_top10_mlp.hook_post_to_generalization`, a random tenth
-# {glue:text}`patched_random10_mlp.hook_post_to_memorization` and
-# {glue:text}`patched_random10_mlp.hook_post_to_generalization`. Of inputs that only inference can answer,
-# {glue:text}`ablation_attribution_inferred_only` are right without that top tenth, and
-# {glue:text}`ablation_none_inferred_only` with it.
+# - **Depth.** The residual stream tells the members of a pair apart with an AUROC of {glue:text}`auroc_first` after the
+#   first block and of {glue:text}`auroc_last` after the last. An interval that includes 0.5 means that these pairs cannot
+#   tell, not that the layer knows nothing. Patched, the state after the first block turns
+#   {glue:text}`first_layer_to_memorization` of the receivers to memorization and
+#   {glue:text}`first_layer_to_generalization` to generalization; the state after the last turns all, by construction.
+# - **Single neurons.** {glue:text}`selected_resid_post` of the neurons of the residual stream and
+#   {glue:text}`selected_mlp.hook_post` of those of the MLPs differ at q < 0.05; under shuffled labels,
+#   {glue:text}`null_any` of the draws select any. How many are selected depends on the number of groups; the AUROC does
+#   not.
+# - **Sets of neurons.** Half of what all {glue:text}`n_mlp` neurons of the MLPs turn takes {glue:text}`half` neurons, in
+#   the order of |attribution|. A tenth of them, in the same order, turns {glue:text}`top_to_memorization` to
+#   memorization and {glue:text}`top_to_generalization` to generalization; a random tenth
+#   {glue:text}`random_to_memorization` and {glue:text}`random_to_generalization`.
+# - **Inference without them.** With that top tenth at its mean, {glue:text}`inferred_attribution` of the inputs that only
+#   inference can answer are right, with a random tenth {glue:text}`inferred_random`, and with none
+#   {glue:text}`inferred_none`: inference itself does not hang on these neurons.

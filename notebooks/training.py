@@ -16,32 +16,29 @@
 # %% [markdown]
 # # Training
 #
-# ## What is asked
+# **Question.** Does a small language model show *both* behaviours (claim 0 of the study), and when does each appear?
 #
-# Claim 0 of the study: a small language model shows *both* behaviours. We train one from scratch on
-# the texts of the Data chapter and follow, on validation inputs, when each behaviour appears.
+# **Answer.** At step {glue:text}`chosen_step` the model answers {glue:text}`accuracy_memorized_only` of the test inputs
+# that only memory can answer, and {glue:text}`accuracy_inferred_only` of those that only inference can. Of the
+# conflicts it answers {glue:text}`share_memorization` from memory, {glue:text}`share_generalization` by inference and
+# {glue:text}`share_other` by neither. (In brackets, here and in later chapters: the 95 % interval, clustered by group,
+# and the number of inputs.)
+
+# %% [markdown]
+# ## Method
 #
-# ## How
-#
-# The loss is the causal language-modelling loss on whole texts $x_1, \ldots, x_T$,
+# We train from scratch on the texts of the Data chapter. The loss is the causal language-modelling loss on whole texts
+# $x_1, \ldots, x_T$,
 #
 # $$L = -\frac{1}{T-1}\sum_{t=2}^{T}\log p(x_t \mid x_1, \ldots, x_{t-1});$$
 #
-# every token counts, the answer no more than any other. The optimizer is AdamW; the learning rate rises briefly, stays, and falls over the last part of the steps.
+# every token counts, the answer no more than any other. The optimizer is AdamW; the learning rate rises briefly, stays,
+# and falls over the last part of the steps.
+#
 # Stories come with a *copy warm-up*: first, random tokens written twice in a row. A small model that starts on the
 # stories directly learns the names and then stays for thousands of steps on a plateau where it guesses one of the
-# colours in the context; the warm-up makes the attention heads that inference needs, and the plateau vanishes. Its steps
-# have negative numbers below.
-#
-# **The checkpoint** to be analysed is chosen on validation inputs by a rule stated beforehand: of those whose
-# *memorized-only* and *inferred-only* accuracy reach the required accuracy, the last one in which each behaviour answers
-# a quarter of the conflicts or more; where none is so balanced, the one that is most.
-#
-# ## Controls
-#
-# Each behaviour is asked for alone, too: on inputs that only memory, and on inputs that only inference can answer. Answers
-# that are neither are counted beside the two. The rule sees validation groups, the shares at the end are of test groups,
-# and the exact probabilities tell how much of a behaviour is the luck of one greedy answer.
+# colours in the context. The warm-up makes the attention heads that inference needs, and the plateau vanishes. Its
+# steps have negative numbers below.
 
 # %% tags=["parameters"]
 profile: str = "default"  # a file of config/: smoke, default, full or paper
@@ -51,49 +48,68 @@ seed: int = 0  # 0 or more
 results: str = "results"  # the folder that holds the results
 steps: int = 0  # optimizer steps on the task's texts; 0: as the profile says
 
-# %%
-from memgen import report
-
-run = report.begin("training", globals(), keep_partial=True)
+# %% [markdown]
+# An interrupted training resumes from its last checkpoint.
 
 # %%
-import dataclasses
+from memgen.run import begin
+
+run = begin("training", profile=profile, task=task, model=model, seed=seed, results=results, steps=steps, resume=True)
+
+# %%
+import shutil
 
 import numpy as np
 import pandas as pd
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from memgen import behavior, statistics, training
+from memgen import behavior, intervals, training
 from memgen.figures import training as figures
+from memgen.subject import Subject
 
+# %%
+config = run.config.training
+if steps > 0:
+    config = config.model_copy(update={"steps": steps})
+config
+
+# %%
 tokenizer = AutoTokenizer.from_pretrained(run.input("data", "tokenizer"))
 corpus = pd.read_parquet(run.input("data", "corpus.parquet"))
 validation = pd.read_parquet(run.input("data", "validation.parquet"))
-config = run.config.training if steps == 0 else dataclasses.replace(run.config.training, steps=steps)
-config
 
 # %% [markdown]
-# ## The model
-#
-# Built from its configuration, with random weights that the seed decides.
+# The model is built from its configuration, with random weights that the seed decides.
 
 # %%
 packed = training.pack(corpus, tokenizer.pad_token_id)
+architecture = training.model_configuration(run.config.model, tokenizer, packed.shape[1])
 torch.manual_seed(run.config.seed)
-model = AutoModelForCausalLM.from_config(training.model_configuration(run.config.model, tokenizer, packed.shape[1]))
-print(f"{run.config.model.name}: {model.num_parameters():,} parameters, texts of up to {packed.shape[1]} tokens")
+network = AutoModelForCausalLM.from_config(architecture)
+print(f"{run.config.model.name}: {network.num_parameters():,} parameters, texts of up to {packed.shape[1]} tokens")
 
 # %% [markdown]
-# ## The run
+# ## Training run
+#
+# At regular steps we measure accuracy and behaviour on validation inputs. Each behaviour is also measured alone, on
+# inputs that only memory or only inference can answer.
 
 # %%
+batch_size = run.config.analysis.batch_size
 watched = behavior.sample_by_kind(validation, config.evaluation_rows, run.rng("evaluation"))
+
+
+def evaluation(network):
+    return training.evaluate(Subject(network, tokenizer, batch_size), watched)
+
+
+# %%
 trajectory = training.fit(
-    model,
+    network,
     packed,
     config,
-    evaluation=lambda m: training.evaluate(m, watched, tokenizer, run.config.analysis.batch_size),
+    evaluation=evaluation,
     folder=run.path("checkpoints"),
     seed=run.config.seed,
     progress=training.Progress(run.config.label),
@@ -101,131 +117,165 @@ trajectory = training.fit(
 trajectory.to_parquet(run.path("trajectory.parquet"), index=False)
 
 # %% [markdown]
-# ## When does each behaviour appear?
+# ## The choice of a checkpoint
+#
+# The rule was stated before training and sees validation inputs only. Of the checkpoints whose memorized-only and
+# inferred-only accuracy reach the required accuracy, it takes the last in which each behaviour answers a quarter of the
+# conflicts or more; where none is so balanced, the most balanced.
 
 # %%
 chosen, both_present = training.choose_checkpoint(trajectory, config.required_accuracy)
-rates = trajectory.drop(columns="loss").melt("step", var_name="column", value_name="rate")
-rates["measure"] = rates.column.map(training.MEASURES)
-run.figure(
-    figures.trajectory(rates[["step", "measure", "rate"]], chosen=chosen),
-    "trajectory",
-    caption="Accuracy on inputs with one right answer, and behaviour on conflicts, on validation inputs during training; "
-    "the rule marks the chosen checkpoint.",
-    alt="Lines over training steps: two accuracies and the three shares of behaviour on conflicts.",
-    data=rates[["step", "measure", "rate"]],
-)
-
-# %%
-run.figure(
-    figures.loss(trajectory),
-    "loss",
-    caption="The training loss, in nats per token; whole texts keep most of their entropy, since names, kinds and "
-    "digits are drawn at random.",
-    alt="A line over training steps.",
-    data=trajectory[["step", "loss"]],
-)
-
-# %% [markdown]
-# ## The chosen checkpoint
-
-# %%
-model = training.load_model(run.path("checkpoints", f"step{chosen}"))
-model.save_pretrained(run.path("model"))
-tokenizer.save_pretrained(run.path("model"))
-(run.path("checkpoints") / training.RESUME).unlink()  # only an unfinished training needs it
 if not both_present:
     print(f"No checkpoint reached an accuracy of {config.required_accuracy} on both; the best of them was taken.")
 
-# %% [markdown]
-# ## Behaviour on all inputs
-#
-# Every later chapter works with what this model does on each input. The label is that of the greedy answer:
-# memorization (+1) if it is exactly the memorized answer, generalization (-1) if it is exactly the inferred one, other
-# (0) if it is neither. The log-odds, `log p(memorized answer) - log p(inferred answer)` in nats, tell by how much.
-
-# %%
-frames, measured = {}, {}
-for split in ("train", "validation", "test"):
-    frames[split] = pd.read_parquet(run.input("data", f"{split}.parquet"))
-    prepared = behavior.prepare(model, frames[split], tokenizer, run.config.analysis.batch_size)
-    measured[split] = behavior.measure(model, prepared)
-    measured[split].to_parquet(run.path("behavior", f"{split}.parquet"))
+# %% tags=["main-figure"]
+run.figure(
+    figures.trajectory(trajectory, chosen=chosen),
+    "trajectory",
+    caption="Accuracy, and behaviour on conflicts, on validation inputs during training.",
+    data=trajectory,
+)
 
 # %% [markdown]
-# The rule has chosen; now the test groups are looked at for the first time.
+# Whole texts retain most of their entropy, since names, kinds and digits are drawn at random: the loss cannot approach
+# zero.
 
 # %%
-test, labels = frames["test"], measured["test"].behavior
-of_kind = {kind: test.kind == kind for kind in ("memorized_only", "inferred_only", "conflict")}
-right = {"memorized_only": behavior.MEMORIZATION, "inferred_only": behavior.GENERALIZATION}
-counted = [(f"{kind}_accuracy", of_kind[kind], label) for kind, label in right.items()]
-counted += [(f"conflict_{name}", of_kind["conflict"], label) for label, name in behavior.NAMES.items()]
-numbers = []
-for name, rows, label in counted:
-    hits, groups = (labels[rows] == label).astype(float), test.group[rows]
-    estimate = statistics.clustered_mean(hits, groups, run.rng(name), n_resamples=run.config.analysis.n_resamples)
-    kind, answer = test.kind[rows].iloc[0], behavior.NAMES[label]
-    run.record(name, estimate, definition=f"Share of {kind} test inputs answered by {answer}.", unit="share 0-1")
-    numbers.append({"measure": name, **estimate._asdict()})
-n = len(trajectory)
-run.record("chosen_step", chosen, definition="The step of the chosen checkpoint.", unit="steps", n=n)
+run.figure(figures.loss(trajectory), "loss", caption="The training loss.", data=trajectory[["step", "loss"]])
+
+# %% [markdown]
+# All later chapters analyse the chosen checkpoint. The state to resume from is no longer needed.
+
+# %%
+shutil.copytree(run.path("checkpoints", f"step{chosen}"), run.path("model"), dirs_exist_ok=True)
+tokenizer.save_pretrained(run.path("model"))
+run.path("checkpoints", training.RESUME).unlink()
+subject = Subject.load(run.path("model"), batch_size)
+
+# %%
+n_checkpoints = len(trajectory)
+run.record("chosen_step", chosen, definition="Step of the chosen checkpoint.", unit="steps", n=n_checkpoints)
 run.record(
     "both_behaviors_present",
     float(both_present),
     definition=f"1 if a checkpoint reached {config.required_accuracy} on memorized-only and inferred-only inputs.",
     unit="0 or 1",
-    n=n,
-)
-run.table(
-    pd.DataFrame(numbers),
-    "test",
-    caption="The chosen checkpoint on test groups: shares with 95 % intervals, clustered by group, and the number of "
-    "inputs.",
+    n=n_checkpoints,
 )
 
 # %% [markdown]
-# ## What decides a conflict?
+# ## Behaviour on all inputs
 #
-# If the model weighs memory against evidence as its texts did, its behaviour follows `memorized_share`, the share of
-# training texts with such a conflict that end with the memorized answer.
+# The label of an input is that of the greedy answer: memorization (+1) if it is exactly the memorized answer,
+# generalization (-1) if it is exactly the inferred answer, other (0) if it is neither. The log-odds,
+# `log p(memorized answer) - log p(inferred answer)` in nats, say by how much.
 
 # %%
-conflict = test[of_kind["conflict"]].assign(behavior=labels)
-graded = conflict.groupby("memorized_share").behavior.agg(
-    n="size",
-    memorization=lambda b: (b == behavior.MEMORIZATION).mean(),
-    generalization=lambda b: (b == behavior.GENERALIZATION).mean(),
-    other=lambda b: (b == behavior.OTHER).mean(),
+measured = {}
+for split in ("train", "validation", "test"):
+    frame = pd.read_parquet(run.input("data", f"{split}.parquet"))
+    labels = behavior.measure(subject, behavior.prepare(subject, frame))
+    labels.to_parquet(run.path("behavior", f"{split}.parquet"))
+    measured[split] = frame.join(labels)
+
+# %% [markdown]
+# Test groups had no part in the choice of the checkpoint. They are not untouched in every respect: in seeds 0 to 7,
+# results on test groups had been seen before later parts of the analysis were decided (the probe of all layers, the
+# rule for the dose). What depends on those parts is exploratory in these seeds, and said to be so where it is reported.
+#
+# On inputs with one right answer, accuracy says whether the behaviour is there at all.
+
+# %%
+test = measured["test"].rename(columns={"kind": "inputs"})
+right_answer = test.inputs.map({kind: target for target, kind in behavior.SINGLE_ANSWER.items()})
+single = test.assign(value=test.behavior == right_answer)[right_answer.notna()]
+
+# %%
+accuracy = intervals.estimate_by(single, ["inputs"])
+run.record_table(
+    accuracy,
+    measure="accuracy",
+    definition="Accuracy on {inputs} test inputs.",
+    unit="accuracy 0-1",
+    coordinates=["inputs"],
 )
+run.table(accuracy, "accuracy", caption="Accuracy on test inputs with one right answer.")
+
+# %% [markdown]
+# On conflicts both answers are right in their way; we count each.
+
+# %%
+conflict = test[test.inputs == "conflict"]
+shown = pd.DataFrame({name: conflict.behavior == label for label, name in behavior.NAMES.items()})
+shown = shown.join(conflict[["group", "memorized_share"]]).melt(["group", "memorized_share"], var_name="behavior")
+
+# %%
+shares = intervals.estimate_by(shown, ["behavior"])
+run.record_table(
+    shares,
+    measure="behavior_share",
+    definition="Share of conflict test inputs whose greedy answer shows {behavior}.",
+    unit="share 0-1",
+    coordinates=["behavior"],
+)
+run.table(shares, "behavior", caption="Behaviour on conflict test inputs.")
+
+# %% [markdown]
+# ## What decides a conflict
+#
+# If the model weighs memory against evidence as its texts did, its behaviour follows `memorized_share`, the share of
+# such a conflict's training texts that end with the memorized answer.
+
+# %%
+graded = intervals.estimate_by(shown.sort_values("memorized_share", kind="stable"), ["memorized_share", "behavior"])
 run.table(
-    graded.reset_index(),
-    "graded",
-    caption="Behaviour on conflict test inputs by the share of training texts that end with the memorized answer.",
+    graded, "graded", caption="Behaviour on conflict test inputs by the share of the memorized answer in training."
 )
 
 # %% [markdown]
 # ## The same input, sampled
 #
-# The label is that of the greedy answer. If answers were drawn at temperature 1 instead, the same input would be answered
-# now from memory, now by inference. No draws are needed to say how often: the probabilities of both answers are known.
-# The variance of "answered from memory" then has two parts, within inputs, $\overline{p(1-p)}$, and between them.
+# If answers were drawn at temperature 1 instead, the same input would be answered now from memory, now by inference. No
+# draws are needed to say how often: the probabilities of both answers are known.
 
 # %%
-chance = np.exp(measured["test"].loc[conflict.index, ["log_p_memorization", "log_p_generalization"]])
-chance.columns = ["memorization", "generalization"]
-chance["other"] = (1 - chance.sum(axis=1)).clip(lower=0)
-p = chance.memorization
-sampled = {
-    "sampled_memorization": (p, "a sample at temperature 1 is the memorized answer"),
-    "sampled_other": (chance.other, "a sample at temperature 1 is neither answer"),
-    "sampled_differs": (1 - chance.max(axis=1), "a sample at temperature 1 shows another behaviour than the likeliest"),
-}
-for name, (values, what) in sampled.items():
-    estimate = statistics.clustered_mean(
-        values, conflict.group, run.rng(name), n_resamples=run.config.analysis.n_resamples
-    )
-    run.record(name, estimate, definition=f"Mean probability that {what} (conflict test inputs).", unit="share 0-1")
+likely = np.exp(conflict[["log_p_memorization", "log_p_generalization"]])
+likely.columns = ["memorization", "generalization"]
+likely["other"] = (1 - likely.sum(axis=1)).clip(lower=0)
+
+# %%
+rows = likely.join(conflict.group).melt("group", var_name="behavior")
+run.record_table(
+    intervals.estimate_by(rows, ["behavior"]),
+    measure="sampled_share",
+    definition="Mean probability that a sample at temperature 1 shows {behavior} (conflict test inputs).",
+    unit="share 0-1",
+    coordinates=["behavior"],
+)
+
+# %% [markdown]
+# A calibrated model gives the memorized answer the probability that it had in training.
+
+# %%
+sampled = conflict.assign(value=likely.memorization).sort_values("memorized_share", kind="stable")
+sampled = intervals.estimate_by(sampled, ["memorized_share"])
+run.table(sampled, "sampled", caption="Mean probability of the memorized answer, by its share in training.")
+
+# %% [markdown]
+# How much of a behaviour is the luck of a single draw? A sample may differ from the likeliest behaviour, and the
+# variance of "answered from memory" has two parts: within inputs, $\overline{p(1-p)}$, and between them.
+
+# %%
+run.record(
+    "sampled_differs",
+    intervals.share(1 - likely.max(axis=1), conflict.group),
+    definition="Mean probability that a sample at temperature 1 shows another behaviour than the likeliest "
+    "(conflict test inputs).",
+    unit="share 0-1",
+)
+
+# %%
+p = likely.memorization
 within = (p * (1 - p)).mean()
 run.record(
     "variance_within_inputs",
@@ -234,50 +284,43 @@ run.record(
     unit="share 0-1",
     n=len(p),
 )
-run.table(
-    chance.groupby(conflict.memorized_share).mean().reset_index(),
-    "sampled",
-    caption="Mean probability of each behaviour at temperature 1 on conflict test inputs, by the share of training texts "
-    "that end with the memorized answer: a calibrated model's second column repeats the first.",
-)
 
 # %% [markdown]
 # ## Flips
 #
-# A variant flips if the model answers it by the other behaviour. The two then are a *pair*: nearly the same words,
-# opposite behaviours.
+# A variant flips if the model answers it by the other behaviour than its original. The two then are a *pair*: nearly
+# the same words, opposite behaviours.
 
 # %%
-variants = test[of_kind["conflict"] & (test.variant_of >= 0)]
-pairs = behavior.flip_pairs(test, labels)
-flipped = (variants.index.isin(pairs.memorization) | variants.index.isin(pairs.generalization)).astype(float)
-flip_rate = statistics.clustered_mean(
-    flipped, variants.group, run.rng("flips"), n_resamples=run.config.analysis.n_resamples
-)
-run.record(
-    "flip_rate",
-    flip_rate,
-    definition="Share of variants that flip the behaviour (test groups).",
-    unit="share 0-1",
-)
-print(
-    f"{len(pairs)} of {len(variants)} variants flip: {flip_rate.value:.1%}, "
-    f"95 % interval {flip_rate.low:.1%} to {flip_rate.high:.1%}"
-)
+variants = measured["test"].query("kind == 'conflict' and variant_of >= 0")
+pairs = behavior.flip_pairs(measured["test"], measured["test"].behavior)
+flipped = variants.index.isin(pairs.memorization) | variants.index.isin(pairs.generalization)
+flip_rate = intervals.share(flipped, variants.group)
+print(f"{len(pairs)} of {len(variants)} variants flip: {flip_rate}")
+
+# %%
+definition = "Share of variants that flip the behaviour (test groups)."
+run.record("flip_rate", flip_rate, definition=definition, unit="share 0-1")
+
+# %%
+run.glue("chosen_step", "measure == 'chosen_step'")
+for inputs in accuracy.inputs:
+    run.glue(f"accuracy_{inputs}", "measure == 'accuracy' and inputs == @inputs", inputs=inputs)
+for name in shares.behavior:
+    run.glue(f"share_{name}", "measure == 'behavior_share' and behavior == @name", name=name)
+for measure in ("sampled_differs", "variance_within_inputs", "flip_rate"):
+    run.glue(measure, "measure == @measure", measure=measure)
 
 # %%
 run.finish()
 
 # %% [markdown]
-# ## In this chapter we have seen
+# ## What this means
 #
-# We have followed how a model came to answer from memory and by inference. The rule chose step
-# {glue:text}`chosen_step`. There the model answers {glue:text}`memorized_only_accuracy` of the inputs that only memory
-# can answer, and {glue:text}`inferred_only_accuracy` of those that only inference can (in brackets, here and in the
-# next chapters: the 95 % interval, clustered by group, and the number of inputs). Of the conflicts it answers
-# {glue:text}`conflict_memorization` from memory, {glue:text}`conflict_generalization` by inference, and
-# {glue:text}`conflict_other` by neither.
+# The same weights can answer from memory and by inference, and on a conflict the greedy answer is more often the
+# memorized one where the texts gave it more often. But the greedy answer says only which behaviour is likelier: at
+# temperature 1, {glue:text}`variance_within_inputs` of the variance of "answered from memory" lies within inputs, and a
+# sample shows another behaviour than the likeliest in {glue:text}`sampled_differs` of the cases.
 #
-# A variant flips the behaviour in {glue:text}`flip_rate` of the cases; these pairs are what the next chapter compares.
-# An answer drawn at temperature 1 shows another behaviour than the likeliest one in {glue:text}`sampled_differs` of
-# the cases.
+# A variant, which changes neither answer, flips the behaviour in {glue:text}`flip_rate` of the cases. These pairs hold
+# the answers fixed and change the behaviour; the next chapter compares what the network computes on their two members.

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from xdist.scheduler import LoadScopeScheduling
 
 from memgen import behavior, config, training
+from memgen.subject import Subject
 from memgen.tasks import addition, inference
 
 # Tests of these folders share a book, which some of them change, and stay with one of the processes of `make test`.
@@ -24,6 +25,7 @@ TASKS = {
     "addition": addition.Task(n_bound=30, corpus_size=100, unbound_per_split=6),
 }
 LONGEST_ANSWER = 4
+QUERY_LENGTH = {"inference": 3, "addition": 1}  # the tokens at the end of a prompt that ask the question
 torch.set_num_threads(1)  # the models are tiny, and tests run side by side
 
 
@@ -42,10 +44,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Together:
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """A model, its tokenizer and prompts; some of the answers are those that the model gives."""
+    """A model with its tokenizer, and prompts; some of the answers are those that the model gives."""
 
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerFast
+    subject: Subject
     frame: pd.DataFrame
     query_length: int
 
@@ -113,7 +114,7 @@ def _setting(architecture: str, task: str) -> Setting:
                 if min(answer) > 2:  # the special tokens are no words
                     text = joiner.join(tokenizer.convert_ids_to_tokens(answer))
                     frame.loc[[i, variant.get(i, i)], column] = text
-    return Setting(model, tokenizer, frame, TASKS[task].query_length)
+    return Setting(Subject(model, tokenizer), frame, QUERY_LENGTH[task])
 
 
 @functools.cache
@@ -127,9 +128,9 @@ def _planted() -> Planted:
     n, half = 60, len(cues) // 2
     side = rng.integers(2, size=n)  # of the original; its variant ends with a cue of the other side
     context = rng.choice(names, (n, 6))
-    own, other = (cues[half * s + rng.integers(half, size=n)] for s in (side, 1 - side))
+    last_tokens = [cues[half * cue_side + rng.integers(half, size=n)] for cue_side in (side, 1 - side)]
     first = np.full((n, 1), tokenizer.bos_token_id)
-    ids = np.vstack([np.hstack([first, context, last[:, None]]) for last in (own, other)])
+    ids = np.vstack([np.hstack([first, context, last[:, None]]) for last in last_tokens])
     frame = pd.DataFrame(
         {"input_ids": list(ids), "kind": "conflict", "group": np.tile(np.arange(n) // 2, 2).astype(str)}
     )
@@ -154,7 +155,7 @@ def _planted() -> Planted:
         mlp.c_fc.weight[:, neuron] = direction
         mlp.c_proj.weight[neuron, dimension] = 1.0
         mlp.c_proj.bias[dimension] = -1.5
-    return Planted(model, tokenizer, frame, 1, direction, (layer, neuron), (layer, dimension))
+    return Planted(Subject(model, tokenizer), frame, 1, direction, (layer, neuron), (layer, dimension))
 
 
 def hooks(model: PreTrainedModel) -> int:
@@ -163,16 +164,16 @@ def hooks(model: PreTrainedModel) -> int:
     return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
 
 
-def _guarded(made: Setting):
+def _guarded(shared: Setting):
     """Yield a setting that all tests share, and require that the test left it as it was."""
-    model, frame = made.model, made.frame.copy()
+    model, frame = shared.subject.model, shared.frame.copy()
     weights = copy.deepcopy(model.state_dict())
     assert hooks(model) == 0
-    yield made
+    yield shared
     assert hooks(model) == 0, "a hook was left on the model"
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
-    pd.testing.assert_frame_equal(made.frame, frame)
+    pd.testing.assert_frame_equal(shared.frame, frame)
 
 
 @pytest.fixture(params=[(a, t) for a in ARCHITECTURES for t in TASKS], ids=lambda param: "-".join(param))
@@ -207,5 +208,5 @@ def rng():
 @pytest.fixture
 def planted_pairs(planted):
     """The planted model's flip pairs: every input flips."""
-    measured = behavior.measure(planted.model, behavior.prepare(planted.model, planted.frame, planted.tokenizer))
+    measured = behavior.measure(planted.subject, behavior.prepare(planted.subject, planted.frame))
     return behavior.flip_pairs(planted.frame, measured.behavior, at_least=len(planted.frame) // 2)

@@ -15,12 +15,12 @@ EDITABLE = [site for site in SITES if site != "resid_mid"]
 @pytest.fixture
 def ids(stories):
     generator = torch.Generator().manual_seed(1)
-    return torch.randint(3, stories.model.config.vocab_size, (3, 7), generator=generator)
+    return torch.randint(3, stories.subject.model.config.vocab_size, (3, 7), generator=generator)
 
 
 @pytest.fixture
 def model(stories):
-    return stories.model
+    return stories.subject.model
 
 
 @torch.no_grad()
@@ -87,7 +87,8 @@ def test_the_hidden_layer_of_the_mlp_is_computed_by_hand(model, ids):
 
 def test_width_is_that_of_the_recorded_activations(model, ids):
     store, _ = read(model, ids)
-    assert {site: own[0].shape[-1] for site, own in store.items()} == {s: activations.width(model, s) for s in SITES}
+    for site, layers in store.items():
+        assert layers[0].shape[-1] == activations.width(model, site)
     assert activations.width(model, "mlp.hook_post") == 128
 
 
@@ -198,8 +199,8 @@ def test_resid_post_of_a_layer_is_resid_pre_of_the_next(model, ids):
 def test_a_block_that_is_given_its_input_by_name(sums):
     """As some callers in transformers do."""
     hidden = torch.randn(1, 3, 32, generator=torch.Generator().manual_seed(2))
-    block = activations.blocks(sums.model)[0]
-    with torch.no_grad(), activations.edit(sums.model, [add("resid_pre", 0, 1.0)]):
+    block = activations.blocks(sums.subject.model)[0]
+    with torch.no_grad(), activations.edit(sums.subject.model, [add("resid_pre", 0, 1.0)]):
         by_position, by_name = block(hidden), block(hidden_states=hidden)
     with torch.no_grad():
         assert torch.equal(by_name, by_position)

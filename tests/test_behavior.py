@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from memgen import behavior
+from memgen import activations, behavior
+from memgen.activations import SITES
 from memgen.config import InputError
 from tests.conftest import LONGEST_ANSWER
 
@@ -16,32 +17,32 @@ COLUMNS = ["behavior", "log_p_memorization", "log_p_generalization", "log_odds"]
 
 def measured(setting, frame=None, **options):
     frame = setting.frame if frame is None else frame
-    return behavior.measure(setting.model, behavior.prepare(setting.model, frame, setting.tokenizer, **options))
+    return behavior.measure(setting.subject, behavior.prepare(setting.subject, frame, **options))
 
 
-def assert_same(one, other):
+def assert_same(first, second):
     """Labels equal; log-probabilities as close as the order of float32 sums allows."""
-    assert one.behavior.to_list() == other.behavior.to_list()
-    pd.testing.assert_frame_equal(one, other, check_exact=False, rtol=0, atol=1e-4)
+    assert first.behavior.to_list() == second.behavior.to_list()
+    pd.testing.assert_frame_equal(first, second, check_exact=False, rtol=0, atol=1e-4)
 
 
 @torch.no_grad()
 def naive(setting, row) -> dict[str, float]:
     """The label from `generate`, and log-probabilities summed token by token."""
-    model, prompt = setting.model, torch.tensor(row.input_ids)[None].long()
+    model, prompt = setting.subject.model, torch.tensor(row.input_ids)[None].long()
     options = {
         "max_new_tokens": LONGEST_ANSWER,
         "do_sample": False,
         "attention_mask": torch.ones_like(prompt),
     }
-    said = model.generate(prompt, **options)[0, prompt.shape[1] :].tolist()
+    generated = model.generate(prompt, **options)[0, prompt.shape[1] :].tolist()
     result = {"behavior": 0}
     for label, name in ((-1, "generalization"), (1, "memorization")):
         result[f"log_p_{name}"] = np.nan
         if pd.isna(row[f"answer_{name}"]):
             continue
-        answer = setting.tokenizer(row[f"answer_{name}"], add_special_tokens=False).input_ids
-        if said[: len(answer)] == answer:
+        answer = setting.subject.tokenizer(row[f"answer_{name}"], add_special_tokens=False).input_ids
+        if generated[: len(answer)] == answer:
             result["behavior"] = label
         ids, total = prompt, 0.0
         for token in answer:
@@ -64,7 +65,7 @@ def test_two_answers_of_several_tokens(sums):
     """Neither answer is a single token, so each has its own pass; the lengths differ within a batch."""
     frame = sums.frame[sums.frame.kind == "conflict"].iloc[:12].copy()
     frame["answer_memorization"] = ["12", "345"] * 6
-    prepared = behavior.prepare(sums.model, frame, sums.tokenizer)
+    prepared = behavior.prepare(sums.subject, frame)
     assert [list(batch.answers) for batch in prepared] == [["memorization"], ["generalization"]]
     expected = pd.DataFrame([naive(sums, row) for _, row in frame.iterrows()], index=frame.index)[COLUMNS]
     assert_same(measured(sums, frame), expected)
@@ -72,8 +73,8 @@ def test_two_answers_of_several_tokens(sums):
 
 def test_one_pass_where_an_answer_is_a_single_token(setting):
     conflicts = setting.frame[setting.frame.kind == "conflict"]
-    assert len(behavior.prepare(setting.model, conflicts, setting.tokenizer)) == 1
-    assert len(behavior.prepare(setting.model, setting.frame, setting.tokenizer)) == 3
+    assert len(behavior.prepare(setting.subject, conflicts)) == 1
+    assert len(behavior.prepare(setting.subject, setting.frame)) == 3
 
 
 def test_answers_that_are_missing(setting):
@@ -91,9 +92,9 @@ def test_answers_that_are_missing(setting):
 
 def test_an_aligned_answer_counts_as_memorization(stories):
     frame = stories.frame[stories.frame.kind == "aligned"].copy()
-    said = measured(stories, frame.assign(answer_generalization="otter", answer_memorization="otter"))
-    assert (said.log_odds == 0).all()
-    assert set(said.behavior) <= {0, 1}
+    result = measured(stories, frame.assign(answer_generalization="otter", answer_memorization="otter"))
+    assert (result.log_odds == 0).all()
+    assert set(result.behavior) <= {0, 1}
 
 
 def test_a_batch_equals_single_and_reordered_inputs(setting, rng):
@@ -114,62 +115,80 @@ def test_padding_equals_none(setting):
     assert not np.allclose(padded.log_p_memorization.dropna(), plain.log_p_memorization.dropna(), atol=0.1)
 
 
-def test_a_kept_prefix_equals_the_full_run_however_often_it_is_used(setting):
-    prepared = behavior.prepare(setting.model, setting.frame, setting.tokenizer, keep=setting.query_length)
+def test_a_cached_prefix_equals_the_full_run_however_often_it_is_used(setting):
+    subject = dataclasses.replace(setting.subject, n_tokens=setting.query_length)
+    prepared = behavior.prepare(subject, setting.frame, prefix=True)
     prefixes = [keys.clone() for batch in prepared for layer in batch.prefix for keys in layer]
-    first, second = (behavior.measure(setting.model, prepared) for _ in range(2))
+    first, second = (behavior.measure(subject, prepared) for _ in range(2))
     assert_same(first, measured(setting))
     pd.testing.assert_frame_equal(first, second, check_exact=True)
     again = [keys for batch in prepared for layer in batch.prefix for keys in layer]
-    assert all(torch.equal(one, other) for one, other in zip(prefixes, again, strict=True))
+    assert all(map(torch.equal, prefixes, again))
     assert all((batch.prompt_length == setting.query_length).all() for batch in prepared)
 
 
-@pytest.mark.parametrize("keep", [0, -1, 9, 100])
-def test_keep_must_leave_something_to_run_and_something_to_keep(sums, keep):
-    with pytest.raises(ValueError, match=f"keep={keep}"):
-        behavior.prepare(sums.model, sums.frame, sums.tokenizer, keep=keep)
+@pytest.mark.parametrize("n_tokens", [9, 100])
+def test_a_prefix_needs_longer_prompts(sums, n_tokens):
+    with pytest.raises(ValueError, match=f"n_tokens = {n_tokens}; they have 9 to 9 tokens"):
+        behavior.prepare(dataclasses.replace(sums.subject, n_tokens=n_tokens), sums.frame, prefix=True)
 
 
-def test_keep_needs_prompts_of_one_length(sums):
+def test_a_prefix_needs_prompts_of_one_length(sums):
     frame = sums.frame.copy()
     frame.at[3, "input_ids"] = frame.input_ids[3][1:]
     with pytest.raises(ValueError, match="one length"):
-        behavior.prepare(sums.model, frame, sums.tokenizer, keep=1)
+        behavior.prepare(sums.subject, frame, prefix=True)
 
 
 def test_from_end_covers_the_last_prompt_tokens_and_all_that_follow(sums):
     frame = sums.frame[sums.frame.kind == "conflict"].iloc[:2].copy()
     frame["input_ids"] = [frame.input_ids.iloc[0], frame.input_ids.iloc[1][2:]]  # 9 and 7, then 3 of the answer
-    (batch,) = behavior.prepare(sums.model, frame, sums.tokenizer)
+    (batch,) = behavior.prepare(sums.subject, frame)
     assert batch.from_end(1).tolist() == [[False] * 8 + [True] * 4, [False] * 6 + [True] * 6]
     assert batch.from_end(2).tolist() == [[False] * 7 + [True] * 5, [False] * 5 + [True] * 7]
 
 
 def test_from_end_refuses_tokens_that_were_computed_before(sums):
     """A shift there would silently do nothing."""
-    (batch,) = behavior.prepare(sums.model, sums.frame[sums.frame.kind == "conflict"], sums.tokenizer, keep=2)
+    subject = dataclasses.replace(sums.subject, n_tokens=2)
+    (batch,) = behavior.prepare(subject, sums.frame[sums.frame.kind == "conflict"], prefix=True)
     assert batch.from_end(2).all()
     with pytest.raises(ValueError, match=r"last 3 .* only the last 2"):
         batch.from_end(3)
 
 
-def test_prompts_are_one_batch_without_answers(sums):
-    frame = sums.frame.assign(input_ids=[ids[i % 2 :] for i, ids in enumerate(sums.frame.input_ids)])
-    batch = behavior.prompts(sums.model, frame, sums.tokenizer)
-    assert batch.answers == {}
-    assert batch.prompt_length.tolist() == frame.input_ids.str.len().to_list()
-    assert batch.attention_mask.sum(1).tolist() == batch.prompt_length.tolist()
-    for row, ids in zip(batch.input_ids.tolist(), frame.input_ids, strict=True):
-        assert row[: len(ids)] == list(ids)
-        assert set(row[len(ids) :]) <= {sums.tokenizer.pad_token_id}
+def test_states_are_those_at_the_last_prompt_token(setting):
+    """Prompts of two lengths in one batch, against each prompt alone."""
+    subject = setting.subject
+    frame = setting.frame.iloc[::3].copy()
+    frame["input_ids"] = [ids[i % 2 :] for i, ids in enumerate(frame.input_ids)]
+    states = behavior.states(subject.with_batch_size(7), frame, SITES)
+    assert {site: array.shape for site, array in states.items()} == {
+        site: (len(frame), *subject.shape(site)) for site in SITES
+    }
+    for row, ids in enumerate(frame.input_ids):
+        with torch.no_grad(), activations.record(subject.model, SITES) as store:
+            subject.model(torch.tensor(np.array([ids])).long())
+        for site in SITES:
+            alone = torch.stack([layer[0, -1] for layer in store[site]])
+            np.testing.assert_allclose(states[site][row], alone, atol=1e-4)
+
+
+def test_states_come_batch_by_batch_in_the_order_of_the_frame(sums):
+    frame = sums.frame.sample(frac=1, random_state=0)
+    batches = list(behavior.read_states(sums.subject.with_batch_size(10), frame, ["mlp_out"]))
+    assert [len(index) for index, _ in batches][:-1] == [10] * (len(batches) - 1)
+    assert [row for index, _ in batches for row in index] == list(frame.index)
+    whole = behavior.states(sums.subject, sums.frame, ["mlp_out"])["mlp_out"]
+    shuffled = np.concatenate([states["mlp_out"] for _, states in batches])
+    np.testing.assert_allclose(shuffled, whole[frame.index], atol=1e-5)
 
 
 def test_a_context_sees_every_batch_and_can_change_the_result(sums):
     """A logit raised at the prompt's end makes its token the answer."""
-    tag = sums.tokenizer.convert_ids_to_tokens(20)
+    tag = sums.subject.tokenizer.convert_ids_to_tokens(20)
     frame = sums.frame[sums.frame.kind == "conflict"].assign(answer_memorization=tag)
-    prepared = behavior.prepare(sums.model, frame, sums.tokenizer, batch_size=8)
+    prepared = behavior.prepare(sums.subject, frame, batch_size=8)
     seen = []
 
     class Raise:
@@ -182,12 +201,12 @@ def test_a_context_sees_every_batch_and_can_change_the_result(sums):
                 new[..., 20] = 1e3
                 return new
 
-            self.handle = sums.model.lm_head.register_forward_hook(hook)
+            self.handle = sums.subject.model.lm_head.register_forward_hook(hook)
 
         def __exit__(self, *_):
             self.handle.remove()
 
-    result = behavior.measure(sums.model, prepared, Raise)
+    result = behavior.measure(sums.subject, prepared, Raise)
     assert seen == list(frame.index)
     assert (result.behavior == 1).all()
     assert np.allclose(result.log_p_memorization, 0)
@@ -196,7 +215,7 @@ def test_a_context_sees_every_batch_and_can_change_the_result(sums):
 def test_score_by_hand(sums):
     """Two prompts of different length, answers of two tokens and of one, logits that are given."""
     frame = sums.frame[sums.frame.kind == "conflict"].iloc[:2].copy()
-    (batch,) = behavior.prepare(sums.model, frame, sums.tokenizer)
+    (batch,) = behavior.prepare(sums.subject, frame)
     answers = {"memorization": torch.tensor([[4, behavior.NO_TOKEN], [1, 2]])}
     batch = dataclasses.replace(batch, prompt_length=torch.tensor([1, 2]), answers=answers)
     logits = torch.zeros(2, 3, 5)

@@ -1,7 +1,6 @@
 """Training: the schedule, the batches, exact resumption, the choice of a checkpoint, and progress lines."""
 
 import json
-import re
 import types
 
 import numpy as np
@@ -11,8 +10,9 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
-from memgen import behavior, training
+from memgen import training
 from memgen.config import ModelConfig, TrainingConfig
+from memgen.subject import Subject
 from memgen.tasks import addition, inference
 
 SCHEDULE = TrainingConfig(steps=100, warmup_steps=10, copy_warmup_steps=20, decay_fraction=0.3)
@@ -59,8 +59,8 @@ def whole(request, sums, tmp_path_factory):
     return types.SimpleNamespace(name=request.param, folder=folder, model=model, trajectory=trajectory, seen=seen)
 
 
-def assert_equal_weights(one, other):
-    state, expected = one.state_dict(), other.state_dict()
+def assert_equal_weights(model, expected_model):
+    state, expected = model.state_dict(), expected_model.state_dict()
     assert state.keys() == expected.keys()
     assert all(torch.equal(state[name], expected[name]) for name in state)
 
@@ -210,11 +210,10 @@ def test_checkpoints_are_safetensors_and_json(sums, whole):
         else:
             with safe_open(path, "pt") as file:
                 assert list(file.keys())
-    loaded = training.load_model(whole.folder / "step10")
-    assert not loaded.training
+    loaded, earlier = (AutoModelForCausalLM.from_pretrained(whole.folder / step).eval() for step in ("step10", "step6"))
     ids = sums.packed[:16]
     assert torch.equal(loaded(ids).logits, whole.model.eval()(ids).logits)
-    assert not torch.equal(training.load_model(whole.folder / "step6")(ids).logits, loaded(ids).logits)
+    assert not torch.equal(earlier(ids).logits, loaded(ids).logits)
 
 
 # --- it learns
@@ -227,8 +226,8 @@ def test_fit_is_the_plain_loop(sums, tmp_path):
     expected = new_model(sums)
     matrices = {name for name, p in expected.named_parameters() if p.dim() >= 2}
     groups = [
-        {"params": [p for name, p in expected.named_parameters() if (name in matrices) == own], "weight_decay": decay}
-        for own, decay in ((True, 0.1), (False, 0.0))
+        {"params": [p for name, p in expected.named_parameters() if (name in matrices) == is_matrix], "weight_decay": w}
+        for is_matrix, w in ((True, 0.1), (False, 0.0))
     ]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
     order = training.text_order(len(sums.packed), config, torch.Generator().manual_seed(3))
@@ -272,16 +271,17 @@ def test_evaluate_is_greedy_decoding(sums, tmp_path):
     config = TrainingConfig(steps=150, batch_size=32, warmup_steps=5, evaluate_every=150, learning_rate=1e-2)
     model, _ = fit(sums, tmp_path, config, name="gpt2-1x32")
     frame = sums.prompts
-    rates = training.evaluate(model, frame, sums.tokenizer, batch_size=7)
+    rates = training.evaluate(Subject(model, sums.tokenizer, batch_size=7), frame)
     assert model.training
-    assert set(rates) == set(training.MEASURES)
-    said = []
+    generated = []
     for prompt in frame.input_ids:
         ids = torch.tensor(np.array([prompt]), dtype=torch.long)
         out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=3, do_sample=False)
-        said.append(sums.tokenizer.convert_ids_to_tokens(out[0, len(prompt) :].tolist()))
-    memorized = np.array([words[0] == row for words, row in zip(said, frame.answer_memorization, strict=True)])
-    inferred = np.array(["".join(words) == row for words, row in zip(said, frame.answer_generalization, strict=True)])
+        generated.append(sums.tokenizer.convert_ids_to_tokens(out[0, len(prompt) :].tolist()))
+    memorized = np.array([words[0] == row for words, row in zip(generated, frame.answer_memorization, strict=True)])
+    inferred = np.array(
+        ["".join(words) == row for words, row in zip(generated, frame.answer_generalization, strict=True)]
+    )
     kinds = frame.kind.to_numpy()
     expected = {
         "memorized_only": memorized[kinds == "memorized_only"].mean(),
@@ -328,78 +328,43 @@ def test_choose_checkpoint(rows, chosen):
 # --- progress
 
 
-def state(step, steps=100, **evaluation):
-    return training.State(step, steps, 0.5, 125.0, evaluation)
-
-
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that only moves when told to."""
+    """A clock that only moves when a test moves it."""
     now = types.SimpleNamespace(seconds=1000.0)
     monkeypatch.setattr(training.time, "monotonic", lambda: now.seconds)
     return now
 
 
-def test_progress_lines(capsys, monkeypatch, clock):
+RATES = {"memorized_only": 0.25, "inferred_only": 1.0, "conflict_other": 0.1}
+
+
+def test_progress_lines_replace_each_other_every_few_seconds(capsys, monkeypatch, clock):
     cleared = []
     monkeypatch.setattr(training, "clear_output", lambda wait: cleared.append(wait))
     progress = training.Progress("addition/gpt2-3x64/seed1")
-    progress.EVERY = 10.0
-    rates = {"memorized_only": 0.25, "inferred_only": 1.0, "conflict_other": 0.1}
-    progress(state(1))
-    for step in range(2, 10):
+    progress(training.State(1, 4000, 0.5, {}))
+    for step in range(2, 6):
         clock.seconds += 1
-        progress(state(step))
-    clock.seconds += 2
-    progress(state(1234, 4000, **rates))
-    clock.seconds += 1
-    progress(state(1235, 4000, **rates))
-    clock.seconds += 64
-    progress(state(4000, 4000, **rates))
-    lines = capsys.readouterr().out.splitlines()
-    start, both = "▶ addition/gpt2-3x64/seed1 training: step ", "memorized-only 0.25, inferred-only 1.00"
-    assert lines == [
-        f"{start}1/100, loss 0.500, left 2:05",
-        f"{start}1,234/4,000, loss 0.500, {both}, left 2:05",
-        f"{start}4,000/4,000, loss 0.500, {both}, took 1:15",
-    ]
-    assert training.Progress.EVERY <= 10  # seconds: what a reader waits at most
-    assert cleared == [True] * 3  # each replaces the one before: an executed notebook keeps the last
-
-
-def shell(**metadata):
-    kernel = types.SimpleNamespace(get_parent=lambda: {"metadata": metadata})
-    return types.SimpleNamespace(kernel=kernel)
-
-
-def test_papermill_gets_lines_and_jupyter_a_bar(capsys, monkeypatch, clock):
-    monkeypatch.setattr(training, "clear_output", lambda wait: None)
-    monkeypatch.setattr(training, "get_ipython", lambda: shell())
-    training.Progress("run")(state(3))
-    assert capsys.readouterr().out.startswith("▶ run training: step 3/100")
-    monkeypatch.setattr(training, "get_ipython", lambda: shell(cellId="a1"))
-    progress = training.Progress("run")
-    progress(state(40, memorized_only=0.5))
-    progress(state(100, memorized_only=0.75))
+        progress(training.State(step, 4000, 0.5, {}))
+    for seconds, step in ((2, 1234), (1, 1235), (64, 4000)):
+        clock.seconds += seconds
+        progress(training.State(step, 4000, 0.5, RATES))
     written = capsys.readouterr()
-    assert "▶" not in written.out + written.err
-    assert re.search(r"100/100 .*memorized-only 0\.75", written.err)
+    start, rates = "▶ addition/gpt2-3x64/seed1 training: step ", "memorized-only 0.25, inferred-only 1.00"
+    assert written.out.splitlines() == [
+        f"{start}1/4,000, loss 0.500, left 0:00",
+        f"{start}1,234/4,000, loss 0.500, {rates}, left 0:13",
+        f"{start}4,000/4,000, loss 0.500, {rates}, took 1:11",
+    ]
+    assert written.err == ""
+    assert cleared == [True] * 3
 
 
-def test_fit_tells_where_it_stands(whole):
+def test_fit_reports_every_step(whole):
     seen = whole.seen
-    assert [one.step for one in seen] == list(range(1, 16))
-    assert {one.steps for one in seen} == {15}
+    assert [state.step for state in seen] == list(range(1, 16))
+    assert {state.steps for state in seen} == {15}
     assert seen[0].evaluation == {}
-    assert all(one.evaluation.keys() == {"sum"} for one in seen[1:])
-    assert seen[-2].seconds_left > seen[-1].seconds_left == 0
-    assert all(0 < one.loss < 10 for one in seen)
-
-
-def test_evaluation_columns_have_names_for_the_figures():
-    rates = behavior.rates(pd.Series([1, -1, 0]))
-    assert set(training.MEASURES) == {
-        "memorized_only",
-        "inferred_only",
-        *(f"conflict_{name}" for name in rates),
-    }
+    assert all(state.evaluation.keys() == {"sum"} for state in seen[1:])
+    assert all(0 < state.loss < 10 for state in seen)

@@ -1,8 +1,16 @@
 """The page Reference: a bar in a docstring, as in |r|, is no substitution of Sphinx; types have short names."""
 
+import importlib
+import inspect
+import pkgutil
 import re
+import typing
 
+import pydantic
 from sphinx.application import Sphinx
+from sphinx.util.inspect import stringify_signature
+
+import memgen
 
 MODULES = re.compile(r"~(?!memgen\.)(?:\w+\.)+|~")  # names within memgen stay whole: two modules may share a short one
 CODE = re.compile(r"(`+[^`]+`+)")  # stays as it is
@@ -18,12 +26,22 @@ def escape_bars(app: Sphinx, what: str, name: str, about: object, options: objec
 def shorten(
     app: Sphinx, what: str, name: str, about: object, options: object, signature: str | None, returned: str | None
 ) -> tuple[str | None, str | None]:
-    """Name types without their modules, where Sphinx would show its own sign for that."""
+    """Name types without their modules, where Sphinx would show its sign for that; settings without their limits."""
+    if isinstance(about, type) and issubclass(about, pydantic.BaseModel):
+        plain = typing.get_type_hints(about)
+        fields = inspect.signature(about).parameters.values()
+        parameters = [field.replace(annotation=plain.get(field.name, field.annotation)) for field in fields]
+        signature = stringify_signature(inspect.Signature(parameters), unqualified_typehints=True)
     return tuple(MODULES.sub("", text) if text else text for text in (signature, returned))  # type: ignore[return-value]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Wait for the docstrings and signatures."""
+    """Wait for the docstrings and signatures.
+
+    Modules are imported here: Sphinx would import them as type checkers do, which pydantic's classes do not survive.
+    """
+    for module in pkgutil.walk_packages(memgen.__path__, "memgen."):
+        importlib.import_module(module.name)
     app.connect("autodoc-process-signature", shorten)
     app.connect("autodoc-process-docstring", escape_bars)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,90 +1,92 @@
-"""One model's questions, asked of its earlier states."""
+"""The questions to a model, asked of its earlier checkpoints."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from memgen import behavior
-from memgen.carryover import matching, transfer
+from memgen import behavior, intervals
+from memgen.behavior import NAMES, TARGETS
+from memgen.carryover.matching import correlations, top_overlap
+from memgen.carryover.transfer import SITE, apply_shifts, fit_candidates
 from memgen.config import AnalysisConfig
+from memgen.intervals import Estimate
+from memgen.subject import Subject
 
-AT_LEAST = 10  # inputs behind a rate of steering
-MODEL, CONTROL = "model", "random control"
+LEAST_INPUTS = 10  # behind a rate of steering
+LEAST_PAIRS = 4  # behind a correlation
 
 
 def evenly(steps: Sequence[int], n: int) -> list[int]:
     """At most `n` of the steps after the warm-up (those above 0), evenly from the first to the last."""
-    own = sorted(step for step in steps if step > 0)
-    chosen = np.unique(np.linspace(0, len(own) - 1, min(n, len(own))).round().astype(int))
-    return [own[i] for i in chosen]
+    after_warmup = sorted(step for step in steps if step > 0)
+    places = np.unique(np.linspace(0, len(after_warmup) - 1, min(n, len(after_warmup))).round().astype(int))
+    return [after_warmup[place] for place in places]
 
 
-def neuron_correlations(
-    model: PreTrainedModel,
-    frame: pd.DataFrame,
-    labels: pd.Series,
-    tokenizer: PreTrainedTokenizerFast,
-    site: str,
-    at_least: int = 4,
-) -> np.ndarray | None:
-    """Pearson's r of each neuron with the behaviour, over the members of flip pairs: [neurons, layer by layer].
+def neuron_correlations(subject: Subject, frame: pd.DataFrame, site: str) -> np.ndarray | None:
+    """Pearson's r of each neuron with the behaviour, over the members of flip pairs: [neurons], layer by layer.
 
-    None where there are fewer than `at_least` pairs.
+    None where there are fewer than `LEAST_PAIRS` pairs. The frame has the column `behavior`.
     """
-    pairs = behavior.flip_pairs(frame, labels)
-    if len(pairs) < at_least:
+    pairs = behavior.flip_pairs(frame, frame.behavior)
+    if len(pairs) < LEAST_PAIRS:
         return None
     members = pd.concat([frame.loc[pairs.memorization], frame.loc[pairs.generalization]])
     sign = np.repeat([1.0, -1.0], len(pairs))
-    activations = matching.states(model, members, tokenizer, [site])[site]
-    return matching.correlations(activations, sign[:, None, None])[:, 0]
-
-
-def overlap_of_tops(one: np.ndarray, other: np.ndarray) -> float:
-    """The share of the neurons of largest `|r|` by `one` that are so by `other`, too: the same neurons of one model."""
-    mask = matching.top(one)
-    return float(matching.top(other)[mask].mean())
+    activations = behavior.states(subject, members, [site])[site]
+    return correlations(activations, sign[:, None, None])[:, 0]
 
 
 def at_checkpoint(
-    model: PreTrainedModel,
+    subject: Subject,
     frames: Mapping[str, pd.DataFrame],
-    tokenizer: PreTrainedTokenizerFast,
-    chosen: np.ndarray | None,
+    final_r: np.ndarray | None,
     analysis: AnalysisConfig,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
-    """Behaviour, steering and top neurons of one checkpoint.
+    """Behaviour, steering and top neurons of a checkpoint.
 
     Parameters
     ----------
     frames
-        The conflict inputs of ``train`` and ``validation``.
-    chosen
-        The correlations of the neurons of the chosen checkpoint (:func:`neuron_correlations`); None if it has none.
+        The inputs of ``train`` and ``validation``.
+    final_r
+        The correlations of the neurons of the analysed checkpoint (:func:`neuron_correlations`); None if it has none.
 
     Returns
     -------
     pandas.DataFrame
-        `panel, measure, kind, value` (share 0-1)`, n`: the ``behaviour`` on validation inputs; in ``steering`` the
-        share of those of the opposite behaviour that reach each target under a shift fitted here (kind ``model``) and
-        under random directions of its norm (kind ``random control``); in ``top neurons`` the share of them that the
-        chosen checkpoint has on top, too. What rests on fewer than `AT_LEAST` inputs is left out.
+        `measure, behavior, target, control, value, ci_low, ci_high, n`. `checkpoint_behavior_share`: of validation
+        conflicts. `checkpoint_reached`: of those of the opposite behaviour, the share that a shift fitted here brings
+        to `target`, and its `control` random_direction; left out for fewer than `LEAST_INPUTS` inputs.
+        `checkpoint_top_shared`: the share of the analysed checkpoint's top neurons that are top neurons here.
     """
-    own = {}
+    measured = {}
     for split, frame in frames.items():
-        prepared = behavior.prepare(model, frame, tokenizer, analysis.batch_size)
-        own[split] = frame.assign(behavior=behavior.measure(model, prepared).behavior)
-    shown, n = own["validation"].behavior, len(own["validation"])
-    rows = [("behaviour", name, MODEL, share, n) for name, share in behavior.rates(shown).items()]
-    shifts = transfer.fit_shifts(model, own["train"], tokenizer, analysis, rng)
-    for told in transfer.apply_shifts(model, own["validation"], tokenizer, shifts, analysis, rng).itertuples():
-        if told.n >= AT_LEAST:
-            rows.append(("steering", told.target, MODEL, told.value, told.n))
-            rows.append(("steering", told.target, CONTROL, told.control, told.n))
-    r = neuron_correlations(model, own["train"], own["train"].behavior, tokenizer, transfer.SITE)
-    if r is not None and chosen is not None:
-        rows.append(("top neurons", "shared", MODEL, overlap_of_tops(chosen, r), len(r)))
-    return pd.DataFrame(rows, columns=["panel", "measure", "kind", "value", "n"])
+        conflicts = frame[frame.kind == "conflict"]
+        labels = behavior.measure(subject, behavior.prepare(subject, conflicts)).behavior
+        measured[split] = frame.assign(behavior=labels)
+    shown = measured["validation"].dropna(subset="behavior")
+    shares = {name: intervals.share(shown.behavior == label, shown.group) for label, name in NAMES.items()}
+    rows = [
+        {"measure": "checkpoint_behavior_share", "behavior": name, **part._asdict()} for name, part in shares.items()
+    ]
+    shifts = {}  # with the first penalty: nothing is chosen
+    for target in TARGETS:
+        for candidate in fit_candidates(subject, measured["train"], target, analysis.norm_penalties[:1], analysis, rng):
+            shifts[target] = candidate.shift
+    steered = apply_shifts(subject, measured["validation"], shifts, analysis, rng)
+    for row in steered.to_dict("records"):
+        if row["n"] >= LEAST_INPUTS:
+            reached = row | {"measure": "checkpoint_reached"}
+            control = {"control": "random_direction", "value": row["best_control"], "ci_low": np.nan, "ci_high": np.nan}
+            rows += [reached, reached | control]
+    r = neuron_correlations(subject, measured["train"], SITE)
+    if r is not None and final_r is not None:
+        rows.append({"measure": "checkpoint_top_shared", "value": top_overlap(final_r, r), "n": len(r)})
+    return (
+        pd.DataFrame(rows)
+        .reindex(columns=["measure", "behavior", "target", "control", *Estimate._fields])
+        .astype({"n": int})
+    )

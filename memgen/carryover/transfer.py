@@ -1,210 +1,162 @@
 """Apply to one part of the inputs what was fitted on another: shifts and probes.
 
 A *part* is a form of the bound answers or a task; all parts are inputs of one model. Everything is fitted on a part's
-training groups and chosen on its validation groups; the test groups are those of the part that it is applied to.
+training groups and chosen on its validation groups, as in steering and prediction, by the same functions; the test
+groups are those of the part that it is applied to.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from memgen import activations, behavior, prediction, statistics, steering
-from memgen.behavior import NAMES, OTHER
-from memgen.carryover import matching
+from memgen import behavior
+from memgen.behavior import NAMES, OTHER, TARGETS
 from memgen.config import AnalysisConfig
+from memgen.intervals import Estimate
+from memgen.prediction.datasets import Dataset
+from memgen.prediction.probes import fit_probes
+from memgen.prediction.tables import best_probe, evaluate, find
+from memgen.steering.controls import random_direction
+from memgen.steering.fitting import NeuronSet, fit, inputs_to_fit
+from memgen.steering.shifts import Candidate
+from memgen.steering.sweep import choose, sweep
+from memgen.steering.trials import Trials, showing_opposite
+from memgen.subject import Subject
 
-SITE = "mlp.hook_post"  # of the shifts: the hidden layers of the MLPs
+SITE = "mlp.hook_post"  # of the shifts
 PROBE_SITE = "resid_post"
+METHOD = "fitted_mlp"
+CONTROLS = {"random_direction": random_direction}
 
-#: For each split the conflict inputs of a part, with their `behavior`.
+#: For each split the inputs of a part, with their `behavior`: conflicts, and inputs with one right answer.
 Part = Mapping[str, pd.DataFrame]
 
 
-def _everywhere(model: PreTrainedModel) -> Tensor:
-    """All neurons at `SITE`: boolean [n_layer, d]."""
-    return torch.ones(len(activations.blocks(model)), activations.width(model, SITE), dtype=torch.bool)
-
-
-def _learn(
-    model: PreTrainedModel,
-    frame: pd.DataFrame,
-    tokenizer: PreTrainedTokenizerFast,
-    analysis: AnalysisConfig,
-    rng: np.random.Generator,
-) -> dict[int, list[behavior.Batch]]:
-    """For each target that has any, prepared inputs of the opposite behaviour to fit on."""
-    result = {}
-    for target in steering.TARGETS:
-        rows = steering.by_group(frame[frame.behavior == -target], analysis.fit_rows, rng)
-        if len(rows):
-            result[target] = behavior.prepare(model, rows, tokenizer, analysis.fit_batch_size, keep=analysis.n_tokens)
-    return result
-
-
-def fit_shifts(
-    model: PreTrainedModel,
-    frame: pd.DataFrame,
-    tokenizer: PreTrainedTokenizerFast,
-    analysis: AnalysisConfig,
-    rng: np.random.Generator,
-) -> dict[int, Tensor]:
-    """The gradient-guided shift [n_layer, d] of all neurons at `SITE` to each target; nothing is chosen.
-
-    It is fitted on inputs of the opposite behaviour with the first of the norm penalties; a target without any such
-    input is left out.
-    """
-    steps = (analysis.fit_steps, analysis.fit_learning_rate, analysis.norm_penalties[0])
+def parts_by(frames: Part, column: str) -> dict[str, Part]:
+    """The parts that a column names. Rows without a name, as those without a bound entity, belong to every part."""
+    names = sorted(frames["train"][column].dropna().unique(), reverse=True)
     return {
-        target: steering.fit_shift(model, learn, SITE, _everywhere(model), target, analysis.n_tokens, *steps)
-        for target, learn in _learn(model, frame, tokenizer, analysis, rng).items()
+        name: {split: frame[(frame[column] == name) | frame[column].isna()] for split, frame in frames.items()}
+        for name in names
     }
 
 
-def choose_shifts(
-    model: PreTrainedModel,
-    part: Part,
-    tokenizer: PreTrainedTokenizerFast,
+def _can_be_steered(frame: pd.DataFrame, target: int) -> bool:
+    return len(showing_opposite(frame, frame.behavior, target)) > 0
+
+
+def fit_candidates(
+    subject: Subject,
+    frame: pd.DataFrame,
+    target: int,
+    penalties: Sequence[float],
     analysis: AnalysisConfig,
     rng: np.random.Generator,
+) -> list[Candidate]:
+    """Fit a shift of all neurons at `SITE` with each norm penalty; none where no input shows the opposite behaviour."""
+    if not _can_be_steered(frame, target):
+        return []
+    everywhere = torch.ones(subject.shape(SITE), dtype=torch.bool)
+    sets = [NeuronSet(METHOD, "all", everywhere, penalty) for penalty in penalties]
+    inputs = inputs_to_fit(frame, frame.behavior, target, analysis.fit_rows, rng)
+    return fit(subject, inputs, SITE, sets, target, analysis)
+
+
+def choose_shifts(
+    subject: Subject, part: Part, analysis: AnalysisConfig, rng: np.random.Generator
 ) -> dict[int, Tensor]:
-    """The gradient-guided shift [n_layer, d] to each target: norm penalty and strength are chosen on validation groups.
+    """Fit a shift [n_layer, d] to each target; penalty and dose are :func:`memgen.steering.sweep.choose`'s choice.
 
-    The rule is that of :func:`memgen.steering.choose`. A target whose opposite no training or no validation input shows
-    is left out.
+    It decides on the part's validation groups. A target whose opposite no training or no validation input shows is left
+    out.
     """
-    candidates = steering.mask_candidates({"all": _everywhere(model)}, analysis.norm_penalties)
-    result, validation = {}, part["validation"]
-    for target, learn in _learn(model, part["train"], tokenizer, analysis, rng).items():
-        if not (validation.behavior == -target).any():
-            continue
-        trials = steering.opposite_trials(model, validation, validation.behavior, target, tokenizer, analysis, rng)
-        controls = {"random control": steering.random_direction}
-        tried, shifts = steering.sweep_fitted(
-            {target: trials}, {target: learn}, SITE, {target: candidates}, analysis, controls, rng
-        )
-        best = steering.choose(tried, target, analysis)
-        result[target] = best.strength * shifts[target, best.candidate]
-    return result
-
-
-class _Inputs:
-    """Inputs of the behaviour opposite to a target, run under shifts."""
-
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        rows: pd.DataFrame,
-        target: int,
-        tokenizer: PreTrainedTokenizerFast,
-        analysis: AnalysisConfig,
-    ):
-        self.model, self.rows, self.target, self.n_tokens = model, rows, target, analysis.n_tokens
-        self.prepared = behavior.prepare(model, rows, tokenizer, analysis.batch_size, keep=analysis.n_tokens)
-
-    def run(self, shift: Tensor) -> pd.DataFrame:
-        """Whether the behaviour becomes the target or another: `to_target, to_other`, 0 or 1 for each row."""
-        context = steering.adding(self.model, SITE, shift.to(self.model.device), self.n_tokens)
-        after = behavior.measure(self.model, self.prepared, context).behavior[self.rows.index]
-        return pd.DataFrame({"to_target": after == self.target, "to_other": after == OTHER}).astype(float)
-
-    def control(self, shift: Tensor, draws: int, rng: np.random.Generator) -> np.ndarray:
-        """How often each input [rows] reaches the target under random directions of the shift's norm in each layer."""
-        drawn = [self.run(steering.random_direction(shift, rng)).to_target for _ in range(draws)]
-        return np.mean(drawn, axis=0)
+    shifts = {}
+    validation = part["validation"]
+    for target in TARGETS:
+        candidates = fit_candidates(subject, part["train"], target, analysis.norm_penalties, analysis, rng)
+        if candidates and _can_be_steered(validation, target):
+            trials = Trials.make(subject, validation, validation.behavior, target, analysis, rng)
+            result = sweep({target: trials}, {target: candidates}, SITE, CONTROLS, rng, analysis.doses)
+            shifts[target] = result.shifts[NAMES[target], choose(result.tried, target).trial]
+    return shifts
 
 
 def apply_shifts(
-    model: PreTrainedModel,
+    subject: Subject,
     frame: pd.DataFrame,
-    tokenizer: PreTrainedTokenizerFast,
     shifts: Mapping[int, Tensor],
     analysis: AnalysisConfig,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
-    """What shifts do to the inputs of a frame that show the opposite behaviour.
+    """What shifts do to all inputs of a frame that show the opposite behaviour.
 
     Returns
     -------
     pandas.DataFrame
-        For each target that has such inputs: `target` (name)`, value` (share that reaches it)`, low, high` (clustered
-        by group)`, n, to_other, control` (share under random directions of the same norm)`, net`.
+        For each target that has such inputs: `target` (name)`, value, ci_low, ci_high, n` (the share that reaches it),
+        and the other measures of :meth:`memgen.steering.trials.Trials.compare`; the controls are random directions.
     """
+    all_rows = analysis.model_copy(update={"sweep_rows": len(frame), "sweep_draws": analysis.random_draws})
     rows = []
     for target, shift in shifts.items():
-        own = frame[frame.behavior == -target]
-        if own.empty:
-            continue
-        inputs = _Inputs(model, own, target, tokenizer, analysis)
-        moved = inputs.run(shift)
-        reached = statistics.clustered_mean(moved.to_target, own.group, rng, n_resamples=analysis.n_resamples)
-        control = float(inputs.control(shift, analysis.random_draws, rng).mean())
-        about = {"target": NAMES[target], **reached._asdict(), "to_other": moved.to_other.mean()}
-        rows.append(about | {"control": control, "net": reached.value - control})
-    return pd.DataFrame(rows, columns=["target", "value", "low", "high", "n", "to_other", "control", "net"])
+        if _can_be_steered(frame, target):
+            trials = Trials.make(subject, frame, frame.behavior, target, all_rows, rng)
+            compared = trials.compare(SITE, [shift], target, CONTROLS, rng)
+            measures = compared[compared.control.isna()].set_index("measure")
+            reached = measures.loc["reached", list(Estimate._fields)]
+            rows.append({"target": NAMES[target], **reached, **measures.value.drop("reached")})
+    return pd.DataFrame(rows)
 
 
 def shift_matrix(
-    model: PreTrainedModel,
-    parts: Mapping[str, Part],
-    tokenizer: PreTrainedTokenizerFast,
-    analysis: AnalysisConfig,
-    rng: np.random.Generator,
+    subject: Subject, parts: Mapping[str, Part], analysis: AnalysisConfig, rng: np.random.Generator
 ) -> pd.DataFrame:
-    """Shifts fitted and chosen on each part, applied to each: `source, destination`, and as of :func:`apply_shifts`."""
+    """Shifts chosen on each part, applied to each: `source, destination`, and the columns of :func:`apply_shifts`."""
     tables = []
     for source, part in parts.items():
-        shifts = choose_shifts(model, part, tokenizer, analysis, rng)
+        shifts = choose_shifts(subject, part, analysis, rng)
         for destination, other in parts.items():
-            told = apply_shifts(model, other["test"], tokenizer, shifts, analysis, rng)
-            told.insert(0, "source", source)
-            told.insert(1, "destination", destination)
-            tables.append(told)
+            applied = apply_shifts(subject, other["test"], shifts, analysis, rng)
+            tables.append(applied.assign(source=source, destination=destination))
     return pd.concat(tables, ignore_index=True)
 
 
 def probe_matrix(
-    model: PreTrainedModel,
-    parts: Mapping[str, Part],
-    tokenizer: PreTrainedTokenizerFast,
-    rng: np.random.Generator,
-    n_resamples: int,
-    n_rows: int = 1024,
+    subject: Subject, parts: Mapping[str, Part], rng: np.random.Generator, n_rows: int = 1024
 ) -> pd.DataFrame:
     """Probes of the residual stream fitted on each part, tested on each, on at most `n_rows` inputs of each split.
 
     Returns
     -------
     pandas.DataFrame
-        `source, destination, layer, kind` (of the probe that is best on the source's validation groups)`, majority`
-        (the share of the destination's more frequent behaviour)`, n, accuracy, auroc` and their intervals, as from
-        :func:`memgen.prediction.evaluate`.
+        The columns of :func:`memgen.prediction.tables.evaluate`, for the probe that
+        :func:`memgen.prediction.tables.best_probe` prefers on the source's validation groups; `source, destination`,
+        and `majority`, the share of the destination's more frequent behaviour.
     """
-    inputs = {
-        name: {split: _read(model, frame, tokenizer, n_rows, rng) for split, frame in part.items()}
+    datasets = {
+        name: {split: _read(subject, frame, n_rows, rng) for split, frame in part.items()}
         for name, part in parts.items()
     }
-    rows = []
-    for source, own in inputs.items():
-        if not own["train"].can_be_probed():
+    tables = []
+    for source, fitted_on in datasets.items():
+        if not (fitted_on["train"].can_be_probed() and fitted_on["validation"].can_be_probed()):
             continue
-        probes = prediction.fit_probes(own["train"])
-        best = max(probes, key=lambda probe: probe.right(own["validation"]).mean())  # the first of equals
-        for destination, other in inputs.items():
-            test = other["test"]
-            about = {"source": source, "destination": destination, "layer": best.layer, "kind": best.baseline}
-            about["majority"] = max((test.labels == target).mean() for target in steering.TARGETS)
-            rows.append(about | prediction.evaluate(best.score(test), test.labels, test.groups, rng, n_resamples))
-    return pd.DataFrame(rows)
+        probes = fit_probes(fitted_on["train"])
+        on_validation = evaluate(probes, fitted_on, source, ["validation"])
+        best = find(probes, best_probe(on_validation, "validation"))
+        for destination, other in datasets.items():
+            if len(other["test"]):
+                tested = evaluate([best], other, "conflicts", ["test"])
+                majority = max((other["test"].labels == target).mean() for target in TARGETS)
+                tables.append(tested.assign(source=source, destination=destination, majority=majority))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def _read(
-    model: PreTrainedModel, frame: pd.DataFrame, tokenizer: PreTrainedTokenizerFast, n: int, rng: np.random.Generator
-) -> prediction.Inputs:
-    """At most `n` inputs that show one of the two behaviours, with their states."""
-    own = frame[frame.behavior != OTHER]
-    own = own.sample(min(n, len(own)), random_state=rng)
-    return prediction.Inputs(own, matching.states(model, own, tokenizer, [PROBE_SITE]))
+def _read(subject: Subject, frame: pd.DataFrame, n: int, rng: np.random.Generator) -> Dataset:
+    """At most `n` conflicts that show one of the two behaviours, with their states."""
+    conflicts = frame[(frame.kind == "conflict") & (frame.behavior != OTHER)]
+    conflicts = conflicts.sample(min(n, len(conflicts)), random_state=rng)
+    return Dataset(conflicts, behavior.states(subject, conflicts, [PROBE_SITE]))

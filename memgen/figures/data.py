@@ -5,7 +5,7 @@ import pandas as pd
 
 from memgen.figures import theme
 
-KIND_COLORS = {
+COLORS = {
     "memorized_only": theme.MEMORIZATION,
     "inferred_only": theme.GENERALIZATION,
     "aligned": theme.CONTROLS[0],
@@ -13,20 +13,22 @@ KIND_COLORS = {
 }
 
 
-def make_up(frame: pd.DataFrame) -> alt.TopLevelMixin:
+def composition(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Show how many inputs of each kind each split has: columns split, kind, n."""
     frame = theme.require(frame, "split", "kind", "n")
-    scale = alt.Scale(domain=list(KIND_COLORS), range=list(KIND_COLORS.values()))
+    frame["name"], frame["rank"] = frame.kind.map(theme.KIND_NAMES), frame.kind.map(list(COLORS).index)
+    scale = alt.Scale(domain=[theme.KIND_NAMES[kind] for kind in COLORS], range=list(COLORS.values()))
     chart = (
         alt.Chart(frame, height=alt.Step(40))
-        .transform_calculate(rank=f"indexof({list(KIND_COLORS)}, datum.kind)")
         .mark_bar()
         .encode(
             x=alt.X("n:Q", title="inputs"),
             y=alt.Y("split:N", title=None, sort=theme.names_of(frame, "split")),
-            color=alt.Color("kind:N", scale=scale, title=None),
+            color=alt.Color("name:N", scale=scale, title=None),
             order="rank:Q",
-            tooltip=theme.tooltip(["split", "kind"], ["n"], ","),
+            tooltip=theme.tooltip(frame, ["split", "name"], []),
         )
     )
-    return theme.finish(chart, legend_columns=2)
+    largest = frame.loc[frame.groupby("split", sort=False).n.idxmax()]
+    words = "; ".join(f"in {row.split}, most ({row.n:,}) are {row.name}" for row in largest.itertuples(index=False))
+    return theme.finish(chart, f"Stacked bars of the number of inputs of each kind, one for each split: {words}.")

@@ -1,57 +1,52 @@
 """Figures of the prediction chapter."""
 
-from collections.abc import Sequence
+from typing import Any
 
-import altair as alt
+import altair
 import pandas as pd
 
 from memgen.figures import theme
 
-DASHES = ([2, 3], [8, 4], [1, 0], [12, 3, 2, 3])  # of baselines, in this order
+DASHES = ([1, 0], [8, 4], [2, 3], [12, 3, 2, 3], [4, 2], [1, 4], [16, 4])  # of predictors without a layer, in turn
 
 
-def by_layer(frame: pd.DataFrame, measure: str = "accuracy", controls: Sequence[str] = ()) -> alt.TopLevelMixin:
-    """Show each probe's accuracy by layer: columns site, layer, probe, accuracy, low, high.
+def by_layer(frame: pd.DataFrame, title: str = "accuracy") -> altair.TopLevelMixin:
+    """Show predictors by layer, a panel a site: columns site, layer, kind, probe, value, ci_low, ci_high.
 
-    Rows without a layer are baselines; they are drawn as horizontal rules in every site. Probes named in `controls`
-    have dashed lines. `measure` names another column to show instead of the accuracy.
+    Rows of the kind ``control`` have dashed lines; rows without a layer are horizontal rules in every panel.
     """
-    frame = theme.require(frame, "site", "layer", "probe", measure, "low", "high")
+    frame = theme.require(frame, "site", "layer", "kind", "probe", "value", "ci_low", "ci_high")
     probes, baselines = frame[frame.layer.notna()], frame[frame.layer.isna()]
     sites = pd.DataFrame({"site": theme.names_of(probes, "site")})
-    baselines = baselines.drop(columns="site").merge(sites, how="cross")
-    frame = pd.concat([probes, baselines], ignore_index=True).astype({"layer": "Int64"})
-    base = alt.Chart(frame).encode(
-        tooltip=theme.tooltip(["site", "layer", "probe"], [measure, "low", "high"], of=frame)
-    )
+    frame = pd.concat([probes, baselines.drop(columns="site").merge(sites, how="cross")], ignore_index=True)
+    frame["layer"] = frame.layer.astype("Int64")
+    tooltip = theme.tooltip(frame, ["site", "layer", "kind", "probe"])
+    y: Any = theme.share(altair.Y, "value", title)
+    base = altair.Chart(frame).encode(y=y, tooltip=tooltip)
     lines = base.transform_filter("datum.layer !== null").encode(
         x=theme.layer_axis(), color=theme.color(probes, "probe")
     )
-    is_control = alt.FieldOneOfPredicate("probe", list(controls))
-    solid, dashed = lines.transform_filter(~is_control), lines.transform_filter(is_control)
-    y = theme.share(alt.Y, measure, measure)
-    chart = solid.mark_area(opacity=0.2).encode(y="low:Q", y2="high:Q") + solid.mark_line(point=True).encode(y=y)
-    if controls:
-        chart += dashed.mark_line(strokeDash=[4, 3], point=True).encode(y=y)
+    is_control = altair.datum.kind == "control"
+    chart = lines.transform_filter(~is_control).mark_area(opacity=0.2).encode(y="ci_low:Q", y2="ci_high:Q")
+    chart += lines.transform_filter(~is_control).mark_line(point=True)
+    chart += lines.transform_filter(is_control).mark_line(strokeDash=[4, 3], point=True)
     if len(baselines):
         names = theme.names_of(baselines, "probe")
-        dashes = alt.Scale(domain=names, range=[DASHES[i % len(DASHES)] for i in range(len(names))])
-        rules = base.transform_filter("datum.layer === null").mark_rule(color=theme.INK, strokeWidth=2)
-        chart += rules.encode(y=f"{measure}:Q", strokeDash=alt.StrokeDash("probe:N", scale=dashes, title=None))
-    return theme.finish(theme.facet(chart, frame, "site"))
+        dashes = altair.Scale(domain=names, range=[DASHES[i % len(DASHES)] for i in range(len(names))])
+        rules = base.transform_filter("datum.layer === null").mark_rule(color=theme.INK, strokeWidth=1.5)
+        chart += rules.encode(strokeDash=altair.StrokeDash("probe:N", scale=dashes, title=None))
+    alt = f"Lines over layers, a panel a site, for the {title} of probes and controls; horizontal rules for baselines."
+    return theme.finish(theme.facet(chart, frame, "site", columns=3), alt)
 
 
-def by_pairs(frame: pd.DataFrame) -> alt.TopLevelMixin:
-    """Show accuracy by the number of pairs: columns n_pairs, accuracy, low, high, and maybe probe."""
-    frame = theme.require(frame, "n_pairs", "accuracy", "low", "high")
-    if "probe" not in frame:
-        frame["probe"] = "probe"
-    sizes = alt.Axis(values=sorted(set(frame.n_pairs)), format=",", labelOverlap=True)
-    x = alt.X("n_pairs:Q", title="pairs to learn from", axis=sizes).scale(type="log", nice=False)
-    base = alt.Chart(frame).encode(x=x, color=theme.color(frame, "probe"))
-    band = base.mark_area(opacity=0.2).encode(y="low:Q", y2="high:Q")
-    line = base.mark_line(point=True).encode(
-        y=theme.share(alt.Y, "accuracy", "accuracy"),
-        tooltip=theme.tooltip(["probe", "n_pairs"], ["accuracy", "low", "high"], of=frame),
-    )
-    return theme.finish(band + line)
+def by_size(frame: pd.DataFrame, size: str, title: str) -> altair.TopLevelMixin:
+    """Show accuracy over a size on a logarithmic axis: columns `size`, kind, value, ci_low, ci_high."""
+    frame = theme.require(frame, size, "kind", "value", "ci_low", "ci_high")
+    axis = altair.Axis(values=sorted(set(frame[size])), format=",", labelOverlap=True)
+    x = altair.X(f"{size}:Q", title=title, axis=axis).scale(type="log", nice=False)
+    tooltip = theme.tooltip(frame, ["kind", size])
+    base = altair.Chart(frame).encode(x=x, color=theme.color(frame, "kind"), tooltip=tooltip)
+    band = base.mark_area(opacity=0.2).encode(y="ci_low:Q", y2="ci_high:Q")
+    y: Any = theme.share(altair.Y, "value", "accuracy")
+    line = base.mark_line(point=True).encode(y=y)
+    return theme.finish(band + line, f"Lines with bands for the accuracy over {title}.")

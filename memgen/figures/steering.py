@@ -1,188 +1,177 @@
-"""Figures of the steering chapter."""
+"""Figures of the steering chapter. Frames are tidy: `value, ci_low, ci_high, n`, and the columns that are required."""
 
-import altair as alt
+from collections.abc import Mapping
+
+import altair
 import pandas as pd
 
 from memgen.figures import theme
 
-# What a trial tells, in words, and the one that sliders choose.
-OUTCOMES = {"share": "reach target", "to_other": "other answers", "control": "best control"}
-CHOSEN = "datum.at_n === at_n && datum.at_alpha === at_alpha"
-LABELS = 160  # pixels: the longest name of a method
-# A control stands below its method, whose name it need not repeat.
-SHORT_NAMES = alt.Axis(labelExpr="peek(split(datum.label, ': '))", labelLimit=LABELS)
+LABELS = 190  # pixels: the longest name of a method
+SHARE = altair.Scale(domain=[0, 1])
+ESTIMATE = ("value", "ci_low", "ci_high", "n")
+MEASURE_NAMES = {
+    "reached": "reach the target",
+    "best_control": "best control",
+    "other": "other answers",
+    "wrong_way": "pushed away",
+    "lost_memorized_only": "memorized-only accuracy lost",
+    "lost_inferred_only": "inferred-only accuracy lost",
+    "log_odds": "log-odds",
+}
+AT_SLIDERS = "datum.at_n === at_n && datum.at_alpha === at_alpha"
+METHOD_COLORS = (*theme.CONTROLS[:4], theme.INK, "#332288", theme.CONTROLS[4])
 
 
-def outcomes(frame: pd.DataFrame) -> alt.TopLevelMixin:
-    """Show what each method turns inputs into: columns method, target, behavior, share, and maybe n."""
-    frame = theme.require(frame, "method", "target", "behavior", "share")
-    frame["title"] = "steered to " + frame.target
-    base, n = theme.with_interval(frame, "share", "n")
-    chart = (
-        base.transform_calculate(rank=f"indexof({list(theme.BEHAVIOR_COLORS)}, datum.behavior)")
-        .mark_bar()
-        .encode(
-            x=theme.share(alt.X, "share", "share of inputs"),
-            y=alt.Y("method:N", title=None, sort=theme.names_of(frame, "method"), axis=SHORT_NAMES),
-            color=theme.behavior_color("behavior"),
-            order="rank:Q",
-            tooltip=theme.tooltip(["method", "target", "behavior"], ["share"], ".1%") + n,
-        )
-    )
-    height = 26 * frame.method.nunique()
-    return theme.finish(theme.facet(chart, frame, "title", height=height), labels=LABELS)
+def outcomes(frame: pd.DataFrame) -> altair.TopLevelMixin:
+    """Show what inputs become under each method (`control` is missing) and its best control.
 
-
-def sweep(frame: pd.DataFrame) -> alt.TopLevelMixin:
-    """Show the share that reaches the target by N and strength: columns n, alpha, target, share, method.
-
-    Where `frame` has `to_other` and `control`, too, these are shown beside the share for one N and one strength, which
-    sliders choose, or a click. `inputs`, if there, is how many inputs a share is of.
+    Columns method, control, target, measure; the measures reached, stayed and other.
     """
-    frame = theme.require(frame, "n", "alpha", "target", "share", "method")
-    frame["title"] = frame.method + " → " + frame.target
-    sizes, strengths = sorted(set(frame.n)), sorted(set(frame.alpha))
-    frame["at_n"], frame["at_alpha"] = frame.n.map(sizes.index), frame.alpha.map(strengths.index)
-    base, inputs = theme.with_interval(frame, "share", "inputs")
-    base = base.encode(
-        x=alt.X("alpha:O", title="strength α", axis=alt.Axis(labelAngle=0)),
-        y=alt.Y("n:O", title="neurons N", sort="descending"),
+    frame = theme.require(frame, "method", "control", "target", "measure", *ESTIMATE)
+    frame = frame[frame.measure.isin(["reached", "stayed", "other"])].copy()
+    opposite = frame.target.map(dict(zip(theme.TARGETS, reversed(theme.TARGETS), strict=True)))
+    frame["behavior"] = frame.target.where(frame.measure == "reached", opposite).where(
+        frame.measure != "other", "other"
+    )
+    frame["title"], frame["name"] = "steered to " + frame.target, frame.method.map(theme.METHOD_NAMES)
+    frame["shift"] = frame.control.map(theme.CONTROL_NAMES).fillna("shift")
+    order = theme.names_of(frame, "shift")
+    bars = altair.Chart(frame).transform_calculate(rank=f"indexof({list(theme.BEHAVIOR_COLORS)}, datum.behavior)")
+    bars = bars.mark_bar().encode(
+        x=altair.X("value:Q", title="share of inputs", scale=SHARE),
+        y=altair.Y("name:N", title=None, sort=theme.names_of(frame, "name"), axis=altair.Axis(labelLimit=LABELS)),
+        yOffset=altair.YOffset("shift:N", sort=order),
+        color=theme.behavior_color("behavior"),
+        opacity=altair.Opacity("shift:N", sort=order, title=None).scale(domain=order, range=[1, 0.5]),
+        order="rank:Q",
+        tooltip=theme.tooltip(frame, ["name", "shift", "target", "behavior"], form=".1%"),
+    )
+    alt = "Stacked bars for each method and target, those of its control below: memorization, generalization, other."
+    chart = theme.facet(bars, frame, "title", height=44 * frame.method.nunique())
+    return theme.finish(chart, alt, labels=LABELS)
+
+
+def sweep(frame: pd.DataFrame) -> altair.TopLevelMixin:
+    """Show the study's shift by N and alpha; below, what becomes of inputs at the N and alpha that sliders choose.
+
+    Columns n_neurons, alpha, target, measure; the measures reached, other, best_control, and net, the largest of which
+    sets the sliders.
+    """
+    frame = theme.require(frame, "n_neurons", "alpha", "target", "measure", *ESTIMATE)
+    frame["title"] = "steered to " + frame.target
+    sizes, alphas = sorted(set(frame.n_neurons)), sorted(set(frame.alpha))
+    frame["at_n"], frame["at_alpha"] = frame.n_neurons.map(sizes.index), frame.alpha.map(alphas.index)
+    reached = frame[frame.measure == "reached"].copy()
+    shown = theme.tooltip(reached, ["target", "n_neurons", "alpha"], form=".1%")
+    base = altair.Chart(reached).encode(
+        x=altair.X("alpha:O", title="alpha", axis=altair.Axis(labelAngle=0)),
+        y=altair.Y("n_neurons:O", title="neurons N", sort="descending"),
     )
     paper = base.mark_rect(color="white")  # the same shades on a dark page
-    tooltip = theme.tooltip(["method", "target", "n", "alpha"], ["share"], ".1%") + inputs
-    cells = base.mark_rect().encode(
-        color=theme.behavior_color("target", theme.TARGETS),
-        opacity=alt.Opacity("share:Q", legend=None).scale(domain=[0, 1], range=[0, 1]),
-        tooltip=tooltip,
-    )
-    is_dark = (alt.datum.share > 0.6) & (alt.datum.target == "memorization")
-    ink = alt.when(is_dark).then(alt.value("white")).otherwise(alt.value("black"))
-    numbers = base.mark_text().encode(text=alt.Text("share:Q", format=".0%"), color=ink, tooltip=tooltip)
-    height = 30 * frame.n.nunique()
-    if not {"to_other", "control"} <= set(frame):
-        return theme.finish(theme.facet(paper + cells + numbers, frame, "title", height=height))
-    chosen = base.transform_filter(CHOSEN).mark_rect(filled=False, stroke=theme.CONTROLS[3], strokeWidth=3)
-    facets = theme.facet(paper + cells + chosen + numbers, frame, "title", height=height)
-    net = (frame.share - frame.control - frame.to_other).groupby([frame.at_n, frame.at_alpha]).mean()
-    at_n, at_alpha = map(int, net.idxmax() if net.notna().any() else net.index[0])
-    controls = [
-        theme.slider("at_n", "neurons N", len(sizes) - 1, at_n),
-        theme.slider("at_alpha", "strength α", len(strengths) - 1, at_alpha),
+    opacity = altair.Opacity("value:Q", legend=None).scale(domain=[0, 1], range=[0, 1])
+    cells = base.mark_rect().encode(theme.behavior_color("target", theme.TARGETS), opacity, tooltip=shown)
+    is_dark = (altair.datum.value > 0.6) & (altair.datum.target == "memorization")
+    ink = altair.when(is_dark).then(altair.value("white")).otherwise(altair.value("black"))
+    numbers = base.mark_text().encode(text=altair.Text("value:Q", format=".0%"), color=ink, tooltip=shown)
+    marked = base.transform_filter(AT_SLIDERS).mark_rect(filled=False, stroke=theme.CONTROLS[3], strokeWidth=3)
+    grid = theme.facet(paper + cells + marked + numbers, reached, "title", height=22 * len(sizes) + 20)
+    net = frame[frame.measure == "net"].groupby(["at_n", "at_alpha"]).value.mean()
+    at_n, at_alpha = net.idxmax() if net.notna().any() else (0, 0)
+    sliders = [
+        theme.slider("at_n", "neurons N", len(sizes) - 1, int(at_n)),
+        theme.slider("at_alpha", "alpha", len(alphas) - 1, int(at_alpha)),
     ]
-    both = theme.stack([facets, _at_one_setting(frame)], controls)
-    steps = {"at_n": [f"{size:,}" for size in sizes], "at_alpha": [f"{strength:g}" for strength in strengths]}
-    return theme.finish(both, labels=110, steps=steps, pick={"at_n": "at_n", "at_alpha": "at_alpha"})
+    steps = {"at_n": [f"{size:,}" for size in sizes], "at_alpha": [f"{alpha:g}" for alpha in alphas]}
+    alt = (
+        "Two heat maps of N by alpha, one for each target; below each, for one N and alpha, three bars: the share that "
+    )
+    alt += "reaches the target, the best control, and other answers."
+    chart = theme.stack([grid, _at_sliders(frame)], sliders)
+    return theme.finish(chart, alt, labels=110, steps=steps, pick={"at_n": "at_n", "at_alpha": "at_alpha"})
 
 
-def _at_one_setting(frame: pd.DataFrame) -> alt.FacetChart:
-    """What becomes of inputs at the N and strength that the sliders of :func:`sweep` choose."""
-    rows = frame.rename(columns=OUTCOMES).melt(
-        ["title", "target", "n", "alpha", "at_n", "at_alpha", *(["inputs"] if "inputs" in frame else [])],
-        list(OUTCOMES.values()),
-        "outcome",
-        "share",
+def _at_sliders(frame: pd.DataFrame) -> altair.FacetChart:
+    shades = theme.BEHAVIOR_COLORS | {"other answers": theme.OTHER, "best control": theme.CONTROLS[1]}
+    rows = frame[frame.measure.isin(["reached", "other", "best_control"])].copy()
+    rows["name"] = rows.measure.map(MEASURE_NAMES)
+    rows["shade"] = rows.target.where(rows.measure == "reached", rows.name)
+    scale = altair.Scale(domain=list(shades), range=list(shades.values()))
+    base = altair.Chart(rows).transform_filter(AT_SLIDERS)
+    base = base.encode(
+        x=altair.X("value:Q", title="share of inputs", scale=SHARE),
+        y=altair.Y("name:N", title=None, sort=list(MEASURE_NAMES.values())),
+        tooltip=theme.tooltip(rows, ["name", "target", "n_neurons", "alpha"], form=".1%"),
     )
-    rows["color"] = rows.target.where(rows.outcome == OUTCOMES["share"], rows.outcome)
-    shades = theme.BEHAVIOR_COLORS | {OUTCOMES["to_other"]: theme.OTHER, OUTCOMES["control"]: theme.CONTROLS[1]}
-    scale = alt.Scale(domain=list(shades), range=list(shades.values()))
-    base, inputs = theme.with_interval(rows, "share", "inputs")
-    base = base.transform_filter(CHOSEN).encode(
-        x=alt.X("share:Q", title="share of inputs").axis(format="%").scale(domain=[0, 1]),
-        y=alt.Y("outcome:N", title=None, sort=list(OUTCOMES.values())),
-        tooltip=theme.tooltip(["outcome", "target", "n", "alpha"], ["share"], ".1%") + inputs,
-    )
-    bars = base.mark_bar().encode(color=alt.Color("color:N", scale=scale, legend=None))
-    numbers = base.mark_text(align="left", dx=4).encode(text=alt.Text("share:Q", format=".0%"))
+    bars = base.mark_bar().encode(color=altair.Color("shade:N", scale=scale, legend=None))
+    numbers = base.mark_text(align="left", dx=4).encode(text=altair.Text("value:Q", format=".0%"))
     return theme.facet(bars + numbers, rows, "title", height=75)
 
 
-def trials(frame: pd.DataFrame) -> alt.TopLevelMixin:
-    """Show one candidate at every strength, chosen from a list, for both targets.
+def frontier(frame: pd.DataFrame, limits: Mapping[str, float]) -> altair.TopLevelMixin:
+    """Show what every trial reaches against what it costs, the chosen ones marked, a panel a target and cost.
 
-    Columns method, candidate, strength, target, to_target, to_other, control; `inputs`, if there, is how many inputs a
-    share is of.
+    Columns of :func:`memgen.steering.sweep.frontier`; `limits` (by cost) are drawn as lines. A click on a method in the
+    legend leaves that method alone.
     """
-    frame = theme.require(frame, "method", "candidate", "strength", "target", "to_target", "to_other", "control")
-    same = frame.apply(lambda row: row.candidate.startswith(row.method), axis=1)
-    frame["name"] = frame.candidate.where(same, frame.method + ": " + frame.candidate)
-    frame["title"] = "steered to " + frame.target
-    words = {"to_target": "reach the target", "to_other": OUTCOMES["to_other"], "control": OUTCOMES["control"]}
-    about = ["name", "title", "strength", *(["inputs"] if "inputs" in frame else [])]
-    rows = frame[[*about, *words]].rename(columns=words).melt(about, var_name="outcome", value_name="share")
-    names = theme.names_of(rows, "name")
-    base, inputs = theme.with_interval(rows, "share", "inputs")
-    scale = alt.Scale(domain=list(words.values()), range=[theme.CONTROLS[0], theme.OTHER, theme.CONTROLS[1]])
-    chart = (
-        base.transform_filter("datum.name === at_name")
-        .mark_line(point=True)
-        .encode(
-            x=alt.X("strength:Q", title="strength").scale(zero=False),
-            y=theme.share(alt.Y, "share", "share of inputs"),
-            color=alt.Color("outcome:N", scale=scale, title=None),
-            tooltip=theme.tooltip(["name", "outcome", "strength"], ["share"], ".1%") + inputs,
-        )
+    costs = ["cost_value", "cost_low", "cost_high"]
+    marks = ["is_chosen", "is_frontier"]
+    frame = theme.require(frame, "method", "target", "candidate", "alpha", "dose", "cost", *costs, *marks, *ESTIMATE)
+    frame = frame.sort_values("cost", key=lambda names: names.map(list(MEASURE_NAMES).index), kind="stable")
+    frame["name"], frame["limit"] = frame.method.map(theme.METHOD_NAMES), frame.cost.map(limits)
+    frame["title"] = "to " + frame.target + ": " + frame.cost.map(MEASURE_NAMES)
+    names = theme.names_of(frame, "name")
+    picked = altair.selection_point(fields=["name"], bind="legend")
+    shown = theme.tooltip(frame, ["name", "title", "candidate", "alpha", "dose"], form=".1%")
+    base = altair.Chart(frame).encode(
+        x=altair.X("cost_value:Q", title="cost (see the title)"),
+        y=altair.Y("value:Q", title="reach the target", scale=SHARE),
+        color=altair.Color("name:N", title=None).scale(domain=names, range=list(METHOD_COLORS[: len(names)])),
+        tooltip=shown + [altair.Tooltip(f"{name}:Q", format=".1%") for name in costs],
     )
-    start = frame.loc[(frame.to_target - frame.control).idxmax(), "name"]
-    facets = theme.facet(chart, rows, "title", height=160)
-    return theme.finish(facets.add_params(theme.choice("at_name", "candidate", names, start)))
+    opacity = {
+        strength: altair.when(picked).then(altair.value(strength)).otherwise(altair.value(0.03))
+        for strength in (0.5, 0.8, 1)
+    }
+    points = base.mark_circle(size=22).encode(opacity=opacity[0.5]).add_params(picked)
+    lines = base.transform_filter("datum.is_frontier").mark_line(interpolate="step-after", strokeWidth=1)
+    chosen = base.transform_filter("datum.is_chosen").mark_point(filled=True, shape="diamond", size=110, stroke="black")
+    limit = altair.Chart(frame).mark_rule(strokeDash=[3, 3]).encode(x="mean(limit):Q")
+    layers = limit + lines.encode(opacity=opacity[0.8]) + points + chosen.encode(opacity=opacity[1])
+    alt = "A panel for each target and cost: the share of inputs that reaches the target against the cost, a point for "
+    alt += "each trial, a colour for each method, diamonds for the chosen trials, a dashed line at the limit."
+    return theme.finish(theme.facet(layers, frame, "title", height=150), alt, legend_columns=2)
 
 
-def dose(frame: pd.DataFrame) -> alt.TopLevelMixin:
-    """Show the log-odds by strength: columns alpha, target, log_odds, low, high (nats), and maybe method."""
-    frame = theme.require(frame, "alpha", "target", "log_odds", "low", "high")
+def dose(frame: pd.DataFrame) -> altair.TopLevelMixin:
+    """Show measures of one unit by dose, a panel for each measure and candidate."""
+    frame = theme.require(frame, "dose", "target", "candidate", "measure", *ESTIMATE)
+    frame["title"] = frame.measure.map(MEASURE_NAMES) + ", " + frame.candidate
+    unit, form = ("nats", ".2f") if set(frame.measure) == {"log_odds"} else ("share of inputs", ".1%")
+    shown = theme.tooltip(frame, ["title", "target", "dose"], form=form)
     color = theme.behavior_color("target", theme.TARGETS)
-    base = alt.Chart(frame).encode(x=alt.X("alpha:Q", title="strength α"), color=color)
-    band = base.mark_area(opacity=0.2).encode(y="low:Q", y2="high:Q")
-    line = base.mark_line(point=True).encode(
-        y=alt.Y("log_odds:Q", title="log-odds, memorized against inferred (nats)"),
-        tooltip=theme.tooltip(["target", "alpha"], ["log_odds", "low", "high"], ".2f", frame),
-    )
-    zero = alt.Chart().mark_rule(strokeDash=[2, 2]).encode(y=alt.datum(0))
-    if "method" in frame and frame.method.nunique() > 1:
-        return theme.finish(theme.facet(band + line + zero, frame, "method"))
-    return theme.finish(band + line + zero)
+    base = altair.Chart(frame).encode(x=altair.X("dose:Q", title="dose"), color=color)
+    band = base.mark_area(opacity=0.2).encode(y=altair.Y("ci_low:Q", title=unit), y2="ci_high:Q")
+    line = base.mark_line(point=True).encode(y=altair.Y("value:Q", title=unit), tooltip=shown)
+    alt = f"Lines over the dose, one for each target, in panels: {'; '.join(theme.names_of(frame, 'title'))}."
+    return theme.finish(theme.facet(band + line, frame, "title"), alt)
 
 
-def by_answer(frame: pd.DataFrame) -> alt.TopLevelMixin:
-    """Show for each answer how often steering reaches the target: columns answer, target, rate, n."""
-    frame = theme.require(frame, "answer", "target", "rate", "n")
-    order = frame.groupby("answer").rate.mean().sort_values(ascending=False).index.tolist()
-    base, n = theme.with_interval(frame, "rate", "n")
-    base = base.encode(y=alt.Y("answer:N", title=None, sort=order))
-    span = base.mark_rule(opacity=0.4).encode(x="min(rate):Q", x2="max(rate):Q")
-    points = base.mark_circle(size=70, opacity=1).encode(
-        x=theme.share(alt.X, "rate", "share of inputs"),
+def dots(frame: pd.DataFrame, row: str, title: str, panel: str | None = None) -> altair.TopLevelMixin:
+    """Show a share with its interval for each value of the column `row` and each target, in panels by `panel`."""
+    frame = theme.require(frame, row, "target", *([panel] if panel else []), *ESTIMATE)
+    frame["row"] = frame[row].replace(theme.METHOD_NAMES)
+    names = theme.names_of(frame, "row")
+    base = altair.Chart(frame).encode(
+        y=altair.Y("row:N", title=None, sort=names, axis=altair.Axis(labelLimit=LABELS)),
+        yOffset=altair.YOffset("target:N", sort=list(theme.TARGETS)),
         color=theme.behavior_color("target", theme.TARGETS),
-        tooltip=theme.tooltip(["answer", "target"], ["rate"], ".1%") + n,
+        tooltip=theme.tooltip(frame, ["row", "target"], form=".1%"),
     )
-    return theme.finish((span + points).properties(height=alt.Step(18)))
-
-
-def dose_shares(frame: pd.DataFrame) -> alt.TopLevelMixin:
-    """Show shares by strength: columns alpha, target, method, measure (to_target or wrong_way), value, low, high."""
-    frame = theme.require(frame, "alpha", "target", "method", "measure", "value", "low", "high")
-    words = {"to_target": "reach the target", "wrong_way": "pushed away"}
-    frame["title"] = frame.method + ": " + frame.measure.replace(words)
-    base = alt.Chart(frame).encode(
-        x=alt.X("alpha:Q", title="strength α"), color=theme.behavior_color("target", theme.TARGETS)
-    )
-    band = base.mark_area(opacity=0.2).encode(y="low:Q", y2="high:Q")
-    line = base.mark_line(point=True).encode(
-        y=theme.share(alt.Y, "value", "share of inputs"),
-        tooltip=theme.tooltip(["method", "measure", "target", "alpha"], ["value", "low", "high"], ".1%", frame),
-    )
-    return theme.finish(theme.facet(band + line, frame, "title"))
-
-
-def parts(frame: pd.DataFrame) -> alt.TopLevelMixin:
-    """Show the share that reaches the target under parts of a shift: columns part, target, to_target, norm, n."""
-    frame = theme.require(frame, "part", "target", "to_target", "norm", "n")
-    base, n = theme.with_interval(frame, "to_target", "n")
-    base = base.encode(y=alt.Y("part:N", title=None, sort=theme.names_of(frame, "part")))
-    span = base.mark_rule(opacity=0.4).encode(x="min(to_target):Q", x2="max(to_target):Q")
-    points = base.mark_circle(size=70, opacity=1).encode(
-        x=theme.share(alt.X, "to_target", "share of inputs"),
-        color=theme.behavior_color("target", theme.TARGETS),
-        tooltip=[*theme.tooltip(["part", "target"], ["to_target"], ".1%"), alt.Tooltip("norm:Q", format=".2f"), *n],
-    )
-    return theme.finish((span + points).properties(height=alt.Step(22)))
+    rules = base.mark_rule().encode(x=altair.X("ci_low:Q", title=title), x2="ci_high:Q")
+    points = base.mark_circle(size=60, opacity=1).encode(x=altair.X("value:Q", title=title).axis(format="%"))
+    alt = f"{title} for each of {', '.join(map(str, names))}: a point with an interval for each target."
+    if panel is None:
+        return theme.finish((rules + points).properties(height=altair.Step(12)), alt)
+    frame["panel"] = frame[panel].replace(theme.KIND_NAMES)
+    return theme.finish(theme.facet(rules + points, frame, "panel", height=26 * len(names)), alt, labels=LABELS)

@@ -1,76 +1,94 @@
-"""Figures of the synthesis chapter."""
+"""Figures over seeds, for the chapters on all runs."""
 
 import textwrap
 
-import altair as alt
+import altair
 import pandas as pd
 
 from memgen.figures import theme
 
+WIDEST_LABEL = 26  # characters
 
-def headline(frame: pd.DataFrame, summary: pd.DataFrame | None = None) -> alt.TopLevelMixin:
-    """Show the headline numbers of every seed, with the mean and interval over seeds.
+
+def quantities(seeds: pd.DataFrame, summary: pd.DataFrame, color: str, panel: str = "") -> altair.TopLevelMixin:
+    """Show numbers of every seed as dots, and their means over seeds with intervals.
 
     Parameters
     ----------
-    frame : DataFrame
-        Columns task, measure, seed, value: a dot for each seed.
-    summary : DataFrame
-        Columns task, measure, value, low, high: a tick and a line for each measure; left out, the mean alone.
+    seeds
+        Columns quantity, seed, value, `color` and, if given, `panel`.
+    summary
+        Columns quantity, value, ci_low, ci_high, n, `color` and, if given, `panel`. Means without an interval (of three
+        seeds or fewer) are ticks alone.
     """
-    frame = theme.require(frame, "task", "measure", "seed", "value").assign(what="seed")
-    if summary is None:
-        means = frame.groupby(["task", "measure"], as_index=False, sort=False).value.mean()
-        summary = means.assign(low=float("nan"), high=float("nan"))
-    summary = theme.require(summary, "task", "measure", "value", "low", "high").assign(what="mean")
-    rows = pd.concat([frame, summary], ignore_index=True)
-    rows["row"] = rows.measure.map(lambda name: textwrap.fill(name, 26))
-    folded = alt.Axis(labelExpr="split(datum.label, '\\n')")
-    base = alt.Chart(rows).encode(
-        y=alt.Y("row:N", title=None, sort=theme.names_of(rows, "row"), axis=folded),
-        yOffset=alt.YOffset("task:N", sort=theme.names_of(rows, "task")),
-        color=theme.color(rows, "task"),
+    places = [name for name in ("quantity", color, panel) if name]
+    seeds = theme.require(seeds, *places, "seed", "value")[[*places, "seed", "value"]].assign(mark="seed")
+    summary = theme.require(summary, *places, "value", "ci_low", "ci_high", "n").assign(mark="mean")
+    tooltip = theme.tooltip(summary, places)
+    rows = pd.concat([seeds, summary], ignore_index=True)
+    rows["row"] = rows.quantity.map(lambda name: textwrap.fill(name, WIDEST_LABEL))
+    labels = altair.Axis(labelExpr="split(datum.label, '\\n')")
+    base = altair.Chart(rows).encode(
+        y=altair.Y("row:N", title=None, sort=theme.names_of(rows, "row"), axis=labels),
+        yOffset=altair.YOffset(f"{color}:N", sort=theme.names_of(rows, color)),
+        color=theme.color(rows, color),
     )
-    mean, seed = (base.transform_filter(alt.datum.what == what) for what in ("mean", "seed"))
-    tooltip = theme.tooltip(["task", "measure"], ["value", "low", "high"], of=summary)
-    value = alt.X("value:Q", title="value")
-    lines = mean.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q", tooltip=tooltip)
-    ticks = mean.mark_tick(thickness=3, size=16).encode(x=value, tooltip=tooltip)
-    dots = seed.mark_circle(size=45, opacity=0.6).encode(
-        x=value, tooltip=theme.tooltip(["task", "measure", "seed"], ["value"])
+    mean, seed = (base.transform_filter(altair.datum.mark == mark) for mark in ("mean", "seed"))
+    value = altair.X("value:Q", title="value")
+    has_interval = mean.transform_filter("isValid(datum.ci_low)")
+    lines = has_interval.mark_rule(strokeWidth=2).encode(x="ci_low:Q", x2="ci_high:Q", tooltip=tooltip)
+    ticks = mean.mark_tick(thickness=3, size=12).encode(x=value, tooltip=tooltip)
+    dots = seed.mark_circle(size=45, opacity=0.6).encode(x=value, tooltip=theme.tooltip(seeds, [*places, "seed"]))
+    height = max(30, 10 * (1 + rows[color].nunique())) * rows.row.nunique()  # a label has up to two lines
+    chart = (lines + ticks + dots).properties(height=height)
+    alt = (
+        f"For each quantity and {color} a dot for each seed, and a tick and a line for the mean and its 95 % interval."
     )
-    return theme.finish((lines + ticks + dots).properties(height=alt.Step(16)))
+    if panel:
+        chart = theme.facet(chart, rows, panel, columns=min(2, rows[panel].nunique()), height=height)
+    return theme.finish(chart, alt, labels=180)
 
 
-def depth(frame: pd.DataFrame) -> alt.TopLevelMixin:
-    """Show a measure over layers for every seed: columns task, seed, layer, ratio."""
-    frame = theme.require(frame, "task", "seed", "layer", "ratio")
+def depth(frame: pd.DataFrame, color: str) -> altair.TopLevelMixin:
+    """Show AUROC over layers, a line for each seed: columns base_task, seed, layer, value and `color`."""
+    frame = theme.require(frame, "base_task", "seed", "layer", "value", color)
     lines = (
-        alt.Chart(frame)
-        .mark_line(point=True, color=theme.CONTROLS[0])
+        altair.Chart(frame)
+        .mark_line(point=True)
         .encode(
             x=theme.layer_axis(),
-            y=alt.Y("ratio:Q", title="mean |NMD| / chance"),
+            y=altair.Y("value:Q", title="AUROC within pairs", scale=altair.Scale(zero=False)),
+            color=theme.color(frame, color),
             detail="seed:N",
-            tooltip=theme.tooltip(["task", "seed", "layer"], ["ratio"]),
+            tooltip=theme.tooltip(frame, ["base_task", color, "seed", "layer"]),
         )
     )
-    return theme.finish(theme.facet(lines, frame, "task"))
+    alt = f"A panel for each task: lines over layers, one for each seed, coloured by {color}."
+    return theme.finish(theme.facet(lines, frame, "base_task"), alt)
 
 
-def steering(frame: pd.DataFrame) -> alt.TopLevelMixin:
-    """Show how often each method reaches its target: columns task, method, target, value, low, high, control."""
-    frame = theme.require(frame, "task", "method", "target", "value", "low", "high", "control")
-    base = alt.Chart(frame).encode(
-        y=alt.Y("method:N", title=None, sort=theme.names_of(frame, "method"), axis=alt.Axis(labelLimit=260)),
-        yOffset=alt.YOffset("target:N"),
-        color=theme.behavior_color("target", ("memorization", "generalization")),
+def steering(frame: pd.DataFrame) -> altair.TopLevelMixin:
+    """Show how often each method reaches its target, beside its best control.
+
+    Columns task, method, target, value, ci_low, ci_high, n, control.
+    """
+    frame = theme.require(frame, "task", "method", "target", "value", "ci_low", "ci_high", "n", "control")
+    frame["name"] = frame.method.map(theme.METHOD_NAMES)
+    tooltip = theme.tooltip(frame, ["task", "name", "target"], ["value", "control"])
+    base = altair.Chart(frame).encode(
+        y=altair.Y("name:N", title=None, sort=theme.names_of(frame, "name"), axis=altair.Axis(labelLimit=260)),
+        yOffset=altair.YOffset("target:N"),
+        color=theme.behavior_color("target", theme.TARGETS),
+        tooltip=tooltip,
     )
-    tooltip = theme.tooltip(["task", "method", "target"], ["value", "low", "high", "control"], of=frame)
-    x = theme.share(alt.X, "value", "share that reaches the target")
-    bars = base.mark_bar(opacity=0.7).encode(x=x, tooltip=tooltip)
-    lines = base.mark_rule(strokeWidth=1.5).encode(x="low:Q", x2="high:Q", color=alt.value(theme.OTHER))
-    marks = base.mark_tick(thickness=3, size=9).encode(
-        x="control:Q", color=alt.value(theme.CONTROLS[1]), tooltip=tooltip
+    bars = base.mark_bar(opacity=0.7).encode(x=theme.share(altair.X, "value", "share that reaches the target"))
+    has_interval = base.transform_filter("isValid(datum.ci_low)")
+    lines = has_interval.mark_rule(strokeWidth=1.5).encode(
+        x="ci_low:Q", x2="ci_high:Q", color=altair.value(theme.OTHER)
     )
-    return theme.finish(theme.facet((bars + lines + marks), frame, "task"), labels=200)
+    marks = base.mark_tick(thickness=3, size=9).encode(x="control:Q", color=altair.value(theme.CONTROLS[1]))
+    alt = (
+        "A panel for each task: for each method a bar to memorization and a bar to generalization, with its interval "
+        "over seeds and a mark for its best control."
+    )
+    return theme.finish(theme.facet(bars + lines + marks, frame, "task"), alt, labels=200)

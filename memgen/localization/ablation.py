@@ -1,76 +1,55 @@
-"""What remains when neurons are set to their mean: which of them the model's abilities need."""
-
-from collections.abc import Mapping, Sequence
+"""Mean ablation: the accuracy that remains when neurons are set to their mean."""
 
 import numpy as np
 import pandas as pd
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from memgen import behavior, statistics
-from memgen.localization.differences import read_states
-from memgen.localization.patching import prepare, replacing
-from memgen.localization.rankings import Units
+from memgen import behavior, intervals
+from memgen.localization.patching import prepare_last, replacing
+from memgen.subject import Subject
 
-
-@torch.no_grad()
-def mean_states(
-    model: PreTrainedModel,
-    frame: pd.DataFrame,
-    tokenizer: PreTrainedTokenizerFast,
-    sites: Sequence[str],
-    batch_size: int = 128,
-) -> dict[str, np.ndarray]:
-    """The mean activations at the last token over a frame's prompts: for each site [n_layer d]."""
-    total: dict[str, np.ndarray] = {}
-    for _, states in read_states(model, frame, tokenizer, sites, batch_size):
-        for site, state in states.items():
-            total[site] = total.get(site, 0.0) + state.sum(0, dtype=np.float64)
-    return {site: one / len(frame) for site, one in total.items()}
+KINDS = ("memorized_only", "inferred_only", "conflict")
 
 
 @torch.no_grad()
-def ablate(
-    model: PreTrainedModel,
-    frame: pd.DataFrame,
-    tokenizer: PreTrainedTokenizerFast,
-    means: Mapping[str, np.ndarray],
-    sets: Sequence[Units],
-    batch_size: int = 128,
-) -> pd.DataFrame:
-    """Set units to their mean at the last prompt token, and see which inputs are answered as they should be.
+def ablate(subject: Subject, frame: pd.DataFrame, reference: pd.DataFrame, sets: pd.DataFrame) -> pd.DataFrame:
+    """Set neurons to their mean over the prompts of `reference`, at the last prompt token, and ask every input.
 
     Parameters
     ----------
-    means
-        From :func:`mean_states`.
+    sets
+        As for :func:`memgen.localization.patching.patch`.
 
     Returns
     -------
     pandas.DataFrame
-        One row for each input and set: what the set is `about`, `input`, `kind`, `group`, `kept` (0 or 1: the one right
-        answer is given; for conflict inputs, which have two: the behaviour is what it is without ablation).
+        One row an input and set: the columns of `sets` without `chosen`, `input`, `inputs` (the kind), `group` and
+        `value` (1 if the right answer is given, or, for conflict inputs, which have two, the answer without ablation).
     """
-    prepared = prepare(model, frame, tokenizer, batch_size)
-    before = behavior.measure(model, prepared).behavior.to_numpy()
-    kind = frame.kind.to_numpy()
-    single = np.where(kind == "inferred_only", behavior.GENERALIZATION, behavior.MEMORIZATION)
-    target = np.where(kind == "conflict", before, single)
-    common = {"input": frame.index, "kind": kind, "group": frame.group.to_numpy()}
+    batches = prepare_last(subject, frame)
+    intact = behavior.measure(subject, batches).behavior.to_numpy()
+    right = np.where(frame.kind == "inferred_only", behavior.GENERALIZATION, behavior.MEMORIZATION)
+    expected = np.where(frame.kind == "conflict", intact, right)
+    inputs = {"input": frame.index, "inputs": frame.kind.to_numpy(), "group": frame.group.to_numpy()}
+    states = behavior.states(subject, reference, list(sets.site.unique()))
+    means = {site: values.mean(0, dtype=np.float64).astype(np.float32) for site, values in states.items()}
     rows = []
-    for units in sets:
-        mean = torch.from_numpy(means[units.site].astype(np.float32)).to(model.device)
-        context = replacing(model, units, mean.expand(len(frame), -1, -1))
-        after = behavior.measure(model, prepared, context).behavior.to_numpy()
-        rows.append(pd.DataFrame({**units.about} | common | {"kept": (after == target).astype(float)}))
+    for columns in sets.to_dict("records"):
+        chosen, mean = columns.pop("chosen"), torch.from_numpy(means[columns["site"]]).to(subject.device)
+        context = replacing(subject, columns["site"], chosen, mean.expand(len(frame), -1, -1))
+        answered = behavior.measure(subject, batches, context).behavior.to_numpy()
+        rows.append(pd.DataFrame(columns | inputs | {"value": (answered == expected).astype(float)}))
     return pd.concat(rows, ignore_index=True)
 
 
-def summarize_ablation(ablated: pd.DataFrame, rng: np.random.Generator, n_resamples: int) -> pd.DataFrame:
-    """Share `kept` under each ablation, a mean over a random one's draws: `ranking, kind, value, low, high, n`."""
-    rows = []
-    for (ranking, kind), own in ablated.groupby(["ranking", "kind"], sort=False):
-        inputs = own.groupby("input").agg({"kept": "mean", "group": "first"})
-        estimate = statistics.clustered_mean(inputs.kept, inputs.group, rng, n_resamples)
-        rows.append({"ranking": ranking, "kind": kind, **estimate._asdict()})
-    return pd.DataFrame(rows)
+def ablation_effects(ablated: pd.DataFrame) -> pd.DataFrame:
+    """The share of right answers under each ablation, a mean over the draws of a random set.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `ranking, inputs, value, ci_low, ci_high, n`, for every kind of input, also where there are none (n = 0).
+    """
+    effects = intervals.estimate_by(ablated, ["ranking", "inputs"], inputs="input").set_index(["ranking", "inputs"])
+    every = pd.MultiIndex.from_product([ablated.ranking.unique(), KINDS], names=effects.index.names)
+    return effects.reindex(every).fillna({"n": 0}).astype({"n": int}).reset_index()

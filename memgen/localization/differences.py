@@ -1,150 +1,101 @@
 """Statistics of every neuron over pairs, accumulated batch by batch, and the table of neurons."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from memgen import activations, behavior, statistics
+from memgen import behavior, intervals
+from memgen.subject import Subject
 
 
 class PairStatistics:
-    """Accumulates differences over pairs, with Chan's update of means and variances.
-
-    Parameters
-    ----------
-    n_units
-        The number of neurons.
-    n_groups
-        The number of groups that the pairs belong to; sums are kept for each, so that groups can be resampled.
-    """
+    """Sums over the pairs of each group [groups, units]: memory grows with the number of groups, not of pairs."""
 
     def __init__(self, n_units: int, n_groups: int):
-        self.n_pairs = 0
-        self.group_sums = np.zeros((n_groups, n_units))  # of differences
         self.group_pairs = np.zeros(n_groups)
-        # Of differences; squares about the mean.
-        self._mean, self._squares = np.zeros(n_units), np.zeros(n_units)
-        self._member_mean, self._member_squares = np.zeros(n_units), np.zeros(n_units)
-        # Of members by group, about a reference near their mean: squares of large numbers would lose the digits.
+        self.group_sums, self._squares = np.zeros((n_groups, n_units)), np.zeros((n_groups, n_units))  # of differences
+        # Of members, about a reference near their mean: squares of large numbers would lose the digits.
         self._reference = np.zeros(n_units)
-        self._group_members, self._group_squares = np.zeros((n_groups, n_units)), np.zeros((n_groups, n_units))
+        self._members, self._member_squares = np.zeros((n_groups, n_units)), np.zeros((n_groups, n_units))
+
+    @property
+    def n_pairs(self) -> int:
+        """The number of pairs."""
+        return int(self.group_pairs.sum())
 
     def update(self, memorization: np.ndarray, generalization: np.ndarray, groups: np.ndarray) -> None:
         """Add a batch of pairs: activations [pairs, units] of both members, and each pair's group (0, 1, ...)."""
-        if len(memorization) == 0:
-            return
         difference = memorization.astype(np.float64) - generalization
         members = np.concatenate([memorization, generalization]).astype(np.float64)
         if self.n_pairs == 0:
             self._reference = members.mean(0)
-        self._mean, self._squares = _merge(self.n_pairs, self._mean, self._squares, difference)
-        self._member_mean, self._member_squares = _merge(
-            2 * self.n_pairs, self._member_mean, self._member_squares, members
-        )
-        self.n_pairs += len(difference)
-        np.add.at(self.group_sums, groups, difference)
-        np.add.at(self.group_pairs, groups, 1)
         away = members - self._reference
-        np.add.at(self._group_members, np.tile(groups, 2), away)
-        np.add.at(self._group_squares, np.tile(groups, 2), away**2)
+        np.add.at(self.group_pairs, groups, 1)
+        np.add.at(self.group_sums, groups, difference)
+        np.add.at(self._squares, groups, difference**2)
+        np.add.at(self._members, np.tile(groups, 2), away)
+        np.add.at(self._member_squares, np.tile(groups, 2), away**2)
 
-    def result(self) -> dict[str, np.ndarray]:
-        """`nmd`, `r` and `effect_size` (mean difference over its standard deviation), each [units]."""
-        if self.n_pairs < 2:
-            raise ValueError(f"The statistics of pairs need 2 pairs or more, not {self.n_pairs}.")
-        total = self.n_pairs * self._mean
-        # The labels are +1 and -1 once a pair: their mean is 0, their sum of squares the number of members.
-        spread = np.sqrt(self._member_squares * 2 * self.n_pairs)
-        deviation = np.sqrt(self._squares / (self.n_pairs - 1))
-        return {
-            "nmd": self._mean,
-            "r": np.divide(total, spread, out=np.zeros_like(total), where=spread > 0),
-            "effect_size": np.divide(self._mean, deviation, out=np.zeros_like(total), where=deviation > 0),
-        }
-
-    def resampled(self, weights: np.ndarray, signs: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """`nmd` and `r`, each [draws, units], were the groups others than they are.
+    def weighted(self, weights: np.ndarray, signs: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """`nmd`, `r` and `effect_size` (NMD over the standard deviation of differences), each [draws, units].
 
         Parameters
         ----------
         weights
             How often each group counts [draws, groups].
         signs
-            +1, or -1 where the members of a group's pairs change their labels [draws, groups]; none by default.
+            +1, or -1 where the members of a group's pairs exchange their labels [draws, groups]; all +1 by default.
         """
         n_pairs = (weights @ self.group_pairs)[:, None]
         total = (weights if signs is None else weights * signs) @ self.group_sums
-        members = weights @ self._group_members
-        squares = (weights @ self._group_squares - members**2 / (2 * n_pairs)).clip(min=0)
-        spread = np.sqrt(squares * 2 * n_pairs)
-        return {"nmd": total / n_pairs, "r": np.divide(total, spread, out=np.zeros_like(total), where=spread > 0)}
+        members = weights @ self._members
+        squares = (weights @ self._member_squares - members**2 / (2 * n_pairs)).clip(min=0)
+        variance = (weights @ self._squares - total**2 / n_pairs).clip(min=0) / (n_pairs - 1).clip(min=1)
+        return {
+            "nmd": total / n_pairs,
+            # The labels are +1 and -1 once a pair: their mean is 0, their sum of squares the number of members.
+            "r": _ratio(total, np.sqrt(squares * 2 * n_pairs)),
+            "effect_size": _ratio(total / n_pairs, np.sqrt(variance)),
+        }
 
 
-def _merge(n: int, mean: np.ndarray, squares: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means and sums of squares about them, after `new` [rows, units] joins `n` earlier rows."""
-    new_mean = new.mean(0)
-    gap, total = new_mean - mean, n + len(new)
-    return (
-        mean + gap * len(new) / total,
-        squares + ((new - new_mean) ** 2).sum(0) + gap**2 * n * len(new) / total,
-    )
+def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """`a / b`, and 0 where `b` is 0: a neuron that never varies differs nowhere."""
+    return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
 
 
-@torch.no_grad()
-def read_states(
-    model: PreTrainedModel,
+def group_codes(pairs: pd.DataFrame) -> np.ndarray:
+    """The group of each pair as a number 0, 1, ..., in the order of the groups' names."""
+    return np.unique(pairs.group.to_numpy(dtype=str), return_inverse=True)[1]
+
+
+def paired_states(
+    subject: Subject,
     frame: pd.DataFrame,
-    tokenizer: PreTrainedTokenizerFast,
+    pairs: pd.DataFrame,
     sites: Sequence[str],
-    batch_size: int = 256,
-) -> Iterator[tuple[pd.Index, dict[str, np.ndarray]]]:
-    """The activations at each prompt's last token, batch by batch.
-
-    Yields
-    ------
-    index, states
-        The rows of `frame` (in order) and for each site an array [batch layer neuron].
-    """
-    for start in range(0, len(frame), batch_size):
-        chunk = frame.iloc[start : start + batch_size]
-        batch = behavior.prompts(model, chunk, tokenizer)
-        with activations.record(model, sites) as store:
-            behavior.run(model, batch)
-        states = {site: activations.at_last(store[site], batch.prompt_length).float().cpu().numpy() for site in sites}
-        yield chunk.index, states
+    read: Callable = behavior.read_states,
+) -> Iterator[tuple[slice, dict[str, Any], dict[str, Any]]]:
+    """What `read` yields for memorized and for generalized members, after the rows of `pairs` that they belong to."""
+    members = (frame.loc[pairs.memorization], frame.loc[pairs.generalization])
+    start = 0
+    for (index, plus), (_, minus) in zip(*(read(subject, member, sites) for member in members), strict=True):
+        yield slice(start, start + len(index)), plus, minus
+        start += len(index)
 
 
 def accumulate(
-    model: PreTrainedModel,
-    frame: pd.DataFrame,
-    pairs: pd.DataFrame,
-    tokenizer: PreTrainedTokenizerFast,
-    sites: Sequence[str],
-    batch_size: int = 128,
+    subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame, sites: Sequence[str]
 ) -> dict[str, PairStatistics]:
-    """The statistics of each site over pairs; its units are the neurons of all layers, layer by layer.
-
-    Parameters
-    ----------
-    pairs
-        From :func:`memgen.behavior.flip_pairs`: rows of `frame` with opposite behaviours.
-    """
-    names, group = np.unique(pairs.group.to_numpy(dtype=str), return_inverse=True)
-    n_layer = len(activations.blocks(model))
-    result = {site: PairStatistics(n_layer * activations.width(model, site), len(names)) for site in sites}
-    members = (frame.loc[pairs.memorization], frame.loc[pairs.generalization])
-    readers = [read_states(model, member, tokenizer, sites, batch_size) for member in members]
-    done = 0
-    for (_, plus), (_, minus) in zip(*readers, strict=True):
-        size = len(plus[sites[0]])
-        own = group[done : done + size]
+    """The statistics of each site over flip pairs of `frame`; its units are neurons, layer by layer."""
+    groups = group_codes(pairs)
+    result = {site: PairStatistics(int(np.prod(subject.shape(site))), groups.max() + 1) for site in sites}
+    for rows, plus, minus in paired_states(subject, frame, pairs, sites):
         for site in sites:
-            result[site].update(plus[site].reshape(size, -1), minus[site].reshape(size, -1), own)
-        done += size
+            memorization, generalization = (states[site].reshape(len(states[site]), -1) for states in (plus, minus))
+            result[site].update(memorization, generalization, groups[rows])
     return result
 
 
@@ -152,44 +103,33 @@ def neuron_table(
     accumulated: Mapping[str, PairStatistics],
     n_layer: int,
     rng: np.random.Generator,
+    shuffling: np.random.Generator,
     n_permutations: int = 1000,
 ) -> pd.DataFrame:
-    """The table of neurons: one row for each neuron of each site and layer.
+    """The table of neurons, one row a neuron.
 
     Returns
     -------
     pandas.DataFrame
-        `site, layer, neuron, nmd, r, effect_size, p_value` (sign-flip permutation; the pairs of a group flip
-        together), `q_value` (Benjamini-Hochberg over all neurons of all sites).
-    """
-    tables = []
-    for site, own in accumulated.items():
-        where = places(site, n_layer, own.group_sums.shape[1])
-        # Every group's sum flips as a whole, so the sums carry all that the permutations need.
-        p_value = statistics.sign_flip_p(own.group_sums, np.arange(len(own.group_sums)), rng, n_permutations)
-        tables.append(pd.DataFrame(where | own.result() | {"p_value": p_value}))
-    table = pd.concat(tables, ignore_index=True)
-    table["q_value"] = statistics.benjamini_hochberg(table.p_value.to_numpy())
-    return table
-
-
-def shuffled(accumulated: Mapping[str, PairStatistics], n_layer: int, rng: np.random.Generator) -> pd.DataFrame:
-    """NMD and r from shuffled labels: `site, layer, neuron, nmd_shuffled, r_shuffled`.
-
-    Each group's members change their labels or not, by one draw that all sites share: what a ranking of neurons looks
-    like when there is nothing to be found.
+        `site, layer, neuron, nmd, r, effect_size, p_value` (sign-flip permutation by `rng`; the pairs of a group flip
+        together), `nmd_shuffled, r_shuffled` (labels of groups exchanged at random, by one draw of `shuffling` for all
+        sites), `q_value` (Benjamini-Hochberg over all neurons of all sites).
     """
     n_groups = len(next(iter(accumulated.values())).group_pairs)
-    signs = rng.choice([-1.0, 1.0], size=(1, n_groups))
+    everyone, signs = np.ones((1, n_groups)), shuffling.choice([-1.0, 1.0], size=(1, n_groups))
     tables = []
-    for site, own in accumulated.items():
-        drawn = own.resampled(np.ones_like(signs), signs)
-        values = {f"{name}_shuffled": one[0] for name, one in drawn.items()}
-        tables.append(pd.DataFrame(places(site, n_layer, own.group_sums.shape[1]) | values))
-    return pd.concat(tables, ignore_index=True)
+    for site, statistics in accumulated.items():
+        # Every group's sum flips as a whole, so the sums carry all that the permutations need.
+        p_value = intervals.sign_flip_p(statistics.group_sums, np.arange(n_groups), rng, n_permutations)
+        shuffled = statistics.weighted(everyone, signs)
+        values = statistics.weighted(everyone) | {f"{name}_shuffled": shuffled[name] for name in ("nmd", "r")}
+        columns = {name: drawn[0] for name, drawn in values.items()} | {"p_value": p_value}
+        tables.append(by_neuron(site, n_layer, columns))
+    table = pd.concat(tables, ignore_index=True)
+    return table.assign(q_value=intervals.benjamini_hochberg(table.p_value.to_numpy()))
 
 
-def places(site: str, n_layer: int, n_units: int) -> dict[str, Any]:
-    """The columns that say which neuron a row is of: layer by layer."""
-    d = n_units // n_layer
-    return {"site": site, "layer": np.repeat(np.arange(n_layer), d), "neuron": np.tile(np.arange(d), n_layer)}
+def by_neuron(site: str, n_layer: int, values: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """A table `site, layer, neuron` and columns of `values` [units], which are ordered layer by layer."""
+    layer, neuron = np.indices((n_layer, len(next(iter(values.values()))) // n_layer)).reshape(2, -1)
+    return pd.DataFrame({"site": site, "layer": layer, "neuron": neuron} | dict(values))

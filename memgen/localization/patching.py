@@ -1,7 +1,7 @@
-"""The second causal yardstick: put activations in, and look at what the model then answers.
+"""Activation patching: put the activations of one member of a pair into the run of the other.
 
-Only the prompt's last token is touched. So where prompts have one length, all tokens before it are computed once, and
-each intervention costs a pass over the last token and the answer.
+Only the prompt's last token is touched. So where prompts have the same length, all tokens before it are computed once,
+and each intervention costs a pass over the last token and the answer.
 """
 
 import contextlib
@@ -11,243 +11,163 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from memgen import activations, behavior, statistics
-from memgen.localization.differences import read_states
-from memgen.localization.rankings import Units
+from memgen import activations, behavior, intervals
+from memgen.subject import Subject
 
-ORDER = {
-    behavior.MEMORIZATION: ("memorization", "generalization"),  # the source, and who receives
-    behavior.GENERALIZATION: ("generalization", "memorization"),
-}
+#: By target: the member whose activations are put in, and the member that receives them.
+ROLES = {"memorization": ("memorization", "generalization"), "generalization": ("generalization", "memorization")}
+KEYS = ["site", "ranking", "end", "share", "target"]  # of a set's effects
 
 
-def replacing(model: PreTrainedModel, units: Units, states: Tensor) -> behavior.Context:
-    """The context that puts `states` [rows n_layer d] into `units` at the last prompt token; rows are 0-based.
+def replacing(subject: Subject, site: str, chosen: np.ndarray, states: Tensor) -> behavior.Context:
+    """The context that puts `states` [rows n_layer d] into `chosen` [n_layer d] neurons at the last prompt token.
 
     Raises
     ------
     ValueError
-        If the units or the states do not fit the model.
+        If `chosen` or the states do not fit the model.
     """
-    expected = (len(activations.blocks(model)), activations.width(model, units.site))
-    if units.chosen.shape != expected or tuple(states.shape[1:]) != expected:
+    expected = subject.shape(site)
+    if chosen.shape != expected or tuple(states.shape[1:]) != expected:
         raise ValueError(
-            f"Units and states of {units.site} must be {list(expected)}, not {list(units.chosen.shape)} and "
+            f"Neurons and states at {site} must be {list(expected)}, not {list(chosen.shape)} and "
             f"{list(states.shape[1:])}."
         )
-    chosen = torch.from_numpy(units.chosen).to(model.device)
-    layers = [int(layer) for layer in np.flatnonzero(units.chosen.any(1))]
+    is_chosen = torch.from_numpy(chosen).to(subject.device)
 
     def context(batch: behavior.Batch) -> contextlib.AbstractContextManager:
-        own = states[torch.tensor(batch.rows.to_numpy(copy=True), device=states.device)]
-        row = torch.arange(len(own), device=own.device)
+        new_states = states[torch.tensor(batch.rows.to_numpy(copy=True), device=states.device)]
+        row = torch.arange(len(new_states), device=states.device)
 
         def edit(layer: int) -> activations.Edit:
             def replace(activation: Tensor) -> Tensor:
                 new = activation.clone()
                 last = activation[row, batch.prompt_length - 1]
-                new[row, batch.prompt_length - 1] = torch.where(chosen[layer], own[:, layer].to(last.dtype), last)
+                new[row, batch.prompt_length - 1] = torch.where(
+                    is_chosen[layer], new_states[:, layer].to(last.dtype), last
+                )
                 return new
 
-            return activations.Edit(units.site, layer, replace)
+            return activations.Edit(site, layer, replace)
 
-        return activations.edit(model, [edit(layer) for layer in layers])
+        return activations.edit(subject.model, [edit(int(layer)) for layer in np.flatnonzero(chosen.any(1))])
 
     return context
 
 
-def prepare(
-    model: PreTrainedModel, frame: pd.DataFrame, tokenizer: PreTrainedTokenizerFast, batch_size: int
-) -> list[behavior.Batch]:
-    """Batches for interventions at the last prompt token, with all before it computed once if that can be."""
+def prepare_last(subject: Subject, frame: pd.DataFrame) -> list[behavior.Batch]:
+    """Batches for interventions at the last prompt token, their rows numbered from 0.
+
+    All before that token is computed once if the prompts have the same length.
+    """
     lengths = set(frame.input_ids.str.len())
-    keep = 1 if len(lengths) == 1 and min(lengths) > 1 else None
-    return behavior.prepare(model, frame.reset_index(drop=True), tokenizer, batch_size, keep)
+    return behavior.prepare(subject, frame.reset_index(drop=True), prefix=len(lengths) == 1 and min(lengths) > 1)
 
 
 @torch.no_grad()
-def patch_units(
-    model: PreTrainedModel,
-    frame: pd.DataFrame,
-    pairs: pd.DataFrame,
-    tokenizer: PreTrainedTokenizerFast,
-    sets: Sequence[Units],
-    batch_size: int = 128,
-) -> pd.DataFrame:
-    """Put exactly these units of one member, at the last token, into the other member's run: all of a set at once.
+def patch(subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame, sets: pd.DataFrame) -> pd.DataFrame:
+    """Put exactly the neurons of a set, at the last token, from one member into the other member's run.
+
+    Parameters
+    ----------
+    sets
+        Columns `site`, `chosen` (truth values [n_layer, d]) and any others, such as those of
+        :func:`memgen.localization.rankings.neuron_sets`.
 
     Returns
     -------
     pandas.DataFrame
-        One row for each pair, set and `target` (the behaviour whose activations are put in): `site` and what the set is
-        `about`, `pair` (its place in `pairs`), `group`, `behavior_after`, `log_odds_before` (unpatched),
-        `log_odds_after`, `log_odds_source` (of the member that the activations come from).
+        One row a pair, set and `target` (the behaviour whose activations are put in): the columns of `sets` without
+        `chosen`, `pair` (its place in `pairs`), `group`, `value` (1 if the receiver shows the target, otherwise 0),
+        `log_odds_before`, `log_odds_after`, and `log_odds_source` of the member that the activations come from (nats).
     """
     rows = []
-    sites = list(dict.fromkeys(units.site for units in sets))
-    for start in range(0, len(pairs), batch_size):
-        chunk = pairs.iloc[start : start + batch_size]
-        members = {name: frame.loc[chunk[name]] for name in ORDER[1]}
-        read = {name: next(read_states(model, own, tokenizer, sites, batch_size))[1] for name, own in members.items()}
-        states = {
-            name: {site: torch.from_numpy(state).to(model.device) for site, state in own.items()}
-            for name, own in read.items()
-        }
-        prepared = {name: prepare(model, own, tokenizer, batch_size) for name, own in members.items()}
-        log_odds = {name: behavior.measure(model, own).log_odds.to_numpy() for name, own in prepared.items()}
-        common = {"pair": np.arange(start, start + len(chunk)), "group": chunk.group.to_numpy()}
-        for target, (source, receiver) in ORDER.items():
-            before = {"log_odds_before": log_odds[receiver], "log_odds_source": log_odds[source]}
-            for units in sets:
-                context = replacing(model, units, states[source][units.site])
-                after = behavior.measure(model, prepared[receiver], context)
-                found = {"behavior_after": after.behavior.to_numpy(), "log_odds_after": after.log_odds.to_numpy()}
-                about = {"site": units.site, **units.about, "target": target}
-                rows.append(pd.DataFrame(about | common | before | found))
+    sites = list(sets.site.unique())
+    for start in range(0, len(pairs), subject.batch_size):
+        chunk = pairs.iloc[start : start + subject.batch_size]
+        members = {name: frame.loc[chunk[name]] for name in ROLES}
+        states = {name: behavior.states(subject, member, sites) for name, member in members.items()}
+        batches = {name: prepare_last(subject, member) for name, member in members.items()}
+        log_odds = {name: behavior.measure(subject, batches[name]).log_odds.to_numpy() for name in ROLES}
+        for target, (source, receiver) in ROLES.items():
+            common = {
+                "target": target,
+                "pair": np.arange(start, start + len(chunk)),
+                "group": chunk.group.to_numpy(),
+                "log_odds_before": log_odds[receiver],
+                "log_odds_source": log_odds[source],
+            }
+            for columns in sets.to_dict("records"):
+                chosen, site = columns.pop("chosen"), columns["site"]
+                source_states = torch.from_numpy(states[source][site]).to(subject.device)
+                after = behavior.measure(subject, batches[receiver], replacing(subject, site, chosen, source_states))
+                shown = (after.behavior == behavior.LABELS[target]).to_numpy(dtype=float)
+                outcome = {"value": shown, "log_odds_after": after.log_odds.to_numpy()}
+                rows.append(pd.DataFrame(columns | common | outcome))
     return pd.concat(rows, ignore_index=True)
 
 
-def patch_layers(
-    model: PreTrainedModel,
-    frame: pd.DataFrame,
-    pairs: pd.DataFrame,
-    tokenizer: PreTrainedTokenizerFast,
-    sites: Sequence[str],
-    batch_size: int = 128,
-) -> pd.DataFrame:
-    """Activation patching of whole layers: the rows of :func:`patch_units` for each site and `layer`."""
+def patch_layers(subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame, sites: Sequence[str]) -> pd.DataFrame:
+    """Activation patching of whole layers: the rows of :func:`patch` for each `site` and `layer`."""
     sets = []
     for site in sites:
-        shape = (len(activations.blocks(model)), activations.width(model, site))
-        for layer in range(shape[0]):
-            chosen = np.zeros(shape, dtype=bool)
+        for layer in range(subject.n_layer):
+            chosen = np.zeros(subject.shape(site), dtype=bool)
             chosen[layer] = True
-            sets.append(Units(site, chosen, {"layer": layer}))
-    return patch_units(model, frame, pairs, tokenizer, sets, batch_size)
+            sets.append({"site": site, "layer": layer, "chosen": chosen})
+    return patch(subject, frame, pairs, pd.DataFrame(sets))
 
 
-def summarize_patching(patched: pd.DataFrame, rng: np.random.Generator, n_resamples: int) -> pd.DataFrame:
-    """Share of receivers that show the source's behaviour: `site, layer, direction, value, low, high, n`."""
-    rows = []
-    for (site, layer, target), own in patched.groupby(["site", "layer", "target"], sort=False):
-        turned = (own.behavior_after == target).to_numpy(dtype=float)
-        estimate = statistics.clustered_mean(turned, own.group.to_numpy(), rng, n_resamples=n_resamples)
-        about = {"site": site, "layer": layer, "direction": behavior.NAMES[target]}
-        rows.append(about | estimate._asdict())
-    return pd.DataFrame(rows)
-
-
-def summarize_units(patched: pd.DataFrame, rng: np.random.Generator, n_resamples: int) -> pd.DataFrame:
-    """What patching sets of units does, a mean over the draws of a random set.
-
-    Parameters
-    ----------
-    patched
-        From :func:`patch_units` with sets that are about `ranking, end, share, draw`.
+def recovered_log_odds(patched: pd.DataFrame, keys: Sequence[str] = KEYS) -> pd.DataFrame:
+    """The mean change of the log-odds over the mean distance between the members of pairs: 1 for all of the way.
 
     Returns
     -------
     pandas.DataFrame
-        `site, ranking, end, share, direction`, `measure` (``turned``: the share of receivers that show the source's
-        behaviour; ``recovered``: the mean change of the log-odds, as a share of the mean distance between the members,
-        which is 1 where the receiver ends at the source's log-odds), `value, low, high, n` (pairs).
+        `keys, value, ci_low, ci_high` (jackknife over groups), `n` (pairs).
     """
+    moved = patched.log_odds_after - patched.log_odds_before
+    distance = patched.log_odds_source - patched.log_odds_before
+    by_draw = patched.assign(moved=moved, distance=distance).groupby([*keys, "group", "pair"], sort=False)
     rows = []
-    keys = ["site", "ranking", "end", "share", "target"]
-    for (site, ranking, end, share, target), own in patched.groupby(keys, sort=False):
-        pairs = pd.DataFrame(
-            {
-                "turned": (own.behavior_after == target).astype(float),
-                "moved": own.log_odds_after - own.log_odds_before,
-                "distance": own.log_odds_source - own.log_odds_before,
-                "pair": own.pair,
-                "group": own.group,
-            }
-        )
-        pairs = pairs.groupby("pair").agg({"turned": "mean", "moved": "mean", "distance": "mean", "group": "first"})
-        about = {"site": site, "ranking": ranking, "end": end, "share": share, "direction": behavior.NAMES[target]}
-        turned = statistics.clustered_mean(pairs.turned, pairs.group, rng, n_resamples)
-        rows.append(about | {"measure": "turned", **turned._asdict()})
-        recovered = _ratio(pairs.groupby("group")[["moved", "distance"]].sum().to_numpy(), rng, n_resamples)
-        rows.append(about | {"measure": "recovered", **recovered, "n": len(pairs)})
-    return pd.DataFrame(rows)
+    for key, part in by_draw[["moved", "distance"]].mean().reset_index().groupby(list(keys), sort=False):
+        sums = part.groupby("group")[["moved", "distance"]].sum().to_numpy()
+
+        def ratio(weights: np.ndarray, sums: np.ndarray = sums) -> np.ndarray:
+            return np.divide(*(weights @ sums).T)
+
+        estimate = intervals.jackknife(ratio, len(sums))
+        rows.append([*key, *estimate._replace(value=np.divide(*sums.sum(0)), n=len(part))])
+    return pd.DataFrame(rows, columns=[*keys, *intervals.Estimate._fields])
 
 
-def _resampled(sums: np.ndarray, rng: np.random.Generator, n_resamples: int) -> np.ndarray:
-    """The sums [groups, columns] of `n_resamples` draws of groups: [n_resamples, columns]."""
-    n_groups = len(sums)
-    return rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_resamples) @ sums
+def neurons_for_half(patched: pd.DataFrame, n_neurons: Mapping[str, int]) -> pd.DataFrame:
+    """How many neurons, in the order of a ranking, must be patched for half of what all neurons of the site do.
 
-
-def _ratio(sums: np.ndarray, rng: np.random.Generator, n_resamples: int) -> dict[str, float]:
-    """The ratio of two sums over groups [groups, 2], `value`, and its 95 % interval; one group has none."""
-    one, other = sums.sum(0)
-    low = high = np.nan
-    if len(sums) > 1:
-        drawn = _resampled(sums, rng, n_resamples)
-        low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
-    return {"value": one / other, "low": low, "high": high}
-
-
-def units_for_half(
-    patched: pd.DataFrame, n_units: Mapping[str, int], rng: np.random.Generator, n_resamples: int
-) -> pd.DataFrame:
-    """How many neurons must be patched, the first of a ranking first, for half of what the largest set turns.
-
-    The share that turns, over both directions, is followed over the growing sets and read where it first reaches half
-    of what the largest set gives, on a straight line between two sets.
-
-    Parameters
-    ----------
-    patched
-        From :func:`patch_units` with sets that are about `ranking, end, share, draw`; the top sets are used.
-    n_units
-        The number of neurons of each site.
+    The share of receivers that show the target, over both targets, is followed over the growing top sets of a ranking
+    (rows of :func:`patch`) and read where it first reaches half of its value for the largest, on a straight line
+    between two sets. `n_neurons` is the number of neurons by site.
 
     Returns
     -------
     pandas.DataFrame
-        `site, ranking, value, low, high` (neurons), `n` (receivers). Where the largest set turns none, the value is NaN
-        and n is 0.
+        `site, ranking, value, ci_low, ci_high` (neurons; jackknife over groups), `n` (receivers). Where the largest set
+        turns none, the value is NaN and n is 0.
     """
     rows = []
-    for (site, ranking), own in patched[patched.end == "top"].groupby(["site", "ranking"], sort=False):
-        own = own.assign(turned=own.behavior_after == own.target)
-        by_group = own.groupby(["group", "share"]).turned.sum().unstack("share")
-        sizes = np.append(0.0, by_group.columns.to_numpy() * n_units[str(site)])
-        sums = np.pad(by_group.to_numpy(dtype=float), ((0, 0), (1, 0)))  # no neuron turns nothing
-        value = _first_half(sums.sum(0), sizes)
-        low = high = np.nan
-        if len(sums) > 1 and np.isfinite(value):
-            drawn = [_first_half(one, sizes) for one in _resampled(sums, rng, n_resamples)]
-            low, high = np.nanquantile(drawn, [0.025, 0.975])
-        n = len(own) // (len(sizes) - 1) if np.isfinite(value) else 0
-        rows.append({"site": site, "ranking": ranking, "value": value, "low": low, "high": high, "n": n})
+    for (site, ranking), part in patched[patched.end == "top"].groupby(["site", "ranking"], sort=False):
+        by_group = part.groupby(["group", "share"]).value.sum().unstack("share")
+        sizes = np.append(0.0, by_group.columns.to_numpy() * n_neurons[site])
+        sums = np.pad(by_group.to_numpy(dtype=float), ((0, 0), (1, 0)))  # an empty set turns nothing
+
+        def half(weights: np.ndarray, sums: np.ndarray = sums, sizes: np.ndarray = sizes) -> np.ndarray:
+            return np.array([_first_half(total, sizes) for total in weights @ sums])
+
+        estimate = intervals.jackknife(half, len(sums), bounds=(0, n_neurons[site]))
+        n = len(part) // len(by_group.columns) if np.isfinite(estimate.value) else 0
+        rows.append({"site": site, "ranking": ranking, **estimate._replace(n=n)._asdict()})
     return pd.DataFrame(rows)
-
-
-def main_units(effects: pd.DataFrame) -> pd.DataFrame:
-    """The effects of :func:`summarize_units` that become numbers of their own, named.
-
-    A tenth of the neurons by every ranking, and as many at random; by attribution also 1 %, 5 % and all of them (all
-    are the same in every ranking).
-
-    Returns
-    -------
-    pandas.DataFrame
-        These rows, with `size` (such as ``top10`` or ``bottom10_nmd``) and `which` (in words).
-    """
-    by_attribution = effects.ranking.isin(["attribution", "random"])
-    more = by_attribution & (effects.end == "top") & effects.share.isin([0.01, 0.05, 1.0])
-    rows = effects[(effects.share == 0.1) | more].copy()
-    rows["size"], rows["which"] = "", ""
-    for index, row in zip(rows.index, rows.itertuples(), strict=True):
-        size = "all" if row.share == 1 else f"{row.end}{round(100 * row.share)}"
-        rows.loc[index, "size"] = size if row.ranking in ("attribution", "random") else f"{size}_{row.ranking}"
-        rows.loc[index, "which"] = row.end if row.end == "random" else f"{row.end} by |{row.ranking}|"
-    return rows
 
 
 def _first_half(turned: np.ndarray, sizes: np.ndarray) -> float:

@@ -1,98 +1,30 @@
-"""Rankings of neurons: their picture, how far two agree, and the sets of neurons at their ends."""
+"""Rankings of neurons by the absolute value of a column, and the sets of neurons at their ends."""
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
+from memgen.config import fraction_to_count, require
+
 RANKINGS = ("r", "nmd", "attribution")
 
 
-@dataclasses.dataclass(frozen=True)
-class Units:
-    """Neurons of one site.
-
-    Attributes
-    ----------
-    site
-        Where (:data:`memgen.activations.SITES`).
-    chosen
-        Which neurons: truth values [n_layer, d].
-    about
-        What these are; columns of the resulting tables.
-    """
-
-    site: str
-    chosen: np.ndarray
-    about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-def ranked(table: pd.DataFrame, max_columns: int = 256) -> pd.DataFrame:
-    """The table for the heat map: `site, layer, rank, nmd`, neurons sorted by NMD within their layer.
-
-    Where a layer has more than `max_columns` neurons, neighbours in rank are averaged.
-    """
-    frame = table[["site", "layer", "nmd"]].copy()
-    size = frame.groupby(["site", "layer"]).nmd.transform("size")
-    order = frame.groupby(["site", "layer"]).nmd.rank(method="first").sub(1)
-    frame["rank"] = (order * np.minimum(size, max_columns) // size).astype(int)
-    return (
-        frame.groupby(["site", "layer", "rank"], as_index=False, sort=False)
-        .nmd.mean()
-        .sort_values(["site", "layer", "rank"], ignore_index=True)
-    )
-
-
-def agreement(table: pd.DataFrame, one: str, other: str, share: float) -> pd.DataFrame:
-    """How far two rankings by absolute value agree: `site, spearman, overlap` of their top `share`, `neurons`."""
-    rows = []
-    for site, own in table.groupby("site"):
-        a, b = own[one].abs(), own[other].abs()
-        n = count(share, len(own))
-        overlap = len(set(a.nlargest(n).index) & set(b.nlargest(n).index)) / n
-        rows.append({"site": site, "spearman": a.corr(b, method="spearman"), "overlap": overlap, "neurons": len(own)})
-    return pd.DataFrame(rows)
-
-
-def count(share: float, n_units: int) -> int:
-    """The number of neurons in a share of them, at least one."""
-    return max(1, round(share * n_units))
-
-
-def choose_units(
-    table: pd.DataFrame, site: str, ranking: str, end: str, share: float, rng: np.random.Generator | None = None
-) -> np.ndarray:
-    """Mark a share of a site's neurons, over all its layers: truth values [n_layer, d].
-
-    Parameters
-    ----------
-    table
-        Columns `site, layer, neuron` and `ranking`.
-    end
-        ``top`` or ``bottom`` of the ranking by absolute value, or ``random``, which needs `rng`.
+def top_neurons(table: pd.DataFrame, site: str, n: int, by: str = "r") -> pd.DataFrame:
+    """The `n` neurons of a site with the largest absolute values in the column `by`, largest first.
 
     Raises
     ------
-    ValueError
-        For another `end`.
+    InputError
+        If the site has fewer neurons, or the table no such column.
     """
-    own = table[table.site == site].sort_values(["layer", "neuron"])
-    n = count(share, len(own))
-    if end == "random" and rng is not None:
-        chosen = rng.permutation(len(own))[:n]
-    elif end in ("top", "bottom"):
-        order = np.argsort(-own[ranking].abs().to_numpy(), kind="stable")
-        chosen = order[:n] if end == "top" else order[-n:]
-    else:
-        raise ValueError(f"end must be top, bottom, or random with a generator, not {end!r}.")
-    marked = np.zeros(len(own), dtype=bool)
-    marked[chosen] = True
-    return marked.reshape(own.layer.nunique(), -1)
+    require(by in table, f"Neurons are ranked by a column of their table ({', '.join(table.columns)}), not by {by!r}.")
+    neurons = table[table.site == site]
+    require(1 <= n <= len(neurons), f"The top n must be 1 to {len(neurons)}, the neurons at {site}, not {n}.")
+    return neurons.loc[neurons[by].abs().sort_values(ascending=False, kind="stable").index[:n]]
 
 
-def sets_of_units(
+def neuron_sets(
     table: pd.DataFrame,
     sites: Sequence[str],
     shares: Sequence[float],
@@ -100,19 +32,33 @@ def sets_of_units(
     rankings: Sequence[str] = RANKINGS,
     ends: Sequence[str] = ("top", "bottom"),
     n_random: int = 3,
-) -> list[Units]:
-    """The sets that exact patching looks at, about `ranking, end, share, draw`.
+) -> pd.DataFrame:
+    """The ends of every ranking of a site's neurons, over all layers, and random sets of the same sizes.
 
-    Random sets stand once, not once a ranking: their `ranking` is ``random``.
+    Parameters
+    ----------
+    table
+        Columns `site, layer, neuron` and the rankings, sorted by layer and neuron.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a set: `site, ranking` (``random`` for random sets, which belong to no ranking), `end` (``top``,
+        ``bottom`` or ``random``), `share` (of the site's neurons), `draw`, and `chosen`, truth values [n_layer, d].
     """
-    sets = []
+    rows = []
     for site in sites:
+        neurons = table[table.site == site]
         for share in shares:
+            n, members = fraction_to_count(share, len(neurons)), []
             for ranking in rankings:
-                for end in ends:
-                    about = {"ranking": ranking, "end": end, "share": share, "draw": 0}
-                    sets.append(Units(site, choose_units(table, site, ranking, end, share), about))
+                ranked = top_neurons(neurons, site, len(neurons), ranking).index
+                members += [(ranking, end, 0, ranked[:n] if end == "top" else ranked[-n:]) for end in ends]
             for draw in range(n_random):
-                about = {"ranking": "random", "end": "random", "share": share, "draw": draw}
-                sets.append(Units(site, choose_units(table, site, "", "random", share, rng), about))
-    return sets
+                members.append(("random", "random", draw, neurons.index[rng.permutation(len(neurons))[:n]]))
+            for ranking, end, draw, index in members:
+                chosen = neurons.index.isin(index).reshape(neurons.layer.nunique(), -1)
+                rows.append(
+                    {"site": site, "ranking": ranking, "end": end, "share": share, "draw": draw, "chosen": chosen}
+                )
+    return pd.DataFrame(rows)

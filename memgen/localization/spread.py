@@ -1,66 +1,54 @@
-"""How a neuron's activations lie under either behaviour, for the picture of single neurons."""
+"""The heat map's table: neurons in the order of their NMD, and how their activations lie under either behaviour."""
 
 import numpy as np
 import pandas as pd
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from memgen.localization.differences import read_states
-from memgen.localization.rankings import ranked
+from memgen import behavior
+from memgen.localization.differences import by_neuron
+from memgen.subject import Subject
 
-SHOWN_QUANTILES = (10, 25, 50, 75, 90)  # %
+QUANTILES = (10, 25, 50, 75, 90)  # %
 MEMBERS = ("memorization", "generalization")
 
 
-def neuron_spread(
-    model: PreTrainedModel,
-    frame: pd.DataFrame,
-    pairs: pd.DataFrame,
-    tokenizer: PreTrainedTokenizerFast,
-    table: pd.DataFrame,
-    batch_size: int = 256,
-    max_neurons: int = 2000,
-) -> pd.DataFrame:
-    """The table for the heat map (:func:`memgen.localization.ranked`), with the activations of each cell in pairs.
+def ranked(table: pd.DataFrame, max_columns: int = 256) -> pd.DataFrame:
+    """The neurons of each layer sorted by NMD: `site, layer, rank, nmd`.
 
-    Parameters
-    ----------
-    pairs
-        Flip pairs (:func:`memgen.behavior.flip_pairs`), by the index of `frame`.
-    table
-        Columns `site, layer, neuron, nmd`; every neuron of each layer.
-    max_neurons
-        Of a table with more neurons no activations are told.
+    Where a layer has more than `max_columns` neurons, neighbours in rank are averaged.
+    """
+    keys = ["site", "layer", "rank"]
+    by_layer = table.groupby(["site", "layer"]).nmd
+    size, order = by_layer.transform("size"), by_layer.rank(method="first") - 1
+    rank = (order * np.minimum(size, max_columns) // size).astype(int)
+    return (
+        table.assign(rank=rank).groupby(keys, sort=False).nmd.mean().reset_index().sort_values(keys, ignore_index=True)
+    )
+
+
+def neuron_spread(
+    subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame, table: pd.DataFrame, max_neurons: int = 2000
+) -> pd.DataFrame:
+    """The table of :func:`ranked`, with the activations of each neuron over the members of pairs.
 
     Returns
     -------
     pandas.DataFrame
-        `site, layer, rank, nmd`; and, unless there are too many neurons, `neuron`, `n` (pairs), and for each behaviour
-        the quantiles of the activation over the pairs' members, such as `memorization_25` (%).
+        `site, layer, rank, nmd`; and, unless the table has more than `max_neurons`, `neuron`, `n` (pairs), and for each
+        behaviour the quantiles of the activation, such as `memorization_25` (%).
     """
     heat = ranked(table)
     if len(table) > max_neurons or len(heat) < len(table):
         return heat
     sites = list(table.site.unique())
-    told: dict[str, dict[str, np.ndarray]] = {}
-    for name in MEMBERS:
-        states = [own for _, own in read_states(model, frame.loc[pairs[name]], tokenizer, sites, batch_size)]
-        told[name] = {
-            site: np.percentile(np.concatenate([own[site] for own in states]), SHOWN_QUANTILES, axis=0)
-            for site in sites
+    states = {name: behavior.states(subject, frame.loc[pairs[name]], sites) for name in MEMBERS}
+    parts = []
+    for site in sites:
+        columns = {
+            f"{name}_{q}": values.ravel()
+            for name in MEMBERS
+            for q, values in zip(QUANTILES, np.percentile(states[name][site], QUANTILES, axis=0), strict=True)
         }
-    columns = [_columns(told, site) for site in sites]
+        parts.append(by_neuron(site, subject.n_layer, columns))
     neurons = table.sort_values(["site", "layer", "nmd"], kind="stable")[["site", "layer", "neuron", "nmd"]]
     neurons["rank"] = neurons.groupby(["site", "layer"]).cumcount()
-    return neurons.merge(pd.concat(columns).round(5), on=["site", "layer", "neuron"]).assign(n=len(pairs))
-
-
-def _columns(told: dict[str, dict[str, np.ndarray]], site: str) -> pd.DataFrame:
-    """The quantiles of a site's neurons in columns; `told` has [quantile layer neuron] by behaviour and site."""
-    n_layer, size = told[MEMBERS[0]][site].shape[1:]
-    layers, neurons = np.divmod(np.arange(n_layer * size), size)
-    columns = {
-        f"{name}_{q}": values.ravel()
-        for name in MEMBERS
-        for q, values in zip(SHOWN_QUANTILES, told[name][site], strict=True)
-    }
-    return pd.DataFrame({"site": site, "layer": layers, "neuron": neurons} | columns)
+    return neurons.merge(pd.concat(parts).round(5), on=["site", "layer", "neuron"]).assign(n=len(pairs))

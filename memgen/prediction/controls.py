@@ -1,33 +1,33 @@
-"""Controls of a probe: random labels, other inputs, and what the model's own readout says.
+"""Controls of a probe: random labels, few neurons, few examples, and the model's own readout.
 
-- Control task (Hewitt & Liang 2019, arXiv 1909.03368): each group gets a random label, and the probe has to know it on
-  other rows of the same groups. What it reaches is how much it can learn by heart; selectivity is what it reaches with
-  the behaviour, on the same rows, minus that.
-- Transfer: a probe fitted on one population, tried on another one's held-out groups.
-- Direct reading: the model's own final norm and unembedding, applied to every layer's residual stream (the logit lens,
-  nostalgebraist 2020). It knows the two answers, which a probe does not, and needs no fit. At the last layer its sign
-  is the behaviour by definition.
+- Control task (Hewitt & Liang 2019, arXiv 1909.03368): each group gets a random label, and the probe must know it on
+  other rows of the same groups. Its accuracy there is how much it can memorize; selectivity is its accuracy with the
+  behaviour, on the same rows, minus that.
+- Readouts: the model's own final norm and unembedding, applied to the residual stream of every layer (the logit lens,
+  nostalgebraist 2020). They need no fit. At the last layer they say which token the model will give.
+- k-sparse probes (Gurnee et al. 2023, arXiv 2305.01610): how few neurons suffice.
 """
 
-from collections.abc import Mapping
+import dataclasses
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from transformers import PreTrainedModel
 
-from memgen import statistics
-from memgen.prediction.probes import SQUARES, fit_probe
-from memgen.prediction.tables import COLUMNS, Inputs, Probe, probe_table
+from memgen import intervals
+from memgen.behavior import NAMES, TARGETS
+from memgen.prediction.datasets import Dataset
+from memgen.prediction.probes import FittedProbe, MakeProbe, fit_probe, fit_probes, logistic
+from memgen.prediction.tables import evaluate
+from memgen.subject import Subject
 
-CONTROL = "control task"
-UNTRAINED = "untrained network"
-HELD_OUT_ROWS = "held-out rows"
-DIRECT = "direct reading"
+DIRECT, AGNOSTIC = "direct reading", "agnostic reading"
 
 
-def within_groups(groups: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def halves_of_groups(groups: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Divide the rows of each group in two halves at random.
 
     Returns
@@ -46,102 +46,121 @@ def within_groups(groups: np.ndarray, rng: np.random.Generator) -> tuple[np.ndar
 
 
 def control_task(
-    inputs: Inputs, site: str, kind: str, population: str, rng: np.random.Generator, n_resamples: int
-) -> tuple[pd.DataFrame, list[statistics.Estimate]]:
-    """A probe of each layer with the behaviour, and with a random label for each group, on held-out rows of all groups.
-
-    Both are fitted on the same rows and tried on the same rows. The regularisation is chosen by cross-validation over
-    rows, for over groups a random label cannot be told.
+    train: Dataset, site: str, seen: str, population: str, rng: np.random.Generator, make_probe: MakeProbe = logistic
+) -> tuple[pd.DataFrame, list[intervals.Estimate]]:
+    """Fit a probe of each layer to the behaviour and to a random label for each group, on half of each group's rows.
 
     Parameters
     ----------
-    inputs
-        The training split, of which rows are held out here; no test group is touched.
+    seen
+        What the probe sees: ``hidden states`` or ``hidden states and squares``.
 
     Returns
     -------
     table
-        As of :func:`probe_table`, with the split ``held-out rows``; `baseline` is the kind or ``control task``.
+        As of :func:`memgen.prediction.evaluate`, on the other half, the split ``held-out rows`` of the training groups;
+        `probe` is `seen` or ``control task``.
     selectivity
         Of each layer: accuracy with the behaviour minus accuracy with the random labels.
     """
-    names, codes = np.unique(inputs.groups, return_inverse=True)
-    random = rng.permutation(np.resize([1, -1], len(names)))[codes]
-    fit, held_out = within_groups(inputs.groups, rng)
-    own = inputs.take(held_out)
-    tables, selectivity = [], []
-    for layer in range(inputs.states[site].shape[1]):
-        state = inputs.states[site][:, layer]
-        right = []
-        for called, labels in ((kind, inputs.labels), (CONTROL, random)):
-            probe = fit_probe(state[fit], labels[fit], fit, squares=kind == SQUARES)
-            scores = probe.decision_function(state[held_out])
-            right.append((scores > 0) == (labels[held_out] > 0))
-            told = Inputs(own.frame.assign(behavior=labels[held_out]), {})
-            named = Probe(site, layer, called, lambda _, scores=scores: scores)  # type: ignore[misc]
-            tables.append(probe_table([named], {HELD_OUT_ROWS: told}, population, rng, n_resamples, [HELD_OUT_ROWS]))
-        selectivity.append(statistics.paired_difference(right[0], right[1], own.groups, rng, n_resamples))
-    return pd.concat(tables, ignore_index=True)[COLUMNS], selectivity
-
-
-def transfer(
-    probes: Mapping[str, Probe],
-    inputs: Mapping[str, Mapping[str, Inputs]],
-    rng: np.random.Generator,
-    n_resamples: int,
-) -> pd.DataFrame:
-    """Each population's probe on the test groups of every other population.
-
-    Parameters
-    ----------
-    probes
-        By population: its best probe.
-    inputs
-        By population and split.
-
-    Returns
-    -------
-    pandas.DataFrame
-        As of :func:`probe_table`; `probe` is the population it is tried on, `baseline` says which one it was fitted on.
-    """
-    tables = []
-    for source, probe in probes.items():
-        named = Probe(probe.site, probe.layer, f"fitted on {source}", probe.score)
-        for target in inputs:
-            if target != source:
-                tables.append(probe_table([named], inputs[target], target, rng, n_resamples, ["test"]))
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
+    names, codes = np.unique(train.groups, return_inverse=True)
+    random_labels = rng.permutation(np.resize([1, -1], len(names)))[codes]
+    fit, held_out = halves_of_groups(train.groups, rng)
+    # C is chosen by cross-validation over rows: a random label says nothing about other groups.
+    row_names = [f"{row:09d}" for row in range(len(train))]
+    tables, correct = [], []
+    for name, labels in ((seen, train.labels), ("control task", random_labels)):
+        frame = train.frame.assign(behavior=labels)
+        fit_rows = dataclasses.replace(train, frame=frame.assign(group=row_names)).take(fit)
+        held_out_rows = dataclasses.replace(train, frame=frame).take(held_out)
+        probes = fit_probes(fit_rows, make_probe, [site], [seen])
+        tables.append(
+            evaluate(probes, {"held-out rows": held_out_rows}, population, ["held-out rows"]).assign(probe=name)
+        )
+        correct.append([probe.correct(held_out_rows) for probe in probes])
+    groups = train.groups[held_out]
+    selectivity = [intervals.difference(real, random, groups) for real, random in zip(*correct, strict=True)]
+    return pd.concat(tables, ignore_index=True).assign(kind="control"), selectivity
 
 
 @torch.no_grad()
-def readout(model: PreTrainedModel, states: np.ndarray, memorized: np.ndarray, inferred: np.ndarray) -> np.ndarray:
-    """The log-odds (nats) of two tokens, read from each layer by the model's final norm and unembedding.
+def readouts(subject: Subject, states: np.ndarray, frame: pd.DataFrame, answers: pd.DataFrame) -> dict[str, np.ndarray]:
+    """The log-odds (nats) of memorization that each layer's residual stream holds for the model's own readout.
 
     Parameters
     ----------
     states
-        `resid_post` at the prompt's last token [rows, layer, d].
-    memorized, inferred
-        The first token of each row's two answers [rows].
+        `resid_post` at the last prompt token [rows layer neuron].
+    frame
+        The rows' `answer_memorization` and `answer_generalization`.
+    answers
+        The same columns for all inputs that the task's answers are taken from.
 
     Returns
     -------
-    array of shape (rows, layers)
-        log p(first token of the memorized answer) - log p(first token of the inferred answer). At the last layer its
-        sign is the behaviour, for a greedy answer begins with the more probable token; it is 0 where both begin alike.
+    dict of arrays [rows layer]
+        ``direct reading``: the logit of the first token of the row's memorized answer minus that of its inferred one.
+        ``agnostic reading``: the largest logit of all memorized answers minus that of all inferred answers; it does not
+        know the row's answers. It is 0 where both kinds of answers are the same words.
     """
-    body: Any = model.base_model
+    body: Any = subject.model.base_model
     norm = body.ln_f if hasattr(body, "ln_f") else body.norm
-    weight = model.get_output_embeddings().weight
-    plus, minus = (torch.as_tensor(np.asarray(ids), device=weight.device) for ids in (memorized, inferred))
+    weight = subject.model.get_output_embeddings().weight
     normed = norm(torch.as_tensor(states, device=weight.device, dtype=weight.dtype))
-    return torch.einsum("rld,rd->rl", normed, weight[plus] - weight[minus]).float().cpu().numpy()
+    columns = [f"answer_{NAMES[target]}" for target in TARGETS]
+    plus, minus = (weight[first_tokens(subject, frame[column])] for column in columns)
+    largest = [(normed @ weight[np.unique(first_tokens(subject, answers[column]))].T).amax(-1) for column in columns]
+    result = {DIRECT: torch.einsum("rld,rd->rl", normed, plus - minus), AGNOSTIC: largest[0] - largest[1]}
+    return {name: log_odds.float().cpu().numpy() for name, log_odds in result.items()}
 
 
-def direct_reading(site: str, n_layer: int) -> list[Probe]:
-    """A reading of each layer, for inputs whose states have :func:`readout` under the name ``direct reading``."""
+def first_tokens(subject: Subject, answers: pd.Series) -> np.ndarray:
+    """The token that each answer begins with [rows]."""
+    return np.array([ids[0] for ids in subject.tokenizer(list(answers), add_special_tokens=False).input_ids])
 
-    def read(layer: int) -> Probe:
-        return Probe(site, layer, DIRECT, lambda own: own.states[DIRECT][:, layer])
 
-    return [read(layer) for layer in range(n_layer)]
+def reading_probes(dataset: Dataset, site: str = "resid_post") -> list[FittedProbe]:
+    """The readouts of a dataset (:func:`readouts`) as predictors, for a table beside the probes."""
+
+    def reading(name: str, layer: int) -> FittedProbe:
+        return FittedProbe("reading", name, site, layer, lambda data: data.readouts[name][:, layer])
+
+    return [reading(name, layer) for name, odds in dataset.readouts.items() for layer in range(odds.shape[1])]
+
+
+def sparse_accuracy(
+    train: Dataset, test: Dataset, site: str, sizes: Sequence[int], rng: np.random.Generator, n_draws: int = 3
+) -> pd.DataFrame:
+    """The accuracy of logistic probes that see k neurons of all layers of a site.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `kind, k, value, ci_low, ci_high, n`: on test inputs. Kinds: ``k-sparse``, the k neurons with the largest |r| on
+        training groups; ``random``, k neurons at random; ``shuffled``, chosen and fitted with shuffled training labels
+        (the last two: the mean over draws for each input).
+    """
+    state, unseen = (data.states[site].reshape(len(data), -1) for data in (train, test))
+    shuffled = [rng.permutation(train.labels) for _ in range(n_draws)]
+    fits = {  # the order in which neurons are taken, and the labels that the probe learns
+        "k-sparse": [(_by_correlation(state, train.labels), train.labels)],
+        "random": [(rng.permutation(state.shape[1]), train.labels) for _ in range(n_draws)],
+        "shuffled": [(_by_correlation(state, labels), labels) for labels in shuffled],
+    }
+    rows = []
+    for k, kind in itertools.product(sizes, fits):
+        predictions = [
+            fit_probe(state[:, order[:k]], labels, train.groups).predict(unseen[:, order[:k]])
+            for order, labels in fits[kind]
+        ]
+        correct = np.mean(np.array(predictions) == test.labels, axis=0)
+        rows.append({"kind": kind, "k": k, **intervals.share(correct, test.groups)._asdict()})
+    return pd.DataFrame(rows)
+
+
+def _by_correlation(states: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The columns of states [rows, neurons] in order of the size of their correlation with the labels."""
+    centred, signal = states - states.mean(0, dtype=float), labels - labels.mean()
+    spread = np.sqrt((centred**2).sum(0))
+    r = np.divide(signal @ centred, spread, out=np.zeros_like(spread), where=spread > 1e-9)
+    return np.argsort(-np.abs(r), kind="stable")

@@ -1,23 +1,66 @@
-"""One probe: a logistic regression, and what it may see."""
+"""Probes of hidden states: any scikit-learn classifier, a logistic regression by default."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, make_scorer
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, StandardScaler
 
-STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
+from memgen.prediction.datasets import Dataset
+
+STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)  # C of the logistic regression
 FOLDS = 4
-LINEAR, SQUARES = "hidden states", "hidden states and squares"
-PROBES = (LINEAR, SQUARES)
-INPUT_BASELINES = ("words", "words and positions")
+STATES, SQUARES = "hidden states", "hidden states and squares"  # what a probe sees
+MakeProbe = Callable[[], BaseEstimator]
+
+
+def logistic() -> LogisticRegression:
+    """The default probe; :func:`fit_probe` chooses the C of a logistic regression."""
+    return LogisticRegression(max_iter=1000)
+
+
+@dataclasses.dataclass(frozen=True)
+class FittedProbe:
+    """A fitted predictor of the behaviour, and where it reads.
+
+    Attributes
+    ----------
+    kind
+        ``hidden states``, ``input alone``, ``oracle`` (of the design), ``reading`` or ``control``.
+    probe
+        Its name, such as ``hidden states and squares`` or ``majority``.
+    site, layer
+        None for a predictor that sees the input alone.
+    score
+        Gives each row of a dataset a number, above 0 for memorization: log-odds (nats) or a signed distance.
+    """
+
+    kind: str
+    probe: str
+    site: str | None
+    layer: int | None
+    score: Callable[[Dataset], np.ndarray]
+
+    def correct(self, dataset: Dataset) -> np.ndarray:
+        """Whether each row is classified correctly [rows], 0 or 1."""
+        return ((self.score(dataset) > 0) == (dataset.labels > 0)).astype(float)
 
 
 def fit_probe(
-    features, labels: np.ndarray, groups: np.ndarray, sparse: bool = False, squares: bool = False
-) -> GridSearchCV:
-    """Fit a logistic regression, its regularisation chosen by grouped cross-validation.
+    features: Any,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    make_probe: MakeProbe = logistic,
+    squares: bool = False,
+    sparse: bool = False,
+) -> BaseEstimator:
+    """Scale the features and fit a classifier.
 
     Parameters
     ----------
@@ -26,23 +69,30 @@ def fit_probe(
     labels
         +1 or -1.
     groups
-        Rows of one group are never divided between folds.
+        Of a logistic regression, C is chosen by cross-validation that never divides a group; other classifiers do not
+        see the groups.
+    make_probe
+        Makes an unfitted scikit-learn classifier, such as ``sklearn.svm.SVC``.
     squares
-        Whether the probe also sees the square of each (standardized) feature. Where each input has an answer of its
+        Whether the probe also sees the square of each standardized feature. Where each answer has a direction of its
         own, the behaviours may differ in how large the states are along many directions, and in the mean along none.
+    sparse
+        Whether zeros stay zeros: features are divided by their largest magnitude instead of standardized.
     """
     n_groups = len(np.unique(groups))
     if n_groups < 2 or len(np.unique(labels)) < 2:
         raise ValueError(f"A probe needs two groups and two labels or more, not {n_groups} groups of {set(labels)}.")
-    # Sparse columns keep their zeros: they are scaled, not centred.
     steps = [MaxAbsScaler() if sparse else StandardScaler()]
     if squares:
         steps += [FunctionTransformer(_with_squares), StandardScaler()]
-    classifier = make_pipeline(*steps, LogisticRegression(max_iter=1000))
-    grid = {"logisticregression__C": list(STRENGTHS)}
+    classifier = make_probe()
+    pipeline = make_pipeline(*steps, classifier)
+    if not isinstance(classifier, LogisticRegression):
+        return pipeline.fit(features, labels)
     # The labels are named because a fold of few groups may have only one of them.
     loss = make_scorer(log_loss, greater_is_better=False, response_method="predict_proba", labels=np.unique(labels))
-    search = GridSearchCV(classifier, grid, cv=GroupKFold(min(FOLDS, n_groups)), scoring=loss)
+    grid = {"logisticregression__C": list(STRENGTHS)}
+    search = GridSearchCV(pipeline, grid, cv=GroupKFold(min(FOLDS, n_groups)), scoring=loss)
     return search.fit(features, labels, groups=groups)
 
 
@@ -50,32 +100,42 @@ def _with_squares(features: np.ndarray) -> np.ndarray:
     return np.hstack([features, features**2])
 
 
-class InputFeatures:
-    """What can be read from the input alone, for a linear probe.
+def scores(classifier: Any, features: Any) -> np.ndarray:
+    """The decision function of a classifier of -1 and +1, or its log-odds (nats) where it has none [rows]."""
+    if hasattr(classifier, "decision_function"):
+        return classifier.decision_function(features)
+    tiny = np.finfo(float).tiny
+    log_p = np.log(np.maximum(classifier.predict_proba(features), tiny))
+    return log_p[:, 1] - log_p[:, 0]
+
+
+def fit_probes(
+    train: Dataset,
+    make_probe: MakeProbe = logistic,
+    sites: Iterable[str] | None = None,
+    sees: Iterable[str] = (STATES, SQUARES),
+    layers: Iterable[int] | None = None,
+) -> list[FittedProbe]:
+    """Fit probes of each layer of each site, with and without squares.
 
     Parameters
     ----------
-    baseline
-        ``words``: how often each token comes; ``words and positions``: which token stands at each position.
+    make_probe
+        Makes an unfitted scikit-learn classifier; its features are standardized first.
+    sites, layers
+        All that the dataset has by default.
+    sees
+        ``hidden states``, ``hidden states and squares``, or both.
     """
 
-    def __init__(self, baseline: str):
-        if baseline not in INPUT_BASELINES:
-            raise ValueError(f"The baseline {baseline!r} is unknown; allowed are {', '.join(INPUT_BASELINES)}.")
-        self.baseline = baseline
+    def fitted(site: str, layer: int, seen: str) -> FittedProbe:
+        state = train.states[site][:, layer]
+        classifier = fit_probe(state, train.labels, train.groups, make_probe, squares=seen == SQUARES)
+        return FittedProbe(STATES, seen, site, layer, lambda data: scores(classifier, data.states[site][:, layer]))
 
-    def fit(self, input_ids: np.ndarray) -> "InputFeatures":
-        """Learn which tokens there are, from prompts [rows, pos]."""
-        self.n_tokens_ = int(input_ids.max()) + 1
-        self.encoder_ = OneHotEncoder(handle_unknown="ignore", dtype=np.float32).fit(input_ids)
-        return self
-
-    def transform(self, input_ids: np.ndarray):
-        """Features [rows, columns], sparse where they are positions."""
-        if self.baseline == "words and positions":
-            return self.encoder_.transform(input_ids)
-        known = input_ids < self.n_tokens_
-        counts = np.zeros((len(input_ids), self.n_tokens_), dtype=np.float32)
-        rows = np.repeat(np.arange(len(input_ids)), input_ids.shape[1]).reshape(input_ids.shape)
-        np.add.at(counts, (rows[known], input_ids[known]), 1.0)
-        return counts
+    return [
+        fitted(site, layer, seen)
+        for site in (train.states if sites is None else sites)
+        for layer in (range(train.states[site].shape[1]) if layers is None else layers)
+        for seen in sees
+    ]

@@ -1,4 +1,4 @@
-"""What a shift does beyond moving the behaviour: damage elsewhere, the parts of its effect, and its dose."""
+"""What a shift does beyond moving the behaviour: damage elsewhere, its parts, and a network without behaviour."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -7,257 +7,117 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from memgen import activations, behavior, statistics
-from memgen.behavior import NAMES
+from memgen import behavior, intervals
+from memgen.behavior import NAMES, SINGLE_ANSWER, TARGETS
 from memgen.config import AnalysisConfig
-from memgen.statistics import Estimate
-from memgen.steering import passes
-from memgen.steering.fitting import fit_shift
-from memgen.steering.interventions import TARGETS, Intervention, controls
-from memgen.steering.outcomes import outcomes, rates, what_happened
+from memgen.steering.controls import controls
+from memgen.steering.fitting import NeuronSet, fit
+from memgen.steering.interventions import Intervention
+from memgen.steering.outcomes import GENERATORS
+from memgen.steering.passes import cache_residuals, passes, run_side_by_side
+from memgen.steering.shifts import Candidate
 from memgen.steering.trials import Trials, by_group
+from memgen.subject import Subject
 
-DOSES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
-
-
-def on_test(
-    trials: Trials,
-    interventions: Mapping[str, Intervention],
-    controlled: Sequence[str],
-    table: pd.DataFrame,
-    make_rng: Callable[[str], np.random.Generator],
-) -> pd.DataFrame:
-    """Rows of ``outcomes.parquet`` for every intervention and target, and for each draw of its controls.
-
-    Parameters
-    ----------
-    controlled
-        The methods that have controls; these are named ``<method>: <control>``.
-    table
-        The table of neurons, for the least correlated ones.
-    """
-    parts = []
-    for method, intervention in interventions.items():
-        kinds = controls(method, table, intervention.site) if method in controlled else {}
-        for target in TARGETS:
-            rng, own = make_rng(f"controls of {method} {target}"), intervention.shift(target)
-            shifts = [(method, own)]
-            for kind, draw in kinds.items():
-                shifts += [(f"{method}: {kind}", draw(own, rng)) for _ in range(trials.n_controls)]
-            ended = trials.run_many(intervention.site, [shift for _, shift in shifts])
-            names = [name for name, _ in shifts]
-            parts += [outcomes(trials.before, after, target, name) for name, after in zip(names, ended, strict=True)]
-    return pd.concat(parts, ignore_index=True)
+MakeRng = Callable[[str], np.random.Generator]
 
 
-def losses(
-    trials: Trials,
-    frame: pd.DataFrame,
-    interventions: Mapping[str, Intervention],
-    rng: np.random.Generator,
-    n_resamples: int,
-) -> pd.DataFrame:
-    """Accuracy on inputs with one right answer that shifts cost, paired by input, clustered by group.
+def lost(subject: Subject, frame: pd.DataFrame, interventions: Mapping[str, Intervention]) -> pd.DataFrame:
+    """Accuracy that shifts cost on inputs with one right answer, paired by input: `method, target, inputs, value, ...`.
 
-    Parameters
-    ----------
-    trials
-        Of the rows of `frame`, whose kinds are memorized_only and inferred_only.
-
-    Returns
-    -------
-    pandas.DataFrame
-        `method, target, inputs` (the kind)`, plain, steered` (accuracies 0-1)`, value` (the loss)`, low, high, n`.
+    `inputs` is the kind of input.
     """
     rows = []
-    kinds = frame.kind[trials.before.index]
-    answer = np.where(kinds == "inferred_only", behavior.GENERALIZATION, behavior.MEMORIZATION)
-    right = (trials.before.behavior == answer).astype(float)
-    for method, intervention in interventions.items():
-        ended = trials.run_many(intervention.site, [intervention.shift(target) for target in TARGETS])
-        for (target, after), kind in itertools.product(zip(TARGETS, ended, strict=True), right.groupby(kinds).groups):
-            own = kinds.index[kinds == kind]
-            kept = (after.behavior == answer).astype(float)
-            told = {
-                "method": method,
-                "target": target,
-                "inputs": kind,
-                "plain": right[own].mean(),
-                "steered": kept[own].mean(),
-            }
-            estimate = statistics.paired_difference(right[own], kept[own], frame.group[own], rng, n_resamples)
-            rows.append(told | estimate._asdict())
+    for label, kind in SINGLE_ANSWER.items():
+        trials = Trials.on(subject, frame[frame.kind == kind])
+        for method, intervention in interventions.items():
+            losses = trials.lost(intervention.site, [intervention.shift(target) for target in TARGETS], label)
+            for target, loss in zip(TARGETS, losses, strict=True):
+                rows.append({"method": method, "target": NAMES[target], "inputs": kind, **loss._asdict()})
     return pd.DataFrame(rows)
 
 
-def cut_before_answers(
-    model: PreTrainedModel, frame: pd.DataFrame, tokenizer: PreTrainedTokenizerFast, n_tokens: int, batch_size: int
-) -> list[passes.Inputs]:
+def cut_before_answers(subject: Subject, frame: pd.DataFrame) -> list[behavior.Batch]:
     """The prompts without their last token, where what comes next is no answer but that token."""
     cut = pd.DataFrame({"input_ids": [ids[:-1] for ids in frame.input_ids]}, index=frame.index)
-    cut["answer_memorization"] = tokenizer.convert_ids_to_tokens([int(ids[-1]) for ids in frame.input_ids])
+    cut["answer_memorization"] = subject.tokenizer.convert_ids_to_tokens([int(ids[-1]) for ids in frame.input_ids])
     cut["answer_generalization"] = None
-    return passes.keep(model, behavior.prepare(model, cut, tokenizer, batch_size, keep=n_tokens))
+    return behavior.prepare(subject, cut, prefix=True)
 
 
 @torch.no_grad()
-def divergence(
-    model: PreTrainedModel, inputs: Sequence[passes.Inputs], site: str, shifts: Sequence[Tensor], n_tokens: int
-) -> np.ndarray:
-    """KL(unsteered || steered) of the next token after each prompt, in nats [shift, input], in the inputs' order."""
-    plain = torch.zeros_like(shifts[0])
-    result = np.zeros((len(shifts), sum(len(one.batch.rows) for one in inputs)))
-    done = 0
-    for one in inputs:
-        columns = slice(done, done := done + len(one.batch.rows))
-        for which, start in passes.chunks(shifts):
-            together = torch.stack([plain, *(shifts[i] for i in which)]).to(model.device)
-            logits = passes.run_side_by_side(model, one, site, together, n_tokens, start)
+def divergence(subject: Subject, batches: Sequence[behavior.Batch], site: str, shifts: Sequence[Tensor]) -> np.ndarray:
+    """KL(unsteered || steered) of the next token after each prompt, in nats [shift, input], in the batches' order."""
+    parts = []
+    for cached in cache_residuals(subject, batches):
+        part = np.zeros((len(shifts), len(cached.batch.rows)))
+        for places, start in passes(shifts):
+            unsteered = torch.zeros_like(shifts[0])
+            together = torch.stack([unsteered, *(shifts[place] for place in places)]).to(subject.device)
+            logits = run_side_by_side(subject, cached, site, together, start)
             rows = torch.arange(logits.shape[1], device=logits.device)
-            log_p = logits[:, rows, one.batch.prompt_length - 1].double().log_softmax(-1)
-            result[which, columns] = (log_p[0].exp() * (log_p[0] - log_p[1:])).sum(-1).cpu().numpy()
-    return result
-
-
-def mean_divergence(
-    model: PreTrainedModel,
-    inputs: Sequence[passes.Inputs],
-    groups: pd.Series,
-    site: str,
-    shifts: Mapping[str, Sequence[Tensor]],
-    n_tokens: int,
-    rng: np.random.Generator,
-    n_resamples: int,
-) -> dict[str, Estimate]:
-    """The mean of :func:`divergence` under each name's shifts (its draws are averaged), clustered by group."""
-    rows = np.concatenate([one.batch.rows.to_numpy() for one in inputs])
-    everything = [shift for own in shifts.values() for shift in own]
-    values = iter(divergence(model, inputs, site, everything, n_tokens))
-    result = {}
-    for name, own in shifts.items():
-        mean = np.mean([next(values) for _ in own], axis=0)
-        result[name] = statistics.clustered_mean(mean, groups[rows], rng, n_resamples)
-    return result
+            log_p = logits[:, rows, cached.batch.prompt_length - 1].double().log_softmax(-1)
+            part[places] = (log_p[0].exp() * (log_p[0] - log_p[1:])).sum(-1).cpu().numpy()
+        parts.append(part)
+    return np.concatenate(parts, axis=1)
 
 
 def divergences(
-    model: PreTrainedModel,
+    subject: Subject,
     frame: pd.DataFrame,
-    tokenizer: PreTrainedTokenizerFast,
     interventions: Mapping[str, Intervention],
     table: pd.DataFrame,
     config: AnalysisConfig,
-    make_rng: Callable[[str], np.random.Generator],
+    make_rng: MakeRng,
 ) -> pd.DataFrame:
-    """The mean divergence under every intervention and its first control, where the next token is no answer.
+    """The mean :func:`divergence` under every intervention and its first control, where the next token is no answer.
 
-    Parameters
-    ----------
-    frame
-        Inputs; ``config.sweep_rows`` of them are used.
-    table
-        The table of neurons, for controls that need it.
-
-    Returns
-    -------
-    pandas.DataFrame
-        `method, target, value, low, high` (nats)`, n`; a control's method is ``<method>: random control``.
+    On ``config.sweep_rows`` inputs of `frame`; `table` is that of neurons, for controls that need it. The columns are
+    `method, control, target, value, ci_low, ci_high` (nats)`, n`.
     """
-    rows = by_group(frame, config.sweep_rows, make_rng("unrelated"))
-    inputs = cut_before_answers(model, rows, tokenizer, config.n_tokens, config.batch_size)
-    result = []
+    inputs = by_group(frame, config.sweep_rows, make_rng("unrelated"))
+    batches = cut_before_answers(subject, inputs)
+    groups = inputs.group[np.concatenate([batch.rows.to_numpy() for batch in batches])]
+    rows = []
     for (method, intervention), target in itertools.product(interventions.items(), TARGETS):
-        rng, own = make_rng(f"unrelated {method} {target}"), intervention.shift(target)
-        draw = next(iter(controls(method, table, intervention.site).values()))
-        compared = {method: [own], f"{method}: random control": [draw(own, rng) for _ in range(config.random_draws)]}
-        settings = (intervention.site, compared, config.n_tokens, rng, config.n_resamples)
-        for name, estimate in mean_divergence(model, inputs, rows.group, *settings).items():
-            result.append({"method": name, "target": target, **estimate._asdict()})
-    return pd.DataFrame(result)
+        rng, shift = make_rng(f"unrelated {GENERATORS[method]} {target}"), intervention.shift(target)
+        control, draw = next(iter(controls(method, table, intervention.site).items()))
+        drawn = [draw(shift, rng) for _ in range(config.random_draws)]
+        found = divergence(subject, batches, intervention.site, [shift, *drawn])
+        for name, values in ((None, found[0]), (control, found[1:].mean(0))):
+            about = {"method": method, "control": name, "target": NAMES[target]}
+            rows.append(about | intervals.mean(values, groups)._asdict())
+    return pd.DataFrame(rows)
 
 
 def on_untrained(
-    model: PreTrainedModel,
-    train: pd.DataFrame,
-    test: pd.DataFrame,
-    tokenizer: PreTrainedTokenizerFast,
-    site: str,
-    config: AnalysisConfig,
-    make_rng: Callable[[str], np.random.Generator],
-) -> dict[int, Estimate]:
-    """The share of all conflicts of `test` that each target's vector reaches, fitted on all layers of a random network.
-
-    Parameters
-    ----------
-    model
-        With random weights: there is no behaviour to start from, so every conflict counts.
-    train, test
-        Conflict inputs.
-    """
-    rows = by_group(train, config.fit_rows, make_rng("untrained"))
-    learn = behavior.prepare(model, rows, tokenizer, config.fit_batch_size, keep=config.n_tokens)
-    prepared = behavior.prepare(model, test, tokenizer, config.batch_size, keep=config.n_tokens)
-    trials = Trials(model, prepared, behavior.measure(model, prepared), config.n_tokens, config.random_draws)
-    shape = (len(activations.blocks(model)), activations.width(model, site))
-    fitting = (config.n_tokens, config.fit_steps, config.fit_learning_rate, config.norm_penalties[0])
-    result = {}
-    for target in TARGETS:
-        vector = fit_shift(model, learn, site, torch.ones(shape, dtype=torch.bool), target, *fitting)
-        reached = trials.run(site, vector).behavior == target
-        rng = make_rng(f"untrained {target}")
-        result[target] = statistics.clustered_mean(reached, test.group[reached.index], rng, config.n_resamples)
-    return result
-
-
-def ablated(shift: Tensor) -> dict[str, Tensor]:
-    """A shift [n_layer, d] whole, with each layer left out, and with each layer alone, where that is another vector."""
-    result = {"whole": shift}
-    changed = torch.nonzero(shift.abs().sum(1)).flatten().tolist()
-    for name, keeps_own in (("without layer", False), ("layer", True)):
-        for layer in changed if len(changed) > 1 else []:
-            mask = torch.zeros(len(shift), 1)
-            mask[layer] = 1.0
-            result[f"{name} {layer}" + (" alone" if keeps_own else "")] = shift * (mask if keeps_own else 1 - mask)
-    return result
-
-
-def rates_of(trials: Trials, site: str, shifts: Mapping[str, Tensor], target: int) -> pd.DataFrame:
-    """The rates under each shift: `target, part` (its name)`, to_target, to_other, wrong_way, norm, n`."""
-    rows = []
-    for (name, shift), after in zip(shifts.items(), trials.run_many(site, list(shifts.values())), strict=True):
-        told = {"target": target, "part": name, **rates(trials.before, after, target)}
-        rows.append(told | {"norm": float(shift.norm()), "n": int((trials.before.behavior == -target).sum())})
-    return pd.DataFrame(rows)
-
-
-def dose_response(
-    trials: Trials,
-    site: str,
-    shifts: Mapping[str, Tensor],
-    target: int,
-    groups: pd.Series,
-    rng: np.random.Generator,
-    n_resamples: int,
+    subject: Subject, train: pd.DataFrame, test: pd.DataFrame, site: str, config: AnalysisConfig, make_rng: MakeRng
 ) -> pd.DataFrame:
-    """The mean log-odds, and the share pushed the wrong way, with each shift times each of `DOSES`.
+    """The share of all conflicts that a vector reaches which was fitted on all layers of a network with random weights.
 
-    Returns
-    -------
-    pandas.DataFrame
-        `method, target` (name)`, alpha, measure` (log_odds, to_target or wrong_way)`, value, low, high, n`.
+    There is no behaviour to start from, so every conflict of `test` counts. The seed of the weights is drawn: the run's
+    seed would give those that the trained model started from. The result has the columns `target, value, ..., n`.
     """
+    untrained = subject.untrained(int(make_rng("untrained").integers(2**31)))
+    inputs = by_group(train, config.fit_rows, make_rng("untrained"))
+    trials = Trials.on(untrained, test)
+    mask = torch.ones(subject.shape(site), dtype=torch.bool)
+    everywhere = NeuronSet("untrained", "all", mask, config.norm_penalties[0])
     rows = []
-    grid = [(name, dose) for name in shifts for dose in DOSES]
-    own = trials.before.behavior == -target
-    before = trials.before[own]
-    for (name, dose), after in zip(grid, trials.run_many(site, [d * shifts[m] for m, d in grid]), strict=True):
-        end = after[own]
-        happened = what_happened(end.behavior, before.log_odds, end.log_odds, target)
-        measures = {"log_odds": end.log_odds, "to_target": happened["to_target"], "wrong_way": happened["wrong_way"]}
-        for measure, values in measures.items():
-            estimate = statistics.clustered_mean(values, groups[before.index], rng, n_resamples)
-            told = {"method": name, "target": NAMES[target], "alpha": dose, "measure": measure}
-            rows.append(told | estimate._asdict())
+    for target in TARGETS:
+        (fitted,) = fit(untrained, inputs, site, [everywhere], target, config)
+        (after,) = trials.run(site, [fitted.shift])
+        estimate = intervals.share(after.behavior == target, trials.groups[after.index])
+        rows.append({"target": NAMES[target], **estimate._asdict()})
     return pd.DataFrame(rows)
+
+
+def parts(shift: Tensor) -> list[Candidate]:
+    """A shift [n_layer, d] whole, without each layer, and in each layer alone, where that is another vector."""
+    changed = torch.nonzero(shift.abs().sum(1)).flatten().tolist()
+    layers = changed if len(changed) > 1 else []
+    masks = {layer: (torch.arange(len(shift)) == layer).float()[:, None] for layer in layers}
+    without = {f"without layer {layer}": shift * (1 - mask) for layer, mask in masks.items()}
+    alone = {f"layer {layer} alone": shift * mask for layer, mask in masks.items()}
+    return [Candidate("parts", name, part) for name, part in ({"whole": shift} | without | alone).items()]

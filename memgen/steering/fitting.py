@@ -1,92 +1,102 @@
-"""The gradient-guided intervention: vectors fitted by gradient descent, several at a time."""
+"""The gradient-guided shift: vectors fitted by gradient descent, several at a time."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from memgen import activations, behavior
-from memgen.behavior import NAMES
-from memgen.steering import passes
+from memgen import behavior
+from memgen.behavior import NAMES, SINGLE_ANSWER
+from memgen.config import AnalysisConfig
+from memgen.steering.passes import cache_residuals, first_layer, run_side_by_side
+from memgen.steering.shifts import Candidate, layer_masks
+from memgen.steering.trials import by_group, showing_opposite
+from memgen.subject import Subject
+
+SINGLE_ANSWER_SHARE = 0.5  # of the conflicts: at most as many inputs with one right answer are fitted on beside them
 
 
-def fit_shifts(
-    model: PreTrainedModel,
-    prepared: Sequence[behavior.Batch],
-    site: str,
-    neurons: Sequence[Tensor],
-    penalties: Sequence[float],
-    target: int,
-    n_tokens: int,
-    steps: int,
-    learning_rate: float,
-) -> list[Tensor]:
-    """Fit shifts by gradient descent, each on its own neurons and with its own penalty, all on the same inputs.
+class NeuronSet(NamedTuple):
+    """The neurons (boolean [n_layer, d]) that a fitted shift may change, and its penalty on the norm."""
 
-    Each minimises the mean of ``-log p(target answer)`` plus its penalty times its norm, with Adam, over the prepared
-    batches in turn. None knows of the others, and the model's parameters stay as they are.
+    method: str
+    name: str
+    mask: Tensor
+    penalty: float
 
-    Parameters
-    ----------
-    neurons
-        For each shift which neurons it may change: boolean [n_layer, d].
-    target
-        +1 memorization, -1 generalization.
 
-    Returns
-    -------
-    list of Tensor
-        [n_layer, d], zero outside the shift's `neurons`.
+def layer_sets(method: str, shape: tuple[int, int], penalties: Sequence[float]) -> list[NeuronSet]:
+    """Each layer alone, with the first penalty, and all layers, with each."""
+    return [
+        NeuronSet(method, name, mask, penalty)
+        for name, mask in layer_masks(*shape).items()
+        for penalty in (penalties if name == "all" else penalties[:1])
+    ]
+
+
+def inputs_to_fit(
+    frame: pd.DataFrame, labels: pd.Series, target: int, n: int, rng: np.random.Generator
+) -> pd.DataFrame:
+    """What a shift is fitted on: conflicts to turn, and inputs with one right answer that it shall leave right.
+
+    At most `n` conflicts of a frame, those whose behaviour (`labels`) is the opposite of `target`; and, of inputs that
+    only the target answers right, at most the share `SINGLE_ANSWER_SHARE` of their number.
+    """
+    conflicts = by_group(showing_opposite(frame, labels, target), n, rng)
+    single_answer = frame[frame.kind == SINGLE_ANSWER[target]]
+    beside = by_group(single_answer, int(SINGLE_ANSWER_SHARE * len(conflicts)), rng)
+    return pd.concat([conflicts, beside]).sort_index()
+
+
+def fit(
+    subject: Subject, frame: pd.DataFrame, site: str, sets: Sequence[NeuronSet], target: int, config: AnalysisConfig
+) -> list[Candidate]:
+    """Fit shifts by gradient descent, each on its set of neurons and with its penalty, all on the same inputs.
+
+    Each minimises the mean of ``-log p(target answer)`` over the inputs (`frame`) plus its penalty times its norm, with
+    Adam, over batches in turn; `config` has the batch size, steps and learning rate. No shift depends on the others.
+    The model's parameters stay as they are.
 
     Raises
     ------
     ValueError
         If no input has an answer by the target behaviour, or a mask has another shape.
     """
-    expected = (len(activations.blocks(model)), activations.width(model, site))
-    for mask in neurons:
-        if tuple(mask.shape) != expected:
-            raise ValueError(f"The neurons for {site} must have the shape {expected}, not {tuple(mask.shape)}.")
-    own = [batch for batch in prepared if NAMES[target] in batch.answers]
-    if not own:
+    for part in sets:
+        if tuple(part.mask.shape) != subject.shape(site):
+            raise ValueError(
+                f"Neurons for {site} must have the shape {subject.shape(site)}, not {tuple(part.mask.shape)}."
+            )
+    batches = behavior.prepare(subject, frame, prefix=True, batch_size=config.fit_batch_size)
+    cached = cache_residuals(subject, [batch for batch in batches if NAMES[target] in batch.answers])
+    if not cached:
         raise ValueError(f"No input has an answer by {NAMES[target]}.")
-    inputs = passes.keep(model, own)
-    allowed = torch.stack(list(neurons)).to(model.device).float()
-    start = min(passes.first_layer(mask) for mask in allowed)
-    penalty = torch.tensor(list(penalties), device=model.device)
+    allowed = torch.stack([part.mask for part in sets]).to(subject.device).float()
+    start = min(first_layer(mask) for mask in allowed)
+    penalty = torch.tensor([part.penalty for part in sets], device=subject.device)
     vectors = torch.zeros_like(allowed, requires_grad=True)
-    optimizer = torch.optim.Adam([vectors], lr=learning_rate)
-    wanted = [parameter.requires_grad for parameter in model.parameters()]
-    model.requires_grad_(False)
+    optimizer = torch.optim.Adam([vectors], lr=config.fit_learning_rate)
+    requires_grad = [parameter.requires_grad for parameter in subject.model.parameters()]
+    subject.model.requires_grad_(False)
     try:
-        for step in range(steps):
-            one = inputs[step % len(inputs)]
+        for step in range(config.fit_steps):
+            inputs = cached[step % len(cached)]
             shifts = vectors * allowed
-            logits = passes.run_side_by_side(model, one, site, shifts, n_tokens, start)
-            losses = [-behavior.score(own_logits, one.batch)[NAMES[target]][0].mean() for own_logits in logits]
+            logits = run_side_by_side(subject, inputs, site, shifts, start)
+            losses = [-behavior.score(of_trial, inputs.batch)[NAMES[target]][0].mean() for of_trial in logits]
             norms = (shifts.square().sum((1, 2)) + 1e-12).sqrt()
             optimizer.zero_grad()
             (torch.stack(losses) + penalty * norms).sum().backward()
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate * (1 - 0.9 * step / steps)
+                group["lr"] = config.fit_learning_rate * (1 - 0.9 * step / config.fit_steps)
             optimizer.step()
     finally:
-        for parameter, flag in zip(model.parameters(), wanted, strict=True):
+        for parameter, flag in zip(subject.model.parameters(), requires_grad, strict=True):
             parameter.requires_grad_(flag)
-    return list((vectors * allowed).detach().cpu())
-
-
-def fit_shift(
-    model: PreTrainedModel,
-    prepared: Sequence[behavior.Batch],
-    site: str,
-    neurons: Tensor,
-    target: int,
-    n_tokens: int,
-    steps: int,
-    learning_rate: float,
-    norm_penalty: float,
-) -> Tensor:
-    """Fit one shift [n_layer, d]; see :func:`fit_shifts`."""
-    return fit_shifts(model, prepared, site, [neurons], [norm_penalty], target, n_tokens, steps, learning_rate)[0]
+    fitted = (vectors * allowed).detach().cpu()
+    return [
+        Candidate(part.method, part.name, shift, penalty=part.penalty) for part, shift in zip(sets, fitted, strict=True)
+    ]

@@ -1,76 +1,140 @@
-"""Which inputs shifts are fitted and tried on, and what becomes of them under a shift and its controls."""
+"""Try shifts on inputs, each beside controls of the same norm: for steering and for what carries over.
+
+::
+
+    trials = Trials.make(subject, frame, labels, target, config, rng)    # inputs of the opposite behaviour
+    tried = trials.compare(site, shifts, target, controls, rng)          # tidy: one row a shift, control and measure
+
+`frame` holds conflict inputs and inputs with one right answer, `labels` the behaviour on its conflicts. Rates are
+shares of the inputs whose behaviour was the opposite of the target. :mod:`memgen.steering.sweep` tries candidates in
+several doses and chooses.
+"""
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import ArrayLike
+from scipy.special import expit
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from memgen import behavior
+from memgen import behavior, intervals
+from memgen.behavior import GENERALIZATION, MEMORIZATION, OTHER, SINGLE_ANSWER
 from memgen.config import AnalysisConfig
-from memgen.steering import passes
-from memgen.steering.interventions import Control
-from memgen.steering.outcomes import preference, rates
+from memgen.intervals import Estimate
+from memgen.steering.controls import Control
+from memgen.steering.passes import cache_residuals, passes, run_side_by_side
+from memgen.subject import Subject
 
-#: The kind of input with one right answer, by the behaviour that gives it.
-ONE_ANSWER = {behavior.MEMORIZATION: "memorized_only", behavior.GENERALIZATION: "inferred_only"}
-KEPT_SHARE = 0.5  # of the inputs to turn: as many that shall stay as they are are fitted on beside them, at most
+RATES = ["reached", "stayed", "other", "wrong_way"]
+TOLERANCE = 1e-3  # nats: a smaller change of the log-odds may be rounding, and counts as none
+
+
+def by_group(frame: pd.DataFrame, n: int, rng: np.random.Generator) -> pd.DataFrame:
+    """At most `n` rows at random, as evenly over the groups as can be, by their index."""
+    shuffled = frame.sample(frac=1, random_state=rng)
+    turn = shuffled.groupby("group", sort=False).cumcount()
+    return frame.loc[turn.sort_values(kind="stable").index[:n].sort_values()]
+
+
+def showing_opposite(frame: pd.DataFrame, labels: pd.Series, target: int) -> pd.DataFrame:
+    """The conflicts of a frame whose behaviour (`labels`) is the opposite of `target`."""
+    conflicts = frame[frame.kind == "conflict"]
+    return conflicts[labels[conflicts.index] == -target]
+
+
+def effects(before: pd.DataFrame, after: pd.DataFrame, target: ArrayLike) -> pd.DataFrame:
+    """What a shift towards `target` did to inputs of the opposite behaviour, row for row.
+
+    Parameters
+    ----------
+    before, after
+        `behavior` and `log_odds` without and with the shift.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `reached, stayed, other`: did the behaviour become the target, stay the opposite, or become neither (0 or 1)?
+        `wrong_way`: did the log-odds move away from the target (0 or 1)? `preference`: the probability of the target's
+        answer among the two, which moves where a greedy answer does not. `log_odds` (nats).
+    """
+    away = (after.log_odds - before.log_odds) * target < -TOLERANCE
+    shows = {"reached": target, "stayed": -np.asarray(target), "other": OTHER}
+    happened = {name: after.behavior == label for name, label in shows.items()} | {"wrong_way": away}
+    columns = {name: values.astype(float) for name, values in happened.items()}
+    return pd.DataFrame(columns | {"preference": expit(target * after.log_odds), "log_odds": after.log_odds})
 
 
 @dataclasses.dataclass(frozen=True)
 class Trials:
-    """Tries shifts on one set of inputs, each beside controls of the same norm.
+    """Inputs on which shifts are tried.
 
     Attributes
     ----------
-    prepared, before
+    batches, before
         The inputs, and what the unsteered model does on them.
-    n_tokens
-        Shifts are added at the last `n_tokens` prompt tokens and after.
-    n_controls
+    groups
+        The group of each input.
+    n_draws
         How often each kind of control is drawn for each shift.
-    kept
-        The same for inputs with one right answer, which a shift towards the behaviour that gives it shall leave alone.
+    single_answer
+        The same for inputs with one right answer, by the behaviour that gives it: what shifts cost there.
     """
 
-    model: PreTrainedModel
-    prepared: list[behavior.Batch]
+    subject: Subject
+    batches: list[behavior.Batch]
     before: pd.DataFrame
-    n_tokens: int
-    n_controls: int
-    kept: "Trials | None" = None
+    groups: pd.Series
+    n_draws: int = 1
+    single_answer: Mapping[int, "Trials"] = dataclasses.field(default_factory=dict)
 
-    @functools.cached_property
-    def inputs(self) -> list[passes.Inputs]:
-        """The inputs with what shifts leave alone."""
-        return passes.keep(self.model, self.prepared)
+    @classmethod
+    def on(cls, subject: Subject, frame: pd.DataFrame, n_draws: int = 1) -> Self:
+        """Trials on all inputs of a frame."""
+        batches = behavior.prepare(subject, frame, prefix=True)
+        return cls(subject, batches, behavior.measure(subject, batches), frame.group, n_draws)
+
+    @classmethod
+    def make(
+        cls,
+        subject: Subject,
+        frame: pd.DataFrame,
+        labels: pd.Series,
+        target: int,
+        config: AnalysisConfig,
+        rng: np.random.Generator,
+    ) -> Self:
+        """Trials on at most ``config.sweep_rows`` conflicts whose behaviour (`labels`) is the opposite of `target`.
+
+        Groups give as many inputs each as they can. All inputs of `frame` with one right answer stand beside them.
+        """
+        conflicts = by_group(showing_opposite(frame, labels, target), config.sweep_rows, rng)
+        single_answer = {label: frame[frame.kind == kind] for label, kind in SINGLE_ANSWER.items()}
+        beside = {label: cls.on(subject, rows) for label, rows in single_answer.items() if len(rows)}
+        return dataclasses.replace(cls.on(subject, conflicts, config.sweep_draws), single_answer=beside)
 
     @torch.no_grad()
-    def run_many(self, site: str, shifts: Sequence[Tensor]) -> list[pd.DataFrame]:
+    def run(self, site: str, shifts: Sequence[Tensor]) -> list[pd.DataFrame]:
         """`behavior` and `log_odds` of the inputs under each shift [n_layer, d], in the order of `before`."""
-        log_p = {name: np.full((len(shifts), len(self.before)), np.nan) for name in ("memorization", "generalization")}
-        said = {name: np.zeros((len(shifts), len(self.before)), dtype=bool) for name in log_p}
-        for which, start in passes.chunks(shifts):
-            together = torch.stack([shifts[i] for i in which]).to(self.model.device)
-            for one in self.inputs:
-                logits = passes.run_side_by_side(self.model, one, site, together, self.n_tokens, start)
-                columns = self.before.index.get_indexer(one.batch.rows)
-                for row, own in zip(which, logits, strict=True):
-                    for name, (score, greedy) in behavior.score(own, one.batch).items():
-                        log_p[name][row, columns], said[name][row, columns] = score.cpu(), greedy.cpu()
-        label = np.select(list(said.values()), [behavior.MEMORIZATION, behavior.GENERALIZATION], behavior.OTHER)
+        shape, index = (len(shifts), len(self.before)), self.before.index
+        names = [behavior.NAMES[target] for target in behavior.TARGETS]
+        log_p, greedy = ({name: np.full(shape, empty) for name in names} for empty in (np.nan, False))
+        cached = cache_residuals(self.subject, self.batches)
+        for places, start in passes(shifts):
+            together = torch.stack([shifts[place] for place in places]).to(self.subject.device)
+            for inputs in cached:
+                logits = run_side_by_side(self.subject, inputs, site, together, start)
+                columns = index.get_indexer(inputs.batch.rows)
+                for place, of_trial in zip(places, logits, strict=True):
+                    for name, (score, is_greedy) in behavior.score(of_trial, inputs.batch).items():
+                        log_p[name][place, columns], greedy[name][place, columns] = score.cpu(), is_greedy.cpu()
+        label = np.select([greedy[name] for name in names], [MEMORIZATION, GENERALIZATION], OTHER)
         odds = log_p["memorization"] - log_p["generalization"]
-        index = self.before.index
         return [pd.DataFrame({"behavior": b, "log_odds": o}, index) for b, o in zip(label, odds, strict=True)]
-
-    def run(self, site: str, shift: Tensor) -> pd.DataFrame:
-        """What the model does on the inputs under one shift [n_layer, d]."""
-        return self.run_many(site, [shift])[0]
 
     def compare(
         self,
@@ -80,97 +144,58 @@ class Trials:
         controls: Mapping[str, Control],
         rng: np.random.Generator,
     ) -> pd.DataFrame:
-        """Try shifts towards `target`, each beside its controls.
+        """Try shifts towards `target`, each beside its controls, whose draws are averaged.
 
         Returns
         -------
         pandas.DataFrame
-            One row a shift: its rates; for each kind of control the mean share that its draws bring to the target;
-            `control`, the largest of these; `net`, the share under the shift minus that; `preferred`, the same
-            difference of the mean probability of the target's answer among the two; `lost`, the accuracy lost on the
-            inputs that shall be kept (0 where there are none); and the shift's `norm`.
+            `trial` (the place of the shift)`, norm, control` (None for the shift itself)`, measure, value, ci_low,
+            ci_high, n`. Measures of shifts and controls are `RATES` and the mean `log_odds` (nats). Of shifts alone,
+            where there are controls: `best_control` (the share that reaches the target under the kind of control that
+            brings most there), `net` (`reached` minus that) and `preferred` (the same difference of the mean
+            probability of the target's answer among the two); where there are inputs with one right answer, the
+            accuracy lost on each kind, such as `lost_memorized_only`.
         """
-        drawn = [[make(shift, rng) for make in controls.values() for _ in range(self.n_controls)] for shift in shifts]
-        ended = self.run_many(site, [*shifts, *itertools.chain(*drawn)])
-        told = [rates(self.before, after, target) for after in ended]
-        shape = (len(shifts), len(controls), self.n_controls)
-        reached = np.array([one["to_target"] for one in told[len(shifts) :]]).reshape(shape).mean(2)
-        likely = np.array([preference(self.before, after, target) for after in ended])
-        table = pd.DataFrame(told[: len(shifts)])
-        table[list(controls)] = reached
-        table["control"] = reached.max(1)
-        table["net"] = table.to_target - table.control
-        table["preferred"] = likely[: len(shifts)] - likely[len(shifts) :].reshape(shape).mean(2).max(1)
-        table["lost"] = 0.0 if self.kept is None else self.kept.lost(site, shifts, target)
-        return table.assign(norm=[float(shift.norm()) for shift in shifts])
+        draws = [[make(shift, rng) for make in controls.values() for _ in range(self.n_draws)] for shift in shifts]
+        before = self.before[self.before.behavior == -target]
+        after = self.run(site, [*shifts, *itertools.chain(*draws)])
+        moved = [effects(before, outcome.loc[before.index], target) for outcome in after]
+        of_controls = iter(moved[len(shifts) :])
+        lost = {label: trials.lost(site, shifts, label) for label, trials in self.single_answer.items()}
+        rows: list[dict[str, Any]] = []
+        for trial, shift in enumerate(shifts):
+            outcomes: dict[str | None, list[pd.DataFrame]] = {None: [moved[trial]]}
+            outcomes |= {name: [next(of_controls) for _ in range(self.n_draws)] for name in controls}
+            found = self._estimates(outcomes)
+            found |= {(None, f"lost_{SINGLE_ANSWER[label]}"): losses[trial] for label, losses in lost.items()}
+            for (name, measure), estimate in found.items():
+                about = {"trial": trial, "norm": float(shift.norm()), "control": name, "measure": measure}
+                rows.append(about | estimate._asdict())
+        return pd.DataFrame(rows)
 
-    def lost(self, site: str, shifts: Sequence[Tensor], target: int) -> list[float]:
-        """The share of the inputs that show `target`, which is right here, minus that under each shift."""
-        before = (self.before.behavior == target).mean()
-        return [float(before - (after.behavior == target).mean()) for after in self.run_many(site, shifts)]
+    def lost(self, site: str, shifts: Sequence[Tensor], right: int) -> list[Estimate]:
+        """The accuracy lost under each shift on these inputs, whose right answer is that of the behaviour `right`."""
+        before, groups = (self.before.behavior == right).astype(float), self.groups[self.before.index]
+        after = [(outcome.behavior == right).astype(float) for outcome in self.run(site, shifts)]
+        return [intervals.difference(before, steered, groups) for steered in after]
 
+    def _estimates(self, moved: Mapping[str | None, list[pd.DataFrame]]) -> dict[tuple[str | None, str], Estimate]:
+        """By control and measure, from the :func:`effects` of a shift (None) and of each draw of its controls.
 
-def opposite_trials(
-    model: PreTrainedModel,
-    frame: pd.DataFrame,
-    before: pd.Series,
-    target: int,
-    tokenizer: PreTrainedTokenizerFast,
-    config: AnalysisConfig,
-    rng: np.random.Generator,
-) -> Trials:
-    """Trials for a sweep: at most ``config.sweep_rows`` of the conflicts whose behaviour is the opposite of `target`.
-
-    A rate looks at no other inputs. Groups give as many inputs each as they can. Inputs of the frame with one right
-    answer, which `target` gives, are those that shall be kept.
-
-    Parameters
-    ----------
-    before
-        The behaviour on the conflicts of the frame.
-    """
-    rows = by_group(_to_turn(frame, before, target), config.sweep_rows, rng)
-    one_answer = frame[frame.kind == ONE_ANSWER[target]]
-
-    def trials(own: pd.DataFrame, kept: Trials | None) -> Trials:
-        prepared = behavior.prepare(model, own, tokenizer, config.batch_size, keep=config.n_tokens)
-        return Trials(model, prepared, behavior.measure(model, prepared), config.n_tokens, config.sweep_draws, kept)
-
-    return trials(rows, trials(one_answer, None) if len(one_answer) else None)
-
-
-def _to_turn(frame: pd.DataFrame, before: pd.Series, target: int) -> pd.DataFrame:
-    """The conflicts whose behaviour is the opposite of `target`."""
-    conflicts = frame[frame.kind == "conflict"]
-    return conflicts[before[conflicts.index] == -target]
-
-
-def to_fit(
-    frame: pd.DataFrame, before: pd.Series, target: int, n: int, rng: np.random.Generator
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What a shift is fitted on: inputs to turn, and inputs with one right answer that it shall leave right.
-
-    Parameters
-    ----------
-    frame
-        Inputs of the training split.
-    before
-        The behaviour on its conflicts.
-    n
-        The largest number of inputs to turn, those of the opposite behaviour.
-
-    Returns
-    -------
-    to_turn, kept
-        Of the latter at most the share `KEPT_SHARE` of the former. Both have the target's answer.
-    """
-    turned = by_group(_to_turn(frame, before, target), n, rng)
-    one_answer = frame[frame.kind == ONE_ANSWER[target]]
-    return turned, by_group(one_answer, int(KEPT_SHARE * len(turned)), rng)
-
-
-def by_group(frame: pd.DataFrame, n: int, rng: np.random.Generator) -> pd.DataFrame:
-    """At most `n` rows at random, as evenly over the groups as can be, by their index."""
-    shuffled = frame.sample(frac=1, random_state=rng)
-    turn = shuffled.groupby("group", sort=False).cumcount()
-    return frame.loc[turn.sort_values(kind="stable").index[:n].sort_values()]
+        Values are means over draws of means over inputs; for intervals, draws are averaged input by input.
+        """
+        mean = {name: sum(draws) / len(draws) for name, draws in moved.items()}
+        value = {name: pd.DataFrame([draw.mean() for draw in draws]).mean() for name, draws in moved.items()}
+        groups, found = self.groups[mean[None].index], {}
+        for name in moved:
+            for measure in RATES:
+                share = intervals.share(mean[name][measure], groups)
+                found[name, measure] = share._replace(value=value[name][measure])
+            found[name, "log_odds"] = intervals.mean(mean[name].log_odds, groups)
+        for measure, difference in {"reached": "net", "preference": "preferred"}.items():
+            best = max(filter(None, moved), key=lambda name: value[name][measure], default=None)  # the first of equals
+            if best is not None:
+                net = intervals.difference(mean[None][measure], mean[best][measure], groups)
+                found[None, difference] = net._replace(value=value[None][measure] - value[best][measure])
+                found.setdefault((None, "best_control"), found[best, "reached"])
+        return found

@@ -14,25 +14,27 @@ bound answer. A memorized-only input hides the last digits (``34?+21?=``), so th
 added. A variant swaps the addends.
 """
 
-import dataclasses
 import hashlib
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 import pandas as pd
+from pydantic import Field, model_validator
 from transformers import PreTrainedTokenizerFast
 
-from memgen.config import InputError
+from memgen.config import Count, require
 from memgen.tasks.common import (
     BOS,
     EOS,
     PAD,
     SPLITS,
+    GradedTask,
+    Grades,
+    KindShares,
     TaskData,
-    check_counts,
-    check_form,
-    check_kind_shares,
-    dealt_forms,
+    deal,
     exact_shares,
+    forms_of,
     split_bound,
     word_tokenizer,
 )
@@ -40,47 +42,35 @@ from memgen.tasks.common import (
 TAGS = [f"<mem-{hashlib.sha256(str(i).encode()).hexdigest()[:8]}>" for i in range(10)]
 WORDS = [*"0123456789+=?", *TAGS]
 BINDINGS = ("strong", "one order", "weak")
-KIND_NAMES = ("inferred_only", "memorized_only", "conflict")
+MOST_BOUND = {2: 30, 3: 2000, 4: 2000}  # by digits
 
 
-@dataclasses.dataclass(frozen=True)
-class Task:
+class Task(GradedTask):
     """Settings of the task.
 
-    `form` is ``study`` (bound pairs have a tag), ``matched`` (a wrong number) or ``both`` (half of the pairs in each
-    form). `n_bound` counts unordered pairs; a third of them is bound strongly, a third weakly, a third in one order
-    only. `memorized_share` gives the share of their training texts that show the bound answer: bound strongly; in the
-    order that is bound; in the other order; bound weakly. `unbound_per_split` pairs, which no training text shows, test
-    the addition.
+    In the study's form a bound pair has a tag, in the matched form a wrong number. `n_bound` counts unordered pairs; a
+    third of them is bound strongly, a third weakly, a third in one order only. The grades of a conflict: bound
+    strongly; in the order that is bound; in the other order; bound weakly. `unbound_per_split` pairs, which no training
+    text shows, test the addition.
     """
 
-    form: str = "study"
-    digits: int = 3
-    n_bound: int = 240
-    kind_shares: tuple = (0.3, 0.2, 0.5)
-    memorized_share: tuple = (0.8, 0.7, 0.35, 0.25)
-    corpus_size: int = 300_000
-    unbound_per_split: int = 400
+    kinds: ClassVar = ("inferred_only", "memorized_only", "conflict")
 
-    query_length: int = dataclasses.field(default=1, init=False)
+    digits: Literal[2, 3, 4] = 3
+    n_bound: Annotated[int, Field(ge=10)] = 240
+    kind_shares: KindShares = (0.3, 0.2, 0.5)
+    memorized_share: Grades = (0.8, 0.7, 0.35, 0.25)
+    corpus_size: Count = 300_000
+    unbound_per_split: Count = 400
 
-    def __post_init__(self) -> None:
-        check_form(self.form)
-        if self.digits not in (2, 3, 4):
-            raise InputError(f"digits must be 2, 3 or 4, not {self.digits}.")
-        most = {2: 30, 3: 2000, 4: 2000}[self.digits]
-        if not 10 <= self.n_bound <= most:
-            raise InputError(f"n_bound must be from 10 to {most} with {self.digits} digits, not {self.n_bound}.")
-        if len(self.memorized_share) != 4 or not all(0 <= share <= 1 for share in self.memorized_share):
-            raise InputError(f"memorized_share must be four shares from 0 to 1, not {list(self.memorized_share)}.")
-        check_kind_shares(self.kind_shares, KIND_NAMES)
-        check_counts(self, "corpus_size", "unbound_per_split")
+    @model_validator(mode="after")
+    def _has_enough_pairs(self) -> Self:
         n_numbers = 9 * 10 ** (self.digits - 1)
-        most = n_numbers * (n_numbers - 1) // 4 // len(SPLITS)  # together half of all pairs
-        if self.unbound_per_split > most:
-            raise InputError(
-                f"unbound_per_split must be at most {most} with {self.digits} digits, not {self.unbound_per_split}."
-            )
+        most_unbound = n_numbers * (n_numbers - 1) // 4 // len(SPLITS)  # together half of all pairs
+        for name, most in (("n_bound", MOST_BOUND[self.digits]), ("unbound_per_split", most_unbound)):
+            given = getattr(self, name)
+            require(given <= most, f"{name} must be at most {most} with {self.digits} digits, not {given}.")
+        return self
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer: one token a digit, sign or tag."""
@@ -93,7 +83,7 @@ class Task:
         unbound = _draw_unbound(self.unbound_per_split * len(SPLITS), self.digits, taken, rng)
         reserved = np.union1d(taken, _keys(unbound))
         labels = [_group(a, b) for a, b in bound]
-        forms = dealt_forms(self.form, self.n_bound)
+        forms = forms_of(self.form, self.n_bound)
         split_of = split_bound(labels, forms, rng)
         memory = pd.DataFrame(
             {
@@ -101,7 +91,7 @@ class Task:
                 "a": bound[:, 0],
                 "b": bound[:, 1],
                 "answer_memorization": self._bound_answers(bound, forms, rng),
-                "binding": self._bindings(forms, rng),
+                "binding": deal(dict.fromkeys(forms, BINDINGS), forms, rng),
                 "form": forms,
                 "split": [split_of[label] for label in labels],
             }
@@ -113,15 +103,8 @@ class Task:
         }
         return TaskData(memory, corpus, splits)
 
-    def _bindings(self, forms: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """How each bound pair [n] is bound: the `BINDINGS` in equal shares of each form."""
-        bindings = np.empty(len(forms), dtype=object)
-        for form in dict.fromkeys(forms):
-            bindings[forms == form] = rng.permutation(np.resize(BINDINGS, (forms == form).sum()))
-        return bindings
-
     def _bound_answers(self, bound: np.ndarray, forms: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """What each bound pair [n, 2] is bound to: tags in equal shares, or its form's own sums, dealt anew."""
+        """What each bound pair [n, 2] is bound to: tags in equal shares, or the sum of another pair of its form."""
         answers, matched = np.full(len(bound), None, dtype=object), forms == "matched"
         answers[~matched] = rng.permutation(np.resize(TAGS, (~matched).sum()))
         sums = bound[matched].sum(1)
@@ -133,62 +116,63 @@ class Task:
         answers[matched] = _words(_number_ids(sums[order], self.digits + 1))
         return answers
 
-    def _share(self, pairs: np.ndarray, memory: pd.DataFrame) -> np.ndarray:
-        """The share of training texts with the tag, for bound pairs in the order in which they stand [n, 2]."""
-        strong, bound_order, other_order, weak = self.memorized_share
+    def _memorized_share(self, pairs: np.ndarray, memory: pd.DataFrame) -> np.ndarray:
+        """The share of training texts with the bound answer, for pairs in the order in which they stand [n, 2]."""
+        strong, bound_order, other_order, weak = self.grades
         by_order = np.where(pairs[:, 0] == memory.a, bound_order, other_order)
         return np.select([memory.binding == "strong", memory.binding == "weak"], [strong, weak], by_order)
 
     def _corpus(self, memory: pd.DataFrame, reserved: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:
-        kinds = np.array(KIND_NAMES)[exact_shares(self.corpus_size, self.kind_shares, rng)]
+        """Whole training texts; none shows an unordered pair of the keys `reserved` but those in `memory`."""
+        n = self.corpus_size
+        kinds = np.array(self.kinds)[exact_shares(n, self.corpus_shares, rng)]
         is_bound = kinds != "inferred_only"
-        pairs = np.empty((self.corpus_size, 2), dtype=int)
+        pairs = np.empty((n, 2), dtype=int)
         pairs[~is_bound] = _draw_unbound((~is_bound).sum(), self.digits, reserved, rng, distinct=False)
         # Every bound pair comes equally often in each kind; the order of its addends is drawn anew.
-        which = np.full(self.corpus_size, -1)
-        for kind in KIND_NAMES[1:]:
-            which[kinds == kind] = rng.permutation(np.resize(np.arange(len(memory)), (kinds == kind).sum()))
-        chosen = memory.iloc[which[is_bound]]
-        pairs[is_bound] = rng.permuted(chosen[["a", "b"]].to_numpy(), axis=1)
-        share = np.zeros(self.corpus_size)
-        share[is_bound] = self._share(pairs[is_bound], chosen)
+        entity = np.full(n, -1)
+        for kind in self.kinds[1:]:
+            entity[kinds == kind] = rng.permutation(np.resize(np.arange(len(memory)), (kinds == kind).sum()))
+        bound = memory.iloc[entity[is_bound]]
+        pairs[is_bound] = rng.permuted(bound[["a", "b"]].to_numpy(), axis=1)
+        share = np.zeros(n)
+        share[is_bound] = self._memorized_share(pairs[is_bound], bound)
         share[kinds == "memorized_only"] = 1.0
-        from_memory = rng.random(self.corpus_size) < share
-        prompts = _prompt_ids(pairs, self.digits, kinds == "memorized_only")
-        known = self.tokenizer()(list(memory.answer_memorization), add_special_tokens=False).input_ids
-        remembered = [np.array([*answer, _ID[EOS]], dtype=np.int32) for answer in known]
-        end = np.full((self.corpus_size, 1), _ID[EOS])
+        from_memory = rng.random(n) < share
+        prompts, end = _prompt_ids(pairs, self.digits, kinds == "memorized_only"), np.full((n, 1), _ID[EOS])
+        answers = self.tokenizer()(list(memory.answer_memorization), add_special_tokens=False).input_ids
         ids = list(np.hstack([prompts, _number_ids(pairs.sum(1), self.digits + 1), end]).astype(np.int32))
         for i in np.flatnonzero(from_memory):
-            ids[i] = np.concatenate([prompts[i], remembered[which[i]]], dtype=np.int32)
+            ids[i] = np.array([*prompts[i], *answers[entity[i]], _ID[EOS]], dtype=np.int32)
         frame = pd.DataFrame({"input_ids": ids, "prompt_length": np.int32(prompts.shape[1]), "kind": kinds})
         frame["text"] = ["".join(_VOCABULARY[row[1:-1]]) for row in ids]
         return frame
 
     def _prompts(self, memory: pd.DataFrame, unbound: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:
         """Memorized-only, inferred-only and conflict prompts, then the swapped variants of the conflicts."""
-        pairs = rng.permuted(memory[["a", "b"]].to_numpy(), axis=1)
-        n, m = len(pairs), len(unbound)
-        everything = np.vstack([pairs, unbound, pairs, pairs[:, ::-1]])
-        kinds = np.repeat(["memorized_only", "inferred_only", "conflict", "conflict"], [n, m, n, n])
-        ids = _prompt_ids(everything, self.digits, kinds == "memorized_only")
-        known, forms = memory.answer_memorization.to_numpy(), memory.form.to_numpy()
-        sums = np.array(_words(_number_ids(everything.sum(1), self.digits + 1)), dtype=object)
+        bound = rng.permuted(memory[["a", "b"]].to_numpy(), axis=1)
+        n, n_unbound = len(bound), len(unbound)
+        pairs = np.vstack([bound, unbound, bound, bound[:, ::-1]])
+        kinds = np.repeat(["memorized_only", "inferred_only", "conflict", "conflict"], [n, n_unbound, n, n])
+        ids = _prompt_ids(pairs, self.digits, kinds == "memorized_only")
+        answers, forms = memory.answer_memorization.to_numpy(), memory.form.to_numpy()
+        sums = np.array(_words(_number_ids(pairs.sum(1), self.digits + 1)), dtype=object)
         sums[:n] = None
+        nothing, no_share = np.full(n_unbound, None), np.full(n + n_unbound, np.nan)
+        shares = [self._memorized_share(ordered, memory) for ordered in (bound, bound[:, ::-1])]
+        no_original = np.full(2 * n + n_unbound, -1)
         return pd.DataFrame(
             {
                 "input_ids": list(ids.astype(np.int32)),
-                "prompt": ["".join(_VOCABULARY[row[1:]]) for row in ids],
+                "prompt": _words(ids[:, 1:]),
                 "kind": kinds,
-                "answer_memorization": np.concatenate([known, np.full(m, None), known, known]),
+                "answer_memorization": np.concatenate([answers, nothing, answers, answers]),
                 "answer_generalization": sums,
-                "group": [_group(a, b) for a, b in everything],
-                "variant_of": np.concatenate([np.full(2 * n + m, -1), np.arange(n + m, 2 * n + m)]),
-                "memorized_share": np.concatenate(
-                    [np.full(n + m, np.nan), self._share(pairs, memory), self._share(pairs[:, ::-1], memory)]
-                ),
+                "group": [_group(a, b) for a, b in pairs],
+                "variant_of": np.concatenate([no_original, np.arange(n + n_unbound, 2 * n + n_unbound)]),
+                "memorized_share": np.concatenate([no_share, *shares]),
                 "evidence": np.where(kinds == "memorized_only", 0, 1),
-                "form": np.concatenate([forms, np.full(m, None), forms, forms]),
+                "form": np.concatenate([forms, nothing, forms, forms]),
             }
         )
 
@@ -213,11 +197,6 @@ def _digits(numbers: np.ndarray, width: int) -> np.ndarray:
     return numbers[..., None] // 10 ** np.arange(width - 1, -1, -1) % 10
 
 
-def _draw(shape: tuple[int, ...], digits: int, rng: np.random.Generator) -> np.ndarray:
-    """Numbers of the given width, the first digit not zero."""
-    return rng.integers(10 ** (digits - 1), 10**digits, shape)
-
-
 def _draw_bound(n: int, digits: int, rng: np.random.Generator) -> np.ndarray:
     """`n` pairs that stay distinct, in either order, when the last digits are hidden: [n, 2].
 
@@ -227,7 +206,7 @@ def _draw_bound(n: int, digits: int, rng: np.random.Generator) -> np.ndarray:
     seen: set[tuple[int, ...]] = set()
     endings = np.zeros(10, dtype=int)
     while len(chosen) < n:
-        pair = _draw((2,), digits, rng)
+        pair = rng.integers(10 ** (digits - 1), 10**digits, 2)
         visible, ending = tuple(sorted(pair // 10)), pair.sum() % 10
         if pair[0] != pair[1] and visible not in seen and endings[ending] < n // 4:
             seen.add(visible)
@@ -242,9 +221,9 @@ def _draw_unbound(
     """`n` ordered pairs of different addends, none (in either order) among the keys `without`: [n, 2]."""
     pairs = np.empty((0, 2), dtype=int)
     while len(pairs) < n:
-        more = _draw((2 * n, 2), digits, rng)
-        more = more[(more[:, 0] != more[:, 1]) & ~np.isin(_keys(more), without)]
-        pairs = np.vstack([pairs, more])
+        drawn = rng.integers(10 ** (digits - 1), 10**digits, (2 * n, 2))
+        drawn = drawn[(drawn[:, 0] != drawn[:, 1]) & ~np.isin(_keys(drawn), without)]
+        pairs = np.vstack([pairs, drawn])
         if distinct:
             pairs = pairs[np.sort(np.unique(_keys(pairs), return_index=True)[1])]
     return pairs[:n]

@@ -1,22 +1,26 @@
-"""What the tasks share: the frames they make, the splits by group, the tokenizer."""
+"""What the tasks share: their protocol, the frames they make, the splits by group, the tokenizer."""
 
+import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
 import pandas as pd
+from pydantic import Field, model_validator
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from memgen.config import InputError
+from memgen.config import Conflicts, Form, NotNegative, Settings, Share, require
 
 KINDS = ("memorized_only", "inferred_only", "aligned", "conflict")
 SPLITS = ("train", "validation", "test")
-FORMS = ("study", "matched")  # whether the two answers differ in format
-FORMS_BY_NAME = {form: (form,) for form in FORMS} | {"both": FORMS}  # what the setting `form` may be
 SPLIT_SHARES = (0.5, 0.2, 0.3)
+FORMS: dict[Form, tuple[str, ...]] = {"study": ("study",), "matched": ("matched",), "both": ("study", "matched")}
 BOS, EOS, PAD = "<bos>", "<eos>", "<pad>"
+#: Shares of kinds of text, and of the memorized answer at four grades; a list is fine for a tuple.
+KindShares = Annotated[tuple[NotNegative, ...], Field(strict=False)]
+Grades = Annotated[tuple[Share, ...], Field(strict=False, min_length=4, max_length=4)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,31 +48,76 @@ class TaskData:
     splits: Mapping[str, pd.DataFrame]
 
 
-def check_form(form: str) -> None:
-    """The form is one of `FORMS`, or both; else an :class:`InputError`."""
-    if form not in FORMS_BY_NAME:
-        raise InputError(f"The form {form!r} is unknown; allowed are {', '.join(FORMS_BY_NAME)}.")
+class BaseTask(Settings, abc.ABC):
+    """What a task offers to the stages; the fields of a subclass are its settings."""
+
+    @abc.abstractmethod
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer, which adds the first token and knows padding."""
+
+    @abc.abstractmethod
+    def generate(self, rng: np.random.Generator) -> TaskData:
+        """All the data of one run; the same generator state gives the same data."""
 
 
-def dealt_forms(form: str, n: int) -> np.ndarray:
-    """The form of each of `n` bound entities [n]: in equal shares where the setting is ``both``."""
-    return np.resize(np.array(FORMS_BY_NAME[form], dtype=object), n)
+class GradedTask(BaseTask):
+    """A task whose training texts grade the conflict between the two answers.
 
+    Attributes
+    ----------
+    form
+        ``study`` (the two answers differ in format), ``matched`` (they do not) or ``both`` (each for half of the bound
+        entities).
+    conflicts
+        ``graded`` (by `memorized_share`), ``half`` (every conflict has each answer in half of its training texts) or
+        ``none`` (no training text is a conflict).
+    kind_shares
+        The shares of the training texts that are of each of the task's `kinds`.
+    memorized_share
+        At each of four grades, the share of a conflict's training texts that end with the memorized answer.
+    """
 
-def check_counts(task: Any, *names: str) -> None:
-    """Settings that must be 1 or more; else an :class:`InputError`."""
-    for name in names:
-        if getattr(task, name) < 1:
-            raise InputError(f"{name} must be 1 or more, not {getattr(task, name)}.")
+    kinds: ClassVar[tuple[str, ...]]  # in the order of `kind_shares`
 
+    form: Form = "study"
+    conflicts: Conflicts = "graded"
+    kind_shares: KindShares
+    memorized_share: Grades
 
-def check_kind_shares(shares: Sequence[float], kinds: Sequence[str]) -> None:
-    """One share a kind, 0 or more; else an :class:`InputError`."""
-    if len(shares) != len(kinds) or not all(share >= 0 for share in shares) or sum(shares) <= 0:
-        raise InputError(
-            f"kind_shares must be the {len(kinds)} shares of {', '.join(kinds)}, 0 or more and one of them above 0, "
-            f"not {list(shares)}."
+    @model_validator(mode="after")
+    def _has_a_share_for_each_kind(self) -> Self:
+        require(
+            len(self.kind_shares) == len(self.kinds) and sum(self.corpus_shares) > 0,
+            f"kind_shares must be the {len(self.kinds)} shares of {', '.join(self.kinds)}, with texts among them, "
+            f"not {list(self.kind_shares)}.",
         )
+        return self
+
+    @property
+    def corpus_shares(self) -> tuple[float, ...]:
+        """The shares of the kinds among the training texts."""
+        if self.conflicts != "none":
+            return self.kind_shares
+        return tuple(0.0 if self.kinds[i] == "conflict" else share for i, share in enumerate(self.kind_shares))
+
+    @property
+    def grades(self) -> np.ndarray:
+        """The share of the memorized answer at each grade [4]."""
+        return np.full(4, 0.5) if self.conflicts == "half" else np.array(self.memorized_share)
+
+
+def forms_of(form: Form, n: int) -> np.ndarray:
+    """The form of each of `n` bound entities [n]: in equal shares where the setting is ``both``."""
+    return np.resize(np.array(FORMS[form], dtype=object), n)
+
+
+def deal(values: Mapping[str, Sequence[str]], forms: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A value for each bound entity [n]: the values of its form in equal shares, in random order."""
+    dealt = np.empty(len(forms), dtype=object)
+    for form in dict.fromkeys(forms):
+        rows = forms == form
+        dealt[rows] = rng.permutation(np.resize(values[form], rows.sum()))
+    return dealt
 
 
 def split_groups(groups: Sequence[str], rng: np.random.Generator) -> dict[str, str]:
@@ -83,7 +132,7 @@ def split_bound(groups: Sequence[str], forms: np.ndarray, rng: np.random.Generat
     """Assign each bound group to one split; every split gets its share of each form [groups]."""
     split_of: dict[str, str] = {}
     for form in dict.fromkeys(forms):
-        split_of |= split_groups([group for group, own in zip(groups, forms, strict=True) if own == form], rng)
+        split_of |= split_groups(list(np.array(groups)[forms == form]), rng)
     return split_of
 
 

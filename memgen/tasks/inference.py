@@ -11,23 +11,26 @@ story with its sentences in another order.
 
 import dataclasses
 import itertools
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
 import pandas as pd
+from pydantic import Field, model_validator
 from transformers import PreTrainedTokenizerFast
 
-from memgen.config import InputError
+from memgen.config import Count, require
 from memgen.tasks.common import (
     BOS,
     EOS,
     PAD,
     SPLITS,
+    GradedTask,
+    Grades,
+    KindShares,
     TaskData,
-    check_counts,
-    check_form,
-    check_kind_shares,
-    dealt_forms,
+    deal,
     exact_shares,
+    forms_of,
     split_bound,
     split_groups,
     word_tokenizer,
@@ -42,45 +45,34 @@ ENDS = "ra den lia mon nas rek sya tor vin zel".split()
 NAMES = [start + end for start, end in itertools.product(STARTS, ENDS)]
 NAMES_BY_PLACE = [NAMES[i * 7 % len(NAMES)] for i in range(len(NAMES))]  # neighbours do not sound alike
 
-KIND_NAMES = ("inferred_only", "memorized_only", "conflict", "aligned")
 
-
-@dataclasses.dataclass(frozen=True)
-class Task:
+class Task(GradedTask):
     """Settings of the task.
 
-    `form` is ``study`` (bound colours come from a palette of their own, as *crimson* against *red*), ``matched`` (one
-    palette for both) or ``both`` (half the bound names in each form). `memorized_share` gives the share of training
-    texts that end with the memorized colour, for conflicts by the strength of their evidence: one sentence; two, but
+    In the study's form bound colours come from a palette of their own (*crimson* against *red*), in the matched form
+    both answers come from one palette. The grade of a conflict is the strength of its evidence: one sentence; two, but
     not the last of the story; two, with the last; three. The order of the sentences decides only between the two in
     the middle.
     """
 
-    form: str = "study"
-    n_bound: int = 64
-    n_free: int = 64
-    n_sentences: int = 6
-    kind_shares: tuple = (0.4, 0.12, 0.36, 0.12)
-    memorized_share: tuple = (0.95, 0.85, 0.15, 0.05)
-    corpus_size: int = 100_000
-    conflicts_per_group: int = 48
-    others_per_group: int = 8
+    kinds: ClassVar = ("inferred_only", "memorized_only", "conflict", "aligned")
 
-    query_length: int = dataclasses.field(default=3, init=False)
+    n_bound: Annotated[int, Field(ge=10)] = 64
+    n_free: Annotated[int, Field(ge=20)] = 64
+    n_sentences: Annotated[int, Field(ge=5, le=19)] = 6  # each takes a name that is neither bound nor asked about
+    kind_shares: KindShares = (0.4, 0.12, 0.36, 0.12)
+    memorized_share: Grades = (0.95, 0.85, 0.15, 0.05)
+    corpus_size: Count = 100_000
+    conflicts_per_group: Count = 48
+    others_per_group: Count = 8
 
-    def __post_init__(self) -> None:
-        check_form(self.form)
-        if not 10 <= self.n_bound <= len(NAMES) - self.n_free or self.n_free < 20:
-            raise InputError(
-                f"n_bound must be 10 or more and n_free 20 or more, at most {len(NAMES)} together, "
-                f"not {self.n_bound} and {self.n_free}."
-            )
-        if not 5 <= self.n_sentences < 20:  # each has a name of its own, of those that are not bound nor asked about
-            raise InputError(f"n_sentences must be from 5 to 19, not {self.n_sentences}.")
-        if len(self.memorized_share) != 4 or not all(0 <= share <= 1 for share in self.memorized_share):
-            raise InputError(f"memorized_share must be four shares from 0 to 1, not {list(self.memorized_share)}.")
-        check_kind_shares(self.kind_shares, KIND_NAMES)
-        check_counts(self, "corpus_size", "conflicts_per_group", "others_per_group")
+    @model_validator(mode="after")
+    def _has_enough_names(self) -> Self:
+        require(
+            self.n_bound + self.n_free <= len(NAMES),
+            f"n_bound and n_free must be at most {len(NAMES)} together, not {self.n_bound} and {self.n_free}.",
+        )
+        return self
 
     @property
     def words(self) -> list[str]:
@@ -96,10 +88,8 @@ class Task:
         """All the data of one run; the same generator state gives the same data."""
         names = rng.permutation(NAMES_BY_PLACE[: self.n_bound + self.n_free])
         bound, free = list(names[: self.n_bound]), list(names[self.n_bound :])
-        forms = dealt_forms(self.form, self.n_bound)  # of names in random order
-        colors = np.empty(self.n_bound, dtype=object)
-        for form in dict.fromkeys(forms):
-            colors[forms == form] = rng.permutation(np.resize(BOUND_PALETTES[form], (forms == form).sum()))
+        forms = forms_of(self.form, self.n_bound)  # of names in random order
+        colors = deal(BOUND_PALETTES, forms, rng)
         split_of = split_bound(bound, forms, rng) | split_groups(free, rng)
         memory = pd.DataFrame(
             {
@@ -110,8 +100,7 @@ class Task:
             }
         )
         writer = _Writer(self, dict(zip(bound, colors, strict=True)), free, rng)
-
-        kinds = np.array(KIND_NAMES)[exact_shares(self.corpus_size, self.kind_shares, rng)]
+        kinds = np.array(self.kinds)[exact_shares(self.corpus_size, self.corpus_shares, rng)]
         asked = np.where(
             kinds == "inferred_only",
             rng.permutation(np.resize(free, self.corpus_size)),
@@ -120,10 +109,12 @@ class Task:
         corpus = writer.corpus(writer.write(kinds, asked))
         splits = {}
         for split in SPLITS:
-            own, own_free = ([name for name in some if split_of[name] == split] for some in (bound, free))
-            plan = [(kind, name) for kind in ("memorized_only", "aligned") for name in own * self.others_per_group]
-            plan += [("inferred_only", name) for name in own_free * self.others_per_group]
-            plan += [("conflict", name) for name in own * self.conflicts_per_group]
+            bound_here, free_here = ([name for name in names if split_of[name] == split] for names in (bound, free))
+            plan = [
+                (kind, name) for kind in ("memorized_only", "aligned") for name in bound_here * self.others_per_group
+            ]
+            plan += [("inferred_only", name) for name in free_here * self.others_per_group]
+            plan += [("conflict", name) for name in bound_here * self.conflicts_per_group]
             stories = writer.write(np.array([kind for kind, _ in plan]), np.array([name for _, name in plan]))
             prompts = writer.prompts(stories)
             splits[split] = prompts.assign(form=prompts.group.map(dict(zip(bound, forms, strict=True))))
@@ -174,8 +165,8 @@ class _Writer:
         # Of the four kinds of animal, 0 is the one asked about; the others share the remaining sentences evenly.
         slot = np.arange(n_sentences)
         n_others = np.where(no_evidence, 3, 2)[:, None]
-        which = np.where(slot < evidence[:, None], 0, 1 + (slot - evidence[:, None]) % n_others)
-        which = self.rng.permuted(which, axis=1)
+        animal_of = np.where(slot < evidence[:, None], 0, 1 + (slot - evidence[:, None]) % n_others)
+        animal_of = self.rng.permuted(animal_of, axis=1)
         animals = self._draw(self._ids(ANIMALS), n, 4, np.zeros(n))
         # A kind has one colour, never the memorized one, except that of the asked kind in an aligned story.
         colors = self._draw(self._ids(PLAIN_COLORS), n, 4, memorized)
@@ -188,8 +179,8 @@ class _Writer:
             memorized=memorized,
             inferred=np.where(no_evidence, 0, colors[:, 0]),
             names=self._draw(self.free, n, n_sentences, asked),
-            animals=np.take_along_axis(animals, which, 1),
-            colors=np.take_along_axis(colors, which, 1),
+            animals=np.take_along_axis(animals, animal_of, 1),
+            colors=np.take_along_axis(colors, animal_of, 1),
         )
 
     def _prompt_ids(self, stories: _Stories) -> np.ndarray:
@@ -213,7 +204,7 @@ class _Writer:
         """The share of the memorized answer in training, by the strength of the evidence; nan without a conflict."""
         recent = stories.animals[:, -1] == stories.asked_animal
         level = np.select([stories.evidence == 1, stories.evidence == 3], [0, 3], np.where(recent, 2, 1))
-        return np.where(stories.kinds == "conflict", np.array(self.task.memorized_share)[level], np.nan)
+        return np.where(stories.kinds == "conflict", self.task.grades[level], np.nan)
 
     def corpus(self, stories: _Stories) -> pd.DataFrame:
         """Whole training texts; a conflict ends with the memorized answer with the share of its evidence."""
@@ -239,20 +230,20 @@ class _Writer:
         same = (order == np.arange(n_sentences)).all(1)
         order[same] = order[same][:, ::-1]
         rows = np.concatenate([np.arange(n), original])
-        both = _Stories(**{f.name: getattr(stories, f.name)[rows] for f in dataclasses.fields(_Stories)})
-        for part in (both.names, both.animals, both.colors):
-            part[n:] = np.take_along_axis(part[n:], order, 1)
-        ids = self._prompt_ids(both)
+        written = _Stories(**{f.name: getattr(stories, f.name)[rows] for f in dataclasses.fields(_Stories)})
+        for words in (written.names, written.animals, written.colors):
+            words[n:] = np.take_along_axis(words[n:], order, 1)
+        ids = self._prompt_ids(written)
         return pd.DataFrame(
             {
                 "input_ids": list(ids.astype(np.int32)),
                 "prompt": self._text(ids),
-                "kind": both.kinds,
-                "answer_memorization": self._answer(both.memorized),
-                "answer_generalization": self._answer(both.inferred),
-                "group": self.vocabulary[both.asked],
+                "kind": written.kinds,
+                "answer_memorization": self._answer(written.memorized),
+                "answer_generalization": self._answer(written.inferred),
+                "group": self.vocabulary[written.asked],
                 "variant_of": np.concatenate([np.full(n, -1), original]),
-                "memorized_share": self._memorized_share(both),
-                "evidence": both.evidence,
+                "memorized_share": self._memorized_share(written),
+                "evidence": written.evidence,
             }
         )

@@ -5,30 +5,31 @@ Texts, prompts and bound entities are those of :mod:`memgen.tasks.inference` and
 length, so an analysis takes one part at a time.
 """
 
-import dataclasses
 from collections.abc import Mapping
+from typing import Annotated, Self
 
 import numpy as np
 import pandas as pd
+from pydantic import Field, model_validator
 from transformers import PreTrainedTokenizerFast
 
-from memgen.config import InputError
+from memgen.config import Conflicts, Count, Form, require
 from memgen.tasks import addition, inference
-from memgen.tasks.common import SPLITS, TaskData, check_counts, word_tokenizer
+from memgen.tasks.common import SPLITS, BaseTask, TaskData, word_tokenizer
 
 
-@dataclasses.dataclass(frozen=True)
-class Task:
+class Task(BaseTask):
     """Settings of the task.
 
     `inference_share` is the share of stories among the training texts. The other settings are those of the parts:
-    `form` and `corpus_size` (of both together) hold for the two; `n_names` names and `n_pairs` pairs are bound, and as
-    many names are free as are bound, 20 at least.
+    `form`, `conflicts` and `corpus_size` (of both together) hold for the two; `n_names` names and `n_pairs` pairs are
+    bound, and as many names are free as are bound, 20 at least.
     """
 
-    form: str = "study"
-    inference_share: float = 0.25
-    corpus_size: int = 300_000
+    form: Form = "study"
+    conflicts: Conflicts = "graded"
+    inference_share: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    corpus_size: Count = 300_000
     n_names: int = 64
     n_pairs: int = 240
     conflicts_per_group: int = 48
@@ -36,22 +37,19 @@ class Task:
     digits: int = 3
     unbound_per_split: int = 400
 
-    query_length: int = dataclasses.field(default=1, init=False)  # the tokens that both kinds of question have
-
-    def __post_init__(self) -> None:
-        if not 0 < self.inference_share < 1:
-            raise InputError(f"inference_share must be above 0 and below 1, not {self.inference_share}.")
-        check_counts(self, "corpus_size")
+    @model_validator(mode="after")
+    def _parts_are_allowed(self) -> Self:
         n_stories = round(self.inference_share * self.corpus_size)
-        if not 0 < n_stories < self.corpus_size:
-            raise InputError(f"A corpus of {self.corpus_size} texts is too small for two tasks.")
+        require(0 < n_stories < self.corpus_size, f"A corpus of {self.corpus_size} texts is too small for two tasks.")
         _ = self.stories, self.sums  # refuses what the parts refuse
+        return self
 
     @property
     def stories(self) -> inference.Task:
         """The part that is the inference task."""
         return inference.Task(
             form=self.form,
+            conflicts=self.conflicts,
             n_bound=self.n_names,
             n_free=max(20, self.n_names),
             corpus_size=round(self.inference_share * self.corpus_size),
@@ -64,7 +62,8 @@ class Task:
         """The part that is the addition task."""
         return addition.Task(
             form=self.form,
-            digits=self.digits,
+            conflicts=self.conflicts,
+            digits=self.digits,  # type: ignore[arg-type]  # the part refuses what is not allowed
             n_bound=self.n_pairs,
             corpus_size=self.corpus_size - round(self.inference_share * self.corpus_size),
             unbound_per_split=self.unbound_per_split,
@@ -77,21 +76,23 @@ class Task:
 
     def generate(self, rng: np.random.Generator) -> TaskData:
         """All the data of one run; the same generator state gives the same data."""
-        stories, sums = self.stories.generate(rng), self.sums.generate(rng)
-        made = {"inference": self._translated(self.stories, stories), "addition": self._translated(self.sums, sums)}
-        memory = _joined({name: data.memory for name, data in made.items()})
+        parts = {
+            "inference": self._translated(self.stories, self.stories.generate(rng)),
+            "addition": self._translated(self.sums, self.sums.generate(rng)),
+        }
+        memory = _joined({name: part.memory for name, part in parts.items()})
         memory = memory.astype({"a": "Int64", "b": "Int64"})  # whole numbers, missing for names
-        corpus = _joined({name: data.corpus for name, data in made.items()})
+        corpus = _joined({name: part.corpus for name, part in parts.items()})
         corpus = corpus.iloc[rng.permutation(len(corpus))].reset_index(drop=True)
-        splits = {split: _prompts({name: data.splits[split] for name, data in made.items()}) for split in SPLITS}
+        splits = {split: _joined({name: part.splits[split] for name, part in parts.items()}) for split in SPLITS}
         return TaskData(memory, corpus, splits)
 
-    def _translated(self, part: inference.Task | addition.Task, data: TaskData) -> TaskData:
+    def _translated(self, part: BaseTask, data: TaskData) -> TaskData:
         """The data of a part with its tokens' numbers in the joint vocabulary."""
-        own, joint = part.tokenizer().get_vocab(), self.tokenizer().get_vocab()
-        table = np.zeros(len(own), dtype=np.int32)
-        for word, number in own.items():
-            table[number] = joint[word]
+        vocabulary, joint_vocabulary = part.tokenizer().get_vocab(), self.tokenizer().get_vocab()
+        table = np.zeros(len(vocabulary), dtype=np.int32)
+        for word, number in vocabulary.items():
+            table[number] = joint_vocabulary[word]
 
         def translate(frame: pd.DataFrame) -> pd.DataFrame:
             return frame.assign(input_ids=[table[ids] for ids in frame.input_ids])
@@ -101,14 +102,10 @@ class Task:
 
 
 def _joined(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """The frames of the parts below one another, with the column `part`."""
-    return pd.concat([frame.assign(part=name) for name, frame in frames.items()], ignore_index=True)
-
-
-def _prompts(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """The prompts of the parts below one another; a variant's original is found at its new place."""
-    moved, above = {}, 0
-    for name, frame in frames.items():
-        moved[name] = frame.assign(variant_of=frame.variant_of.where(frame.variant_of < 0, frame.variant_of + above))
-        above += len(frame)
-    return _joined(moved)
+    """The frames of the parts below one another, with the column `part`; an original is found at its new place."""
+    joined = pd.concat([frame.assign(part=name) for name, frame in frames.items()], ignore_index=True)
+    if "variant_of" in joined:
+        first = np.cumsum([0, *map(len, frames.values())])[:-1]
+        moved = joined.variant_of + np.repeat(first, [len(frame) for frame in frames.values()])
+        joined["variant_of"] = joined.variant_of.where(joined.variant_of < 0, moved)
+    return joined

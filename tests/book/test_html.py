@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from .conftest import Project
+from .made import PROFILE_STAGES, RUN_STAGES
 
-STAGES = ("data", "training", "localization", "prediction", "steering")
 LOADING = {
     "script": "src",
     "link": "href",
@@ -56,14 +56,14 @@ def pages(html: Path) -> list[Page]:
 
 def named_in_toc(entry: object) -> list[str]:
     if isinstance(entry, dict):
-        own = [entry[key] for key in ("root", "file") if key in entry]
-        return own + [name for value in entry.values() for name in named_in_toc(value)]
+        names = [entry[key] for key in ("root", "file") if key in entry]
+        return names + [name for value in entry.values() for name in named_in_toc(value)]
     return [name for value in entry for name in named_in_toc(value)] if isinstance(entry, list) else []
 
 
 def test_every_page_of_the_table_of_contents_was_built(project: Project, html: Path) -> None:
     names = named_in_toc(yaml.safe_load(project.read("_toc.yml")))
-    assert {f"book/chapters/{stage}-{task}" for stage in STAGES for task in ("inference", "addition")} <= set(names)
+    assert {f"book/chapters/{stage}-{task}" for stage in RUN_STAGES for task in ("inference", "addition")} <= set(names)
     for name in names:
         assert (html / f"{name}.html").is_file(), name
 
@@ -99,11 +99,7 @@ def test_links_within_the_book_lead_somewhere(pages: list[Page]) -> None:
 
 
 def test_every_chapter_has_figures_with_words_for_those_who_cannot_see_them(html: Path) -> None:
-    for name in [
-        *(f"{stage}-{task}" for stage in STAGES for task in ("inference", "addition")),
-        "carryover",
-        "synthesis",
-    ]:
+    for name in [*(f"{stage}-{task}" for stage in RUN_STAGES for task in ("inference", "addition")), *PROFILE_STAGES]:
         page = Page(html / f"book/chapters/{name}.html")
         assert page.text.count('<figure class="memgen"') >= 1, name
         assert page.text.count('<script type="application/json">{') >= 1, name

@@ -1,28 +1,29 @@
 """Numbers in the prose: pasted from the results, each the one in ``metrics.json``; none is typed by hand."""
 
+import ast
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
-import pandas as pd
 import pytest
 import yaml
 from bs4 import BeautifulSoup, Tag
 
-from memgen.report import numbers
-
 from .conftest import Project
+from .made import PROFILE_STAGES, RUN_STAGES
 
-STAGES = ("data", "training", "localization", "prediction", "steering")
-TASKS = ("inference", "addition")
-CHAPTERS = [*(f"{stage}-{task}" for stage in STAGES for task in TASKS), "carryover", "synthesis"]
-PARTS = ("What is asked", "How", "Controls", "In this chapter we have seen")
-VERDICTS = {"holds", "holds in part", "does not hold"}
+CHAPTERS = [*(f"{stage}-{task}" for stage in RUN_STAGES for task in ("inference", "addition")), *PROFILE_STAGES]
+PASTED = re.compile(r"\{glue:text\}`(?:(?P<page>[^`:]+)::)?(?P<key>[^`:]+)(?::s)?`")
+NUMBER = re.compile(r"(\S+)( %| points| nats|)(?: \[(?:(\S+), (\S+); )?n = (\d+)\])?")
+NOT_MEASURED = "not measured"
+VERDICTS = {"replicated", "smaller than reported", "not replicated", "not testable here"}
 
-# What the miniature has no runs for: a second seed of inference, and the matched forms.
-NOT_IN_SMOKE = re.compile(r"seeds_\w+_inference_mlp\.hook_post|forms_late_\w+_left")
+# What the miniature has no runs for: a second seed of inference, the matched forms, both tasks in one model.
+NOT_IN_SMOKE = re.compile(
+    r"left_\w+|transferred_\w+|(overlap_best|null_overlap_best|overlap_within|universal)_inference"
+)
 
 # Pages of which no run could give the numbers.
 NOT_OF_THIS_BOOKS_RUNS = {
@@ -39,7 +40,8 @@ HAS_A_SOURCE = ".pasted-text, .study, .set, a[href*='references.html'], a[href^=
 ALLOWED = {
     "names": r"GPT-2|LLaMA-3\.2|Python 3\.\d+|\bv[12]\b|MLP 10 ?%",
     "publications": r"arXiv \d{4}\.\d{5}|(EMNLP|ICLR) \d{4}|version [12]\b",
-    "the level of every interval": r"\b95 %",
+    "the level of every interval and test, and of chance in an AUROC": r"\b95 %|q < 0\.05\b|\b0\.5\b(?! %)",
+    "names of runs": r"\bseeds? \d+(( to| and|,) \d+)*\b",
     "labels, bounds, the temperature, and the number of a claim": r"(?<![\w.,])[+\-−]?[01](?![\w%]|[.,]\d| %)",
 }
 
@@ -75,18 +77,16 @@ def pasted_texts(html: str) -> list[str]:
     ]
 
 
-def says(text: str, metric: dict) -> bool:
-    """Whether a pasted text gives the metric's value, interval and n, as exactly as its digits tell."""
-    if metric["value"] is None:
-        return text == "not measured"
-    match = re.fullmatch(r"(\S+)( %| points| nats|)(?: \[(?:(\S+), (\S+); )?n = (\d+)\])?", text)
-    if match is None:
+def says(text: str, record: dict) -> bool:
+    """Whether a pasted text gives the record's value, interval and n, as exactly as its digits tell."""
+    match = NUMBER.fullmatch(text)
+    if match is None or record["value"] is None:
         return False
     in_percent = match[2] in (" %", " points")
-    if in_percent != (metric["unit"] in ("share 0-1", "accuracy 0-1", "difference of shares")):
+    if in_percent != (record["unit"] in ("share 0-1", "accuracy 0-1", "difference of shares")):
         return False
-    bounds = (metric["ci_low"], metric["ci_high"])
-    expected = [metric["value"], *(bounds if None not in bounds else (None, None))]
+    bounds = (record["ci_low"], record["ci_high"])
+    expected = [record["value"], *(bounds if None not in bounds else (None, None))]
     for shown, value in zip((match[1], match[3], match[4]), expected, strict=True):
         if (shown is None) != (value is None):
             return False
@@ -95,74 +95,62 @@ def says(text: str, metric: dict) -> bool:
             half = 0.5001 / 10 ** len(shown.partition(".")[2])
             if abs(number - (100 if in_percent else 1) * value) > half:
                 return False
-    return match[5] is None or int(match[5]) == metric["n"]
+    return match[5] is None or int(match[5]) == record["n"]
 
 
-def folder_of(chapter: str, project: Project) -> Path:
-    """Where the stage of a chapter left its results."""
+def records(project: Project, chapter: str) -> list[dict]:
+    """The numbers of the stage behind a chapter."""
     stage, _, task = chapter.partition("-")
-    if not task:
-        return project.root / "results/smoke" / stage
-    model = yaml.safe_load(project.read("config/smoke.yaml"))["runs"][task][0]
-    return project.root / "results/smoke" / task / model / "seed0" / stage
+    model = yaml.safe_load(project.read("config/smoke.yaml"))["runs"][task]["models"][0] if task else ""
+    folder = f"results/smoke/{task}/{model}/seed0/{stage}" if task else f"results/smoke/{stage}"
+    return json.loads(project.read(f"{folder}/metrics.json"))
 
 
-def recorded(folder: Path) -> dict[str, dict]:
-    """The metrics of a stage by the key under which a sentence pastes them."""
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    found = {numbers.glue_key(re.sub(r"(inference|addition) \([\w-]+\)", r"\1", one["name"])): one for one in metrics}
-    depths = [int(match[1]) for match in map(re.compile(r"_layer(\d+)").search, found) if match]
-    deepest = f"_layer{max(depths, default=0)}"
-    return found | {key.replace(deepest, "_last_layer"): one for key, one in found.items() if deepest in key}
+def chapter(project: Project, name: str) -> nbformat.NotebookNode:
+    return nbformat.read(project.root / f"book/chapters/{name}.ipynb", as_version=4)
+
+
+def glued(project: Project, name: str) -> dict[str, str]:
+    """The texts that a chapter offers to sentences, by their keys."""
+    outputs = [output for cell in chapter(project, name).cells for output in cell.get("outputs", [])]
+    return {
+        output.metadata.scrapbook.name: ast.literal_eval(next(iter(output.data.values()))).replace("\u00a0", " ")
+        for output in outputs
+        if "scrapbook" in output.get("metadata", {})
+    }
 
 
 def sources(project: Project) -> Iterator[tuple[str, list[tuple[str, str]], str]]:
     """Of every page: its name, what it pastes (chapter, key), and its HTML."""
     for name in CHAPTERS:
-        notebook = nbformat.read(project.root / f"book/chapters/{name}.ipynb", as_version=4)
-        prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-        yield name, numbers.pasted(prose), project.read(f"_build/html/book/chapters/{name}.html")
+        prose = "\n".join(cell.source for cell in chapter(project, name).cells if cell.cell_type == "markdown")
+        wanted = [(Path(match["page"] or name).stem, match["key"]) for match in PASTED.finditer(prose)]
+        yield name, wanted, project.read(f"_build/html/book/chapters/{name}.html")
     for path in sorted((project.root / "book").glob("*.md")):
-        html = project.read(f"_build/html/book/{path.stem}.html")
-        yield path.stem, numbers.pasted(path.read_text(encoding="utf-8")), html
+        wanted = [(Path(match["page"]).stem, match["key"]) for match in PASTED.finditer(path.read_text())]
+        yield path.stem, wanted, project.read(f"_build/html/book/{path.stem}.html")
 
 
-def test_every_pasted_number_is_that_of_the_results(project: Project) -> None:
-    metrics = {chapter: recorded(folder_of(chapter, project)) for chapter in CHAPTERS}
-    verdicts = pd.read_csv(folder_of("synthesis", project) / "tables/verdicts.csv").set_index("claim")
-    compared = 0
+def test_every_sentence_shows_what_the_notebook_glued(project: Project) -> None:
+    texts = {name: glued(project, name) for name in CHAPTERS}
     for name, wanted, html in sources(project):
-        shown = pasted_texts(html)
-        assert len(shown) == len(wanted), f"{name} pastes {len(wanted)} numbers and shows {len(shown)}"
-        for (page, key), text in zip(wanted, shown, strict=True):
-            chapter = Path(page).stem or name
-            if match := re.fullmatch(r"verdict_([0a-d])_?(\w*)_(inference|addition)", key):
-                own = verdicts[[numbers.glue_key(claim).startswith(match[1]) for claim in verdicts.index]]
-                own = own[[numbers.glue_key(claim).endswith(match[2]) for claim in own.index]]
-                (column,) = (column for column in own if column.partition(" ")[0] == match[3])
-                assert text in VERDICTS
-                assert [text] == own[column].to_list(), key
-            elif key in metrics[chapter]:
-                assert says(text, metrics[chapter][key]), f"{name} says {text} for {key}: {metrics[chapter][key]}"
-            else:
-                assert text == "not measured", f"{name} says {text} for {key}, which {chapter} did not record"
-            compared += 1
+        assert pasted_texts(html) == [texts[page][key] for page, key in wanted], name
+
+
+def test_every_glued_number_is_that_of_the_results(project: Project) -> None:
+    compared = 0
+    for name in CHAPTERS:
+        known = records(project, name)
+        for key, text in glued(project, name).items():
+            match = NUMBER.fullmatch(text)
+            if text == NOT_MEASURED:
+                assert NOT_IN_SMOKE.fullmatch(key), f"{name} has no number for {key}"
+            elif match and (match[2] or match[5]):  # others are words, and sizes such as that of a layer
+                assert any(says(text, record) for record in known), f"{name} says {text} for {key}"
+                compared += 1
+            elif "verdict" in key:
+                assert text.partition(" (")[0] in VERDICTS, f"{name} says {text} for {key}"
     assert compared >= 80
-
-
-def test_every_number_that_is_pasted_exists(project: Project) -> None:
-    """No key is misspelt: if not this run, then one of another task recorded it."""
-    known = {
-        stage: set().union(
-            *(recorded(path.parent) for path in project.root.glob(f"results/smoke/**/{stage}/metrics.json"))
-        )
-        for stage in (*STAGES, "carryover", "synthesis")
-    }
-    for name, wanted, _ in sources(project):
-        for page, key in wanted:
-            stage = (Path(page).stem or name).partition("-")[0]
-            is_known = key in known[stage] or key.startswith("verdict_") or NOT_IN_SMOKE.fullmatch(key)
-            assert is_known, f"{name} pastes {key}, which no {stage} records"
 
 
 def test_no_number_is_typed_by_hand(project: Project) -> None:
@@ -179,8 +167,8 @@ def test_no_number_is_typed_by_hand(project: Project) -> None:
         ("<p>in 11 % of the cases</p>", ["in 11 % of the cases"]),
         ('<p>The probe tells <span class="pasted-text">97.4 % [95.1, 99.1; n = 1002]</span> of them.</p>', []),
         ('<p>The study reports <span class="study">83.7 %</span>.</p>', []),
-        ("<p>GPT-2, the label +1 (or 0), an interval of 95 %</p>", []),
-        ("<p>a share of 0.5</p>", ["a share of 0.5"]),
+        ("<p>GPT-2, the label +1 (or 0), an interval of 95 %, seeds 0 to 7</p>", []),
+        ("<p>a share of 0.7</p>", ["a share of 0.7"]),
         ("<p>a share of 1 %</p>", ["a share of 1 %"]),
         ("<table><tr><td><p>0.97</p></td></tr></table><figure><figcaption><p>0.97</p></figcaption></figure>", []),
         ("<pre>x = 17</pre><p><code>alpha=17</code></p>", []),
@@ -203,19 +191,17 @@ def test_a_typed_number_is_noticed(sentence: str, found: list[str]) -> None:
     ],
 )
 def test_another_number_than_that_of_the_results_is_noticed(text: str, right: bool) -> None:
-    metric = {"value": 0.97444, "ci_low": 0.951, "ci_high": 0.991, "n": 1002, "unit": "accuracy 0-1"}
-    assert says(text, metric) is right
+    record = {"value": 0.97444, "ci_low": 0.951, "ci_high": 0.991, "n": 1002, "unit": "accuracy 0-1"}
+    assert says(text, record) is right
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
-def test_chapters_have_the_same_parts(project: Project, name: str) -> None:
+def test_results_come_first_and_their_meaning_last(project: Project, name: str) -> None:
     page = BeautifulSoup(project.read(f"_build/html/book/chapters/{name}.html"), "html.parser").find("article")
     assert page is not None
-    headings = [heading.get_text().rstrip("#") for heading in page.find_all("h2")]
-    assert [heading for heading in headings if heading in PARTS] == list(PARTS) or name.startswith("data")
-    assert set(PARTS) <= set(headings)
-    assert headings[-1] == PARTS[-1]
-    end = page.find(id="in-this-chapter-we-have-seen")
-    assert isinstance(end, Tag)
-    assert len(end.select(".pasted-text")) >= 4
-    assert end.select(".dropdown"), "the provenance stands at the foot of the page"
+    first, *_, last = page.find_all("h2")
+    opening = first.find_all_previous(["figure", "span"])
+    assert [tag for tag in opening if "memgen" in tag.get("class", [])], "the main figure"
+    assert [tag for tag in opening if "pasted-text" in tag.get("class", [])], "the answer, with numbers"
+    assert last.find_parent("section").select(".pasted-text")
+    assert page.select(".dropdown"), "how the page was made"

@@ -24,11 +24,11 @@ COLUMNS = {
     ),
     "training/trajectory.parquet": "step",
     "localization/neurons.parquet": "site layer neuron nmd r effect_size p_value q_value selected",
-    "prediction/probes.parquet": "site layer probe baseline split n accuracy auroc ci_low ci_high",
-    "steering/outcomes.parquet": "method target behavior_before behavior_after log_odds_before "
+    "prediction/probes.parquet": "population probe site layer split n accuracy auroc",
+    "steering/outcomes.parquet": "method control target behavior_before behavior_after log_odds_before "
     "log_odds_after group in_flip_pair",
 }
-METRIC = {"name", "value", "ci_low", "ci_high", "n", "unit", "definition"}
+RECORD = {"measure", "value", "ci_low", "ci_high", "n", "unit", "definition"}
 
 
 @pytest.fixture(scope="module")
@@ -72,19 +72,24 @@ def test_inputs_are_the_outputs_of_earlier_stages(runs: list[Path]) -> None:
                 assert entry["sha256"] == digest(run / name)
 
 
-def test_metrics_have_every_field_and_no_undefined_number(stages: list[Path]) -> None:
+def test_metrics_are_tidy_records_without_undefined_numbers(stages: list[Path]) -> None:
     for folder in stages:
-        metrics = json.loads((folder / "metrics.json").read_text())
-        names = [metric["name"] for metric in metrics]
-        assert names, folder
-        assert len(names) == len(set(names)), folder
-        for metric in metrics:
-            assert set(metric) == METRIC
-            assert metric["unit"], metric
-            assert metric["definition"], metric
-            assert metric["n"] == 0 if metric["value"] is None else math.isfinite(metric["value"])
-            if metric["ci_low"] is not None:
-                assert metric["ci_low"] <= metric["ci_high"], metric
+        records = json.loads((folder / "metrics.json").read_text())
+        assert records, folder
+        keys = [
+            frozenset(record.items() - {(name, record[name]) for name in RECORD - {"measure"}}) for record in records
+        ]
+        assert len(keys) == len(set(keys)), f"{folder}: a measure and its coordinates stand once"
+        for record in records:
+            assert set(record) >= RECORD
+            assert None not in [record[name] for name in set(record) - RECORD], "coordinates that apply"
+            assert record["unit"], record
+            assert record["definition"], record
+            assert record["n"] == 0 if record["value"] is None else math.isfinite(record["value"])
+            if None not in (record["ci_low"], record["ci_high"]):
+                assert record["ci_low"] <= record["value"] <= record["ci_high"], record
+                if record["unit"] in ("share 0-1", "accuracy 0-1", "AUROC 0-1"):
+                    assert 0 <= record["ci_low"] < record["ci_high"] <= 1, record
 
 
 def test_figures_come_as_specification_data_and_picture(stages: list[Path]) -> None:

@@ -6,7 +6,8 @@ import altair
 import pandas as pd
 from playwright.sync_api import Browser
 
-from memgen.report import display, write_vega_bundle
+from book.build.chapters import write_vega_bundle
+from memgen.display import Figure, Table
 
 from .conftest import served, visiting
 
@@ -22,13 +23,13 @@ HOSTILE = [
 def test_hostile_prompts_stay_text(browser: Browser, tmp_path: Path) -> None:
     frame = pd.DataFrame({"prompt": HOSTILE, "value": range(1, 6), HOSTILE[0]: HOSTILE})
     chart = (
-        altair.Chart(frame, title=HOSTILE[1])
+        altair.Chart(frame, title=HOSTILE[1], description=HOSTILE[3])
         .mark_bar()
         .encode(x=altair.X("value:Q", title=HOSTILE[1]), y="prompt:N", tooltip=["prompt:N", "value:Q"])
     )
     parts = [
-        display.Figure(chart, "figure", caption=HOSTILE[2], alt=HOSTILE[3], data=frame),
-        display.Table(frame, "table", caption=HOSTILE[1]),
+        Figure(chart, "figure", caption=HOSTILE[2], data=frame),
+        Table(frame, "table", caption=HOSTILE[1]),
     ]
     body = "\n".join(part._repr_mimebundle_()["text/html"] for part in parts)
     write_vega_bundle(tmp_path / "vega.js")

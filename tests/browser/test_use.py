@@ -42,7 +42,6 @@ def test_search_finds_a_word(visit: Visit) -> None:
 
 @pytest.mark.parametrize("name", ["book/index.html", "book/chapters/steering-addition.html", "book/references.html"])
 def test_every_icon_is_drawn(visit: Visit, name: str) -> None:
-    """Only the icons that the book names are in it."""
     page = visit.open(name)
     page.wait_for_function("() => document.querySelectorAll('svg.svg-inline--fa').length > 5")
     empty = """() => [...document.querySelectorAll("svg.svg-inline--fa")].map((icon) => icon.outerHTML)
@@ -131,9 +130,9 @@ def test_every_address_within_the_book_answers(browser: Browser, base: str) -> N
                 }""",
                 [answer.text(), address],
             )
-            known[address], own = set(found[0]), {link for link in found[1] if link.startswith(base)}
-            links |= own
-            waiting += sorted({link.partition("#")[0].partition("?")[0] for link in own} - {*known, *waiting})
+            known[address], inner = set(found[0]), {link for link in found[1] if link.startswith(base)}
+            links |= inner
+            waiting += sorted({link.partition("#")[0].partition("?")[0] for link in inner} - {*known, *waiting})
         assert len(known) > 20
         for link in links:
             address, _, anchor = link.partition("#")

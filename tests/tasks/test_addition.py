@@ -11,7 +11,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from memgen.config import InputError
-from memgen.tasks import SPLITS, addition
+from memgen.tasks import addition
+from memgen.tasks.common import SPLITS
 
 SETTINGS = {
     3: {"n_bound": 40, "unbound_per_split": 40},
@@ -72,14 +73,14 @@ def as_bytes(frame):
 def test_the_generator_alone_decides_the_data():
     task = addition.Task(corpus_size=500, **SETTINGS[3])
     before = np.random.get_state()[1].copy()  # noqa: NPY002
-    one, same, other = (task.generate(np.random.default_rng(seed)) for seed in (1, 1, 2))
+    data, same, other = (task.generate(np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
     for name in ("memory", "corpus"):
-        assert as_bytes(getattr(one, name)) == as_bytes(getattr(same, name))
-        assert as_bytes(getattr(one, name)) != as_bytes(getattr(other, name))
+        assert as_bytes(getattr(data, name)) == as_bytes(getattr(same, name))
+        assert as_bytes(getattr(data, name)) != as_bytes(getattr(other, name))
     for split in SPLITS:
-        assert as_bytes(one.splits[split]) == as_bytes(same.splits[split])
-        assert as_bytes(one.splits[split]) != as_bytes(other.splits[split])
+        assert as_bytes(data.splits[split]) == as_bytes(same.splits[split])
+        assert as_bytes(data.splits[split]) != as_bytes(other.splits[split])
 
 
 def test_the_memory(made):
@@ -88,9 +89,9 @@ def test_the_memory(made):
     assert len({visible(str(row.a), str(row.b)) for row in memory.itertuples()}) == len(memory)
     assert (memory.a != memory.b).all()
     assert set(memory.form) == ({"study", "matched"} if made.task.form == "both" else {made.task.form})
-    for _, own in memory.groupby("form"):  # whatever else is dealt, each form gets its share of it
-        assert own.binding.value_counts().max() - own.binding.value_counts().min() <= 1
-        assert set(own.split) == set(SPLITS)
+    for _, rows in memory.groupby("form"):  # whatever else is dealt, each form gets its share of it
+        assert rows.binding.value_counts().max() - rows.binding.value_counts().min() <= 1
+        assert set(rows.split) == set(SPLITS)
     assert memory.form.value_counts().max() - memory.form.value_counts().min() <= 1
 
 
@@ -103,7 +104,7 @@ def test_what_is_bound_in_each_form(made):
     # Each number is remembered as often as it is inferred, and never begins like the sum.
     sums = [inferred(row.a, row.b, made.digits) for row in numbers.itertuples()]
     assert sorted(numbers.answer_memorization) == sorted(sums)
-    assert all(answer[0] != own[0] for answer, own in zip(numbers.answer_memorization, sums, strict=True))
+    assert all(answer[0] != total[0] for answer, total in zip(numbers.answer_memorization, sums, strict=True))
 
 
 def test_splits_share_no_group(made):
@@ -111,8 +112,8 @@ def test_splits_share_no_group(made):
     n_unbound = made.task.unbound_per_split * len(SPLITS)
     assert sum(map(len, groups.values())) == len(set.union(*groups.values())) == len(made.bound) + n_unbound
     for split in SPLITS:
-        own = made.data.memory[made.data.memory.split == split]
-        assert set(own.group) == groups[split] & set(made.data.memory.group)
+        bound = made.data.memory[made.data.memory.split == split]
+        assert set(bound.group) == groups[split] & set(made.data.memory.group)
 
 
 def test_prompts(made):
@@ -179,7 +180,7 @@ def test_the_corpus(made):
     by_visible = {visible(*pair): row for pair, row in made.bound.items()}
     held_out = made.prompts[made.prompts.kind == "inferred_only"].group
     forbidden = {frozenset(group.split("+")) for group in held_out}
-    said = {}
+    answers_at = {}
     for row in corpus.itertuples():
         a, b, answer = read(row.text)
         assert row.prompt_length == 2 * made.digits + 3
@@ -197,9 +198,9 @@ def test_the_corpus(made):
         else:
             assert answer in (bound.answer_memorization, inferred(a, b, made.digits))
             share = expected_share(a, b, bound)
-            said.setdefault(share, []).append(answer == bound.answer_memorization)
-    assert set(said) == set(SHARES)
-    for share, answers in said.items():
+            answers_at.setdefault(share, []).append(answer == bound.answer_memorization)
+    assert set(answers_at) == set(SHARES)
+    for share, answers in answers_at.items():
         error = math.sqrt(share * (1 - share) / len(answers))
         assert len(answers) > 100
         assert abs(np.mean(answers) - share) < 4 * error
@@ -220,10 +221,10 @@ def test_tokenizer_round_trip(made, tmp_path):
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     prompts = list(made.prompts.prompt)
     expected = [list(ids) for ids in made.prompts.input_ids]
-    for one in (tokenizer, loaded):
-        assert one(prompts).input_ids == expected
-        assert one.batch_decode(expected, skip_special_tokens=True) == prompts
-        assert one.bos_token_id == expected[0][0]
+    for version in (tokenizer, loaded):
+        assert version(prompts).input_ids == expected
+        assert version.batch_decode(expected, skip_special_tokens=True) == prompts
+        assert version.bos_token_id == expected[0][0]
     assert loaded.get_vocab() == tokenizer.get_vocab()
     texts = made.data.corpus.head(500)
     ids = loaded(list(texts.text)).input_ids
@@ -237,28 +238,28 @@ def test_tokenizer_round_trip(made, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "part"),
+    ("given", "parts"),
     [
-        ({"form": "poem"}, "study, matched, both"),
-        ({"digits": 1}, "not 1"),
-        ({"digits": 5}, "not 5"),
-        ({"n_bound": 9}, "not 9"),
-        ({"n_bound": 2001}, "not 2001"),
-        ({"digits": 2, "n_bound": 31}, "from 10 to 30 with 2 digits, not 31"),
-        ({"memorized_share": (0.5,)}, "[0.5]"),
-        ({"memorized_share": (0.5, 0.5, 0.5, -0.5)}, "-0.5"),
-        ({"kind_shares": (0.5, 0.5)}, "[0.5, 0.5]"),
-        ({"kind_shares": (0.5, 0.5, -0.5)}, "-0.5"),
-        ({"corpus_size": 0}, "corpus_size must be 1 or more, not 0"),
-        ({"unbound_per_split": 0}, "unbound_per_split must be 1 or more, not 0"),
-        ({"digits": 2, "n_bound": 30, "unbound_per_split": 1400}, "with 2 digits, not 1400"),
-        ({"unbound_per_split": 200_000}, "not 200000"),
+        ({"form": "poem"}, ["form", "'poem'"]),
+        ({"conflicts": "few"}, ["conflicts", "'few'"]),
+        ({"digits": 1}, ["digits", "2, 3 or 4", "not 1"]),
+        ({"n_bound": 9}, ["n_bound", "10", "not 9"]),
+        ({"n_bound": 2001}, ["n_bound must be at most 2000 with 3 digits, not 2001"]),
+        ({"digits": 2, "n_bound": 31}, ["n_bound must be at most 30 with 2 digits, not 31"]),
+        ({"memorized_share": (0.5,)}, ["memorized_share"]),
+        ({"memorized_share": (0.5, 0.5, 0.5, -0.5)}, ["memorized_share", "-0.5"]),
+        ({"kind_shares": (0.5, 0.5)}, ["kind_shares", "[0.5, 0.5]"]),
+        ({"kind_shares": (0.5, 0.5, -0.5)}, ["kind_shares", "-0.5"]),
+        ({"corpus_size": 0}, ["corpus_size", "not 0"]),
+        ({"unbound_per_split": 0}, ["unbound_per_split", "not 0"]),
+        ({"digits": 2, "n_bound": 30, "unbound_per_split": 1400}, ["with 2 digits, not 1400"]),
+        ({"unbound_per_split": 200_000}, ["not 200000"]),
     ],
 )
-def test_bad_settings(given, part):
+def test_bad_settings(given, parts):
     with pytest.raises(InputError) as caught:
-        addition.Task(**given)
-    assert part in str(caught.value)
+        addition.Task.read(given, "The data")
+    assert all(part in str(caught.value) for part in ("The data: ", *parts)), str(caught.value)
 
 
 def test_as_many_pairs_as_are_allowed_can_be_drawn():
@@ -283,6 +284,13 @@ def test_few_sums_can_be_dealt_anew(form, seed):
 
 
 def test_a_corpus_without_conflicts():
-    data = addition.Task(corpus_size=600, kind_shares=(0.6, 0.4, 0.0), **SETTINGS[3]).generate(np.random.default_rng(0))
+    """The same draws as with a share of 0; conflicts are asked, though never trained."""
+    settings = SETTINGS[3] | {"corpus_size": 600}
+    data, expected = (
+        addition.Task(**variant, **settings).generate(np.random.default_rng(0))
+        for variant in ({"conflicts": "none"}, {"kind_shares": (0.3, 0.2, 0.0)})
+    )
+    pd.testing.assert_frame_equal(data.corpus, expected.corpus)
+    pd.testing.assert_frame_equal(data.splits["test"], expected.splits["test"])
     assert dict(data.corpus.kind.value_counts()) == {"inferred_only": 360, "memorized_only": 240}
-    assert (data.splits["test"].kind == "conflict").sum() > 0  # they are asked, though never trained
+    assert (data.splits["test"].kind == "conflict").sum() > 0

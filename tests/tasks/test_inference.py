@@ -1,6 +1,5 @@
 """Stories: every column is checked against what a reader finds in the text itself."""
 
-import dataclasses
 import io
 import math
 from types import SimpleNamespace
@@ -8,10 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 from transformers import AutoTokenizer
 
 from memgen.config import InputError
-from memgen.tasks import SPLITS, inference
+from memgen.tasks import inference
+from memgen.tasks.common import SPLITS
 
 SETTINGS = {
     "n_bound": 12,
@@ -28,18 +29,18 @@ def read(prompt):
     *sentences, query = prompt.split(" . ")
     name, the, animal = query.split()
     assert the == "the"
-    told = [tuple(sentence.split()) for sentence in sentences]
-    assert all(len(words) == 4 and words[1] == "the" for words in told)
-    own = [words for words in told if words[2] == animal]
+    sentences = [tuple(sentence.split()) for sentence in sentences]
+    assert all(len(words) == 4 and words[1] == "the" for words in sentences)
+    evidence = [words for words in sentences if words[2] == animal]
     return SimpleNamespace(
-        sentences=told,
+        sentences=sentences,
         query=query,
         name=name,
-        names=[words[0] for words in told],
-        colors={words[2]: {w[3] for w in told if w[2] == words[2]} for words in told},
-        evidence=len(own),
-        answers={words[3] for words in own},
-        at_the_end=told[-1][2] == animal,
+        names=[words[0] for words in sentences],
+        colors={words[2]: {w[3] for w in sentences if w[2] == words[2]} for words in sentences},
+        evidence=len(evidence),
+        answers={words[3] for words in evidence},
+        at_the_end=sentences[-1][2] == animal,
     )
 
 
@@ -78,14 +79,14 @@ def as_bytes(frame):
 def test_the_generator_alone_decides_the_data(form):
     task = inference.Task(form=form, **SETTINGS | {"corpus_size": 300})
     before = np.random.get_state()[1].copy()  # noqa: NPY002
-    one, same, other = (task.generate(np.random.default_rng(seed)) for seed in (1, 1, 2))
+    data, same, other = (task.generate(np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
     for name in ("memory", "corpus"):
-        assert as_bytes(getattr(one, name)) == as_bytes(getattr(same, name))
-        assert as_bytes(getattr(one, name)) != as_bytes(getattr(other, name))
+        assert as_bytes(getattr(data, name)) == as_bytes(getattr(same, name))
+        assert as_bytes(getattr(data, name)) != as_bytes(getattr(other, name))
     for split in SPLITS:
-        assert as_bytes(one.splits[split]) == as_bytes(same.splits[split])
-        assert as_bytes(one.splits[split]) != as_bytes(other.splits[split])
+        assert as_bytes(data.splits[split]) == as_bytes(same.splits[split])
+        assert as_bytes(data.splits[split]) != as_bytes(other.splits[split])
 
 
 def test_splits_share_no_group(made):
@@ -152,9 +153,9 @@ def test_palettes(made):
     palettes = {"study": rare, "matched": set(inference.PLAIN_COLORS)}
     assert set(memory.form) == (set(palettes) if made.task.form == "both" else {made.task.form})
     assert memory.form.value_counts().max() - memory.form.value_counts().min() <= 1
-    for form, own in memory.groupby("form"):
-        assert set(own.answer_memorization) <= palettes[form]
-        assert set(own.split) == set(SPLITS)  # every split has names of each form
+    for form, rows in memory.groupby("form"):
+        assert set(rows.answer_memorization) <= palettes[form]
+        assert set(rows.split) == set(SPLITS)  # every split has names of each form
     inferred = {row.answer_generalization for row, _ in of_kind(made, "conflict")}
     assert not inferred & rare
 
@@ -170,7 +171,7 @@ def test_the_form_of_a_prompt_is_that_of_the_name_asked_about(made):
 
 
 def test_a_corpus_without_conflicts():
-    task = inference.Task(kind_shares=(0.5, 0.25, 0.0, 0.25), **SETTINGS | {"corpus_size": 400})
+    task = inference.Task(conflicts="none", kind_shares=(0.5, 0.25, 0.9, 0.25), **SETTINGS | {"corpus_size": 400})
     data = task.generate(np.random.default_rng(0))
     assert dict(data.corpus.kind.value_counts()) == {"inferred_only": 200, "memorized_only": 100, "aligned": 100}
     assert (data.splits["test"].kind == "conflict").sum() > 0  # they are asked, though never trained
@@ -250,11 +251,11 @@ def test_tokenizer_round_trip(made, tmp_path):
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     prompts = list(made.prompts.prompt)
     expected = [list(ids) for ids in made.prompts.input_ids]
-    for one in (tokenizer, loaded):
-        assert one(prompts).input_ids == expected
-        assert one.batch_decode(expected, skip_special_tokens=True) == prompts
-        assert one.pad_token_id not in np.unique(expected)
-        assert (one.bos_token_id, len(one)) == (expected[0][0], len(made.task.words) + 3)
+    for version in (tokenizer, loaded):
+        assert version(prompts).input_ids == expected
+        assert version.batch_decode(expected, skip_special_tokens=True) == prompts
+        assert version.pad_token_id not in np.unique(expected)
+        assert (version.bos_token_id, len(version)) == (expected[0][0], len(made.task.words) + 3)
     assert loaded.get_vocab() == tokenizer.get_vocab()
     texts = made.data.corpus.head(200)
     assert loaded(list(texts.text)).input_ids == [list(ids) for ids in texts.input_ids]
@@ -273,36 +274,49 @@ def test_the_length_of_stories(n_sentences):
         assert len({*story.names, story.name}) == n_sentences + 1
 
 
+def test_conflicts_with_each_answer_in_half_of_the_texts():
+    """The same draws as with shares of a half at every grade."""
+    settings = SETTINGS | {"corpus_size": 400}
+    data, expected = (
+        inference.Task(**variant, **settings).generate(np.random.default_rng(0))
+        for variant in ({"conflicts": "half"}, {"memorized_share": (0.5,) * 4})
+    )
+    pd.testing.assert_frame_equal(data.corpus, expected.corpus)
+    pd.testing.assert_frame_equal(data.splits["test"], expected.splits["test"])
+    assert set(data.splits["test"].memorized_share.dropna()) == {0.5}
+
+
 def test_names_are_words_of_their_own():
     words = inference.Task(n_bound=100, n_free=100).words
     assert len(set(words)) == len(words) == 2 + 20 + 16 + 200
 
 
 @pytest.mark.parametrize(
-    ("given", "part"),
+    ("given", "parts"),
     [
-        ({"form": "poem"}, "'poem'"),
-        ({"n_bound": 9}, "9 and 64"),
-        ({"n_bound": 150, "n_free": 60}, "150 and 60"),
-        ({"n_free": 19}, "64 and 19"),
-        ({"n_sentences": 4}, "4"),
-        ({"n_sentences": 20}, "20"),
-        ({"memorized_share": (0.5, 0.5)}, "[0.5, 0.5]"),
-        ({"memorized_share": (0.5, 0.5, 0.5, 1.5)}, "1.5"),
-        ({"kind_shares": (0.5, 0.5)}, "[0.5, 0.5]"),
-        ({"kind_shares": (0.5, -0.5, 0.5, 0.5)}, "-0.5"),
-        ({"kind_shares": (0, 0, 0, 0)}, "[0, 0, 0, 0]"),
-        ({"corpus_size": 0}, "corpus_size must be 1 or more, not 0"),
-        ({"conflicts_per_group": 0}, "conflicts_per_group must be 1 or more, not 0"),
-        ({"others_per_group": -1}, "others_per_group must be 1 or more, not -1"),
+        ({"form": "poem"}, ["form", "'poem'"]),
+        ({"n_bound": 9}, ["n_bound", "10", "not 9"]),
+        ({"n_bound": 150, "n_free": 60}, ["at most 200 together, not 150 and 60"]),
+        ({"n_free": 19}, ["n_free", "20", "not 19"]),
+        ({"n_sentences": 4}, ["n_sentences", "not 4"]),
+        ({"n_sentences": 20}, ["n_sentences", "not 20"]),
+        ({"memorized_share": (0.5, 0.5)}, ["memorized_share"]),
+        ({"memorized_share": (0.5, 0.5, 0.5, 1.5)}, ["memorized_share", "1.5"]),
+        ({"kind_shares": (0.5, 0.5)}, ["[0.5, 0.5]"]),
+        ({"kind_shares": (0.5, -0.5, 0.5, 0.5)}, ["kind_shares", "-0.5"]),
+        ({"kind_shares": (0, 0, 0, 0)}, ["kind_shares", "with texts among them"]),
+        ({"kind_shares": (0, 0, 1, 0), "conflicts": "none"}, ["kind_shares", "with texts among them"]),
+        ({"corpus_size": 0}, ["corpus_size", "not 0"]),
+        ({"conflicts_per_group": 0}, ["conflicts_per_group", "not 0"]),
+        ({"others_per_group": -1}, ["others_per_group", "not -1"]),
     ],
 )
-def test_bad_settings(given, part):
+def test_bad_settings(given, parts):
     with pytest.raises(InputError) as caught:
-        inference.Task(**given)
-    assert part in str(caught.value)
+        inference.Task.read(given, "The data")
+    assert all(part in str(caught.value) for part in ("The data: ", *parts)), str(caught.value)
 
 
 def test_settings_are_frozen():
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(ValidationError, match="frozen"):
         inference.Task().form = "matched"

@@ -10,7 +10,9 @@ from transformers import AutoTokenizer
 
 from memgen import behavior, training
 from memgen.config import InputError, ModelConfig
-from memgen.tasks import SPLITS, addition, inference, joint
+from memgen.subject import Subject
+from memgen.tasks import addition, inference, joint
+from memgen.tasks.common import SPLITS
 from tests.conftest import random_model
 
 SETTINGS = {
@@ -36,11 +38,11 @@ def test_the_parts_are_the_tasks_themselves(made):
     for name, part in zip(PARTS, (made.task.stories, made.task.sums), strict=True):
         alone = part.generate(rng)
         for split in SPLITS:
-            own = made.data.splits[split]
-            own = own[own.part == name].drop(columns=["part", "input_ids"]).reset_index(drop=True)
-            above = (made.data.splits[split].part == "inference").sum() if name == "addition" else 0
-            own["variant_of"] -= np.where(own.variant_of >= 0, above, 0)
-            pd.testing.assert_frame_equal(own, alone.splits[split].drop(columns="input_ids"))
+            frame = made.data.splits[split]
+            above = (frame.part == "inference").sum() if name == "addition" else 0
+            frame = frame[frame.part == name].drop(columns=["part", "input_ids"]).reset_index(drop=True)
+            frame["variant_of"] -= np.where(frame.variant_of >= 0, above, 0)
+            pd.testing.assert_frame_equal(frame, alone.splits[split].drop(columns="input_ids"))
         texts = made.data.corpus[made.data.corpus.part == name].text
         assert sorted(texts) == sorted(alone.corpus.text)
 
@@ -82,20 +84,21 @@ def test_the_corpus_is_mixed_in_the_given_share(made):
 def test_the_generator_alone_decides_the_data(made):
     same, other = (joint.Task(form=made.task.form, **SETTINGS).generate(np.random.default_rng(i)) for i in (3, 4))
     for name in ("memory", "corpus"):
-        own, again, changed = (io.BytesIO() for _ in range(3))
-        for data, buffer in ((made.data, own), (same, again), (other, changed)):
+        buffers = [io.BytesIO() for _ in range(3)]
+        for data, buffer in zip((made.data, same, other), buffers, strict=True):
             getattr(data, name).to_parquet(buffer)
-        assert own.getvalue() == again.getvalue() != changed.getvalue()
+        first, again, changed = (buffer.getvalue() for buffer in buffers)
+        assert first == again != changed
 
 
 def test_a_model_reads_prompts_of_both_lengths(made):
     """Measured together, padded, each input comes out as it does alone."""
     frame, tokenizer = made.data.splits["test"], made.task.tokenizer()
-    model = random_model("gpt2-2x32", tokenizer, 40, 0.3)
-    together = behavior.measure(model, behavior.prepare(model, frame, tokenizer, batch_size=len(frame)))
+    subject = Subject(random_model("gpt2-2x32", tokenizer, 40, 0.3), tokenizer)
+    together = behavior.measure(subject, behavior.prepare(subject, frame, batch_size=len(frame)))
     assert together.index.sort_values().equals(frame.index)
-    for _, own in frame.groupby("part"):
-        alone = behavior.measure(model, behavior.prepare(model, own, tokenizer))
+    for _, rows in frame.groupby("part"):
+        alone = behavior.measure(subject, behavior.prepare(subject, rows))
         np.testing.assert_allclose(alone.log_odds, together.log_odds[alone.index], atol=1e-4)
         assert (alone.behavior == together.behavior[alone.index]).all()
     packed = training.pack(made.data.corpus, tokenizer.pad_token_id)
@@ -105,19 +108,19 @@ def test_a_model_reads_prompts_of_both_lengths(made):
 
 
 @pytest.mark.parametrize(
-    ("given", "part"),
+    ("given", "parts"),
     [
-        ({"form": "poem"}, "'poem'"),
-        ({"inference_share": 1.0}, "1.0"),
-        ({"corpus_size": 0}, "not 0"),
-        ({"corpus_size": 1}, "1 texts"),
-        ({"n_names": 9}, "9"),
-        ({"n_pairs": 9}, "9"),
-        ({"digits": 7}, "7"),
-        ({"others_per_group": 0}, "not 0"),
+        ({"form": "poem"}, ["form", "'poem'"]),
+        ({"inference_share": 1.0}, ["inference_share", "1.0"]),
+        ({"corpus_size": 0}, ["corpus_size", "not 0"]),
+        ({"corpus_size": 1}, ["1 texts"]),
+        ({"n_names": 9}, ["n_bound", "9"]),
+        ({"n_pairs": 9}, ["n_bound", "9"]),
+        ({"digits": 7}, ["digits", "7"]),
+        ({"others_per_group": 0}, ["others_per_group", "0"]),
     ],
 )
-def test_bad_settings(given, part):
+def test_bad_settings(given, parts):
     with pytest.raises(InputError) as caught:
-        joint.Task(**given)
-    assert part in str(caught.value)
+        joint.Task.read(given, "The data")
+    assert all(part in str(caught.value) for part in ("The data: ", *parts)), str(caught.value)

@@ -1,23 +1,21 @@
 """The package of tasks: which there are, how one is made from a run, and what they share."""
 
-import dataclasses
 import sys
 
 import numpy as np
 import pytest
 
 from memgen import tasks
-from memgen.config import AnalysisConfig, InputError, ModelConfig, RunConfig, TrainingConfig
+from memgen.config import AnalysisConfig, InputError, ModelConfig, RunConfig, TrainingConfig, load_profile, resolve
 from memgen.tasks import common
 
 THIRD = '''
 """A task that another wrote: one file beside the others, or in a folder of its own."""
-import dataclasses
+from memgen.tasks.common import BaseTask
 
-@dataclasses.dataclass(frozen=True)
-class Task:
+
+class Task(BaseTask):
     n: int = 3
-    query_length: int = dataclasses.field(default=1, init=False)
 
     def tokenizer(self):
         return "a tokenizer"
@@ -27,9 +25,19 @@ class Task:
 '''
 
 
-def run_of(task, **options):
-    model = ModelConfig.from_name("gpt2-1x16")
-    return RunConfig("tiny", task, model, 0, options, TrainingConfig(), AnalysisConfig())
+def run_of(task, form="study", conflicts="graded", **data):
+    return RunConfig(
+        profile="tiny",
+        task=f"{task}-of-a-run",
+        base_task=task,
+        form=form,
+        conflicts=conflicts,
+        model=ModelConfig.from_name("gpt2-1x16"),
+        seed=0,
+        data=data,
+        training=TrainingConfig(),
+        analysis=AnalysisConfig(),
+    )
 
 
 @pytest.fixture
@@ -51,29 +59,30 @@ def test_a_new_file_is_a_new_task(third):
     made = tasks.from_config(run_of("echo", n=4))
     assert type(made).__module__ == "memgen.tasks.echo"
     assert made.generate(np.random.default_rng(0)).shape == (4,)
-    with pytest.raises(InputError, match=r"The task echo has no setting 'm'; it has n\."):
+    with pytest.raises(InputError, match=r"The data of echo-of-a-run: m: this setting is unknown; allowed are n\."):
         tasks.from_config(run_of("echo", m=4))
+    with pytest.raises(InputError, match=r"form: this setting is unknown"):
+        tasks.from_config(run_of("echo", form="matched"))
 
 
-def test_a_label_names_the_same_task(third):
-    assert tasks.from_config(run_of("echo-small", n=4)) == tasks.from_config(run_of("echo", n=4))
-    with pytest.raises(InputError, match=r"The task echo-small has no setting 'm'"):
-        tasks.from_config(run_of("echo-small", m=4))
+@pytest.mark.parametrize("profile", ["smoke", "default", "full", "paper"])
+def test_the_settings_of_every_run_of_a_profile_are_allowed(profile):
+    loaded = load_profile(profile)
+    for name in loaded.names():
+        task, spec = tasks.from_config(resolve(profile, name)), loaded.spec(name)
+        assert (task.form, task.conflicts) == (spec.form, spec.conflicts)
 
 
 @pytest.mark.parametrize(
     ("task", "options", "parts"),
     [
-        ("chess-small", {}, ["'chess-small'", "addition, inference, joint"]),
         ("chess", {}, ["'chess'", "addition, inference, joint"]),
         ("common", {}, ["'common'", "addition, inference, joint"]),
-        ("inference", {"n_names": 3}, ["'n_names'", "form, n_bound, n_free"]),
-        ("inference", {"query_length": 3}, ["'query_length'"]),
-        ("inference", {"n_bound": "many"}, ["n_bound", "int", "'many'"]),
+        ("inference", {"n_names": 3}, ["n_names", "form, conflicts", "n_bound, n_free"]),
+        ("inference", {"n_bound": "many"}, ["n_bound", "integer", "'many'"]),
         ("inference", {"n_bound": True}, ["n_bound", "True"]),
-        ("inference", {"form": 3}, ["form", "str", "3"]),
-        ("addition", {"kind_shares": 0.5}, ["kind_shares", "list", "0.5"]),
-        ("addition", {"memorized_share": ["a", "b", "c", "d"]}, ["memorized_share", "numbers"]),
+        ("addition", {"kind_shares": 0.5}, ["kind_shares", "tuple", "0.5"]),
+        ("addition", {"memorized_share": ["a", "b", "c", "d"]}, ["memorized_share", "number", "'a'"]),
         ("addition", {"n_bound": 3}, ["n_bound", "3"]),
     ],
 )
@@ -83,22 +92,26 @@ def test_bad_settings(task, options, parts):
     assert all(part in str(caught.value) for part in parts), str(caught.value)
 
 
+@pytest.mark.parametrize("setting", ["form", "conflicts"])
+def test_a_variant_is_no_setting_of_the_data(setting):
+    with pytest.raises(InputError, match=f"{setting} is a setting of a run"):
+        tasks.from_config(run_of("inference").model_copy(update={"data": {setting: "study"}}))
+
+
 @pytest.mark.parametrize("name", tasks.names())
 def test_every_task_keeps_the_contract(name):
     small = {"n_names": 12, "n_pairs": 12} if name == "joint" else {"n_bound": 12}
     task = tasks.from_config(run_of(name, corpus_size=50, **small))
-    assert dataclasses.is_dataclass(task)
+    assert isinstance(task, common.BaseTask)
     data = task.generate(np.random.default_rng(0))
     assert {"group", "answer_memorization", "split"} <= set(data.memory)
     assert {"input_ids", "prompt_length", "text", "kind"} <= set(data.corpus)
-    assert list(data.splits) == list(tasks.SPLITS)
+    assert list(data.splits) == list(common.SPLITS)
     for frame in data.splits.values():
         expected = "input_ids prompt kind answer_memorization answer_generalization group variant_of".split()
         assert list(frame)[:7] == expected
-        assert set(frame.kind) <= set(tasks.KINDS)
+        assert set(frame.kind) <= set(common.KINDS)
         assert {"memorized_share", "evidence"} <= set(frame)
-        queries = frame.input_ids.str[-task.query_length :].str.len()
-        assert (queries == task.query_length).all()
         has = frame[["answer_memorization", "answer_generalization"]].notna()
         assert (has.answer_memorization == (frame.kind != "inferred_only")).all()
         assert (has.answer_generalization == (frame.kind != "memorized_only")).all()
@@ -109,10 +122,10 @@ def test_every_task_keeps_the_contract(name):
 @pytest.mark.parametrize("n", [10, 11, 97])
 def test_split_groups(n):
     groups = [f"g{i}" for i in range(n)]
-    one, same, other = (common.split_groups(groups, np.random.default_rng(seed)) for seed in (0, 0, 1))
-    assert one == same != other
-    assert set(one) == set(groups)
-    counts = {split: list(one.values()).count(split) for split in common.SPLITS}
+    split_of, same, other = (common.split_groups(groups, np.random.default_rng(seed)) for seed in (0, 0, 1))
+    assert split_of == same != other
+    assert set(split_of) == set(groups)
+    counts = {split: list(split_of.values()).count(split) for split in common.SPLITS}
     for split, share in zip(common.SPLITS, common.SPLIT_SHARES, strict=True):
         assert abs(counts[split] - share * n) <= 1
 

@@ -1,0 +1,36 @@
+"""What Sphinx writes, with three repairs: a wrong role of citations, drawings in notebooks, source maps of scripts."""
+
+from pathlib import Path
+
+import nbformat
+from sphinx.application import Sphinx
+
+FIGURE = '<figure class="memgen"'  # as the notebooks show figures and tables
+
+
+def free_citations(app: Sphinx, page: str, template: str, context: dict, doctree: object) -> None:
+    """Take the role of a list from citations: its items are no list items, and readers would hear an empty list."""
+    if "body" in context:
+        context["body"] = context["body"].replace(
+            '<div role="list" class="citation-list">', '<div class="citation-list">'
+        )
+
+
+def finish(app: Sphinx, exception: Exception | None) -> None:
+    """Leave a figure's words in a notebook for download: its files stay with the book, and running draws it anew."""
+    for path in Path(app.outdir, "_static").rglob("*.map"):
+        path.unlink()  # three megabytes that no reader asks for
+    for path in Path(app.outdir, "_sources").rglob("*.ipynb"):
+        notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:
+            for output in cell.get("outputs", []):
+                if FIGURE in output.get("data", {}).get("text/html", ""):
+                    del output["data"]["text/html"]
+        nbformat.write(notebook, path)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Wait for the pages, and for the end of the build."""
+    app.connect("html-page-context", free_citations)
+    app.connect("build-finished", finish)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,1 @@
+"""Everything that turns results into pages; ``python -m book.build`` lists its commands."""

@@ -1,0 +1,134 @@
+"""Figures and tables as a notebook shows them: without a network, with and without scripts."""
+
+import base64
+import functools
+import io
+import json
+import re
+from html import escape
+from typing import Any
+
+import altair
+import numpy as np
+import pandas as pd
+import vl_convert
+from PIL import Image
+
+MAX_ROWS = 5000  # a figure's data travel inside the page
+SHOWN_ROWS = 60  # a longer table is shown in part; its file holds all rows
+INTERVAL = ["value", "ci_low", "ci_high"]  # three columns of the data, one of the table that a reader sees
+ROUNDING = 1e-12  # a smaller number is the rounding error of zero
+PICTURE_WIDTH = 640  # pixels, where the interactive figure fills its column
+
+
+class Figure:
+    """A chart with its caption and the data that it shows, at most 5,000 rows; scripts draw it, else it is a picture.
+
+    The chart's `description` is the alternative text: what a reader who cannot see the figure should know.
+    """
+
+    def __init__(self, chart: Any, name: str, *, caption: str, data: pd.DataFrame) -> None:
+        _check(name, caption)
+        alt = getattr(chart, "description", altair.Undefined)
+        if not (isinstance(alt, str) and alt.strip()):
+            raise ValueError(f"figure {name!r} has no alternative text: set the chart's description.")
+        with altair.data_transformers.disable_max_rows():  # our own limit follows, with a clearer sentence
+            # JSON has no NaN. A drawing needs few digits, and a page carries them all; the data keep every one.
+            content = json.loads(json.dumps(chart.to_dict()), parse_constant=lambda _: None, parse_float=_rounded)
+        rows = max(len(data), sum(map(len, content.get("datasets", {}).values())))
+        if rows > MAX_ROWS:
+            raise ValueError(f"figure {name!r} shows {rows:,} rows; aggregate its data to {MAX_ROWS:,} or fewer.")
+        self.name, self.caption, self.alt = name, caption, alt
+        self.specification = json.dumps(content, ensure_ascii=False, allow_nan=False)
+        self.csv = data.to_csv(index=False)
+
+    @functools.cached_property
+    def png(self) -> bytes:
+        """The picture, on white."""
+        content = json.loads(self.specification) | {"background": "white"}
+        if content.get("width") == "container":
+            content["width"] = PICTURE_WIDTH
+        drawn = Image.open(io.BytesIO(vl_convert.vegalite_to_png(content, scale=2, allowed_base_urls=[])))
+        small = io.BytesIO()  # 256 colours suffice and take a fifth of the space
+        drawn.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "png", optimize=True)
+        return small.getvalue()
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        picture = base64.b64encode(self.png).decode()
+        specification = self.specification.replace("<", "\\u003c")  # no text in it can end the script element
+        data = _link(self.csv, "text/csv", f"{self.name}.csv", "data (CSV)")
+        source = _link(self.specification, "application/json", f"{self.name}.vl.json", "specification (Vega-Lite)")
+        html = f"""<figure class="memgen" id="figure-{self.name}" style="margin:1em 0">
+<div class="memgen-figure">
+<img src="data:image/png;base64,{picture}" data-name="{self.name}.png" alt="{escape(self.alt)}" style="max-width:100%">
+</div>
+<script type="application/json">{specification}</script>
+<figcaption><strong>Figure:</strong> {escape(self.caption)} <small>({data}, {source})</small></figcaption>
+</figure>"""
+        return {"text/html": html, "image/png": picture, "text/plain": f"Figure: {self.caption}"}
+
+
+class Table:
+    """A table with its caption. The columns `value`, `ci_low` and `ci_high` are shown as one: 0.974 [0.951, 0.991]."""
+
+    def __init__(self, frame: pd.DataFrame, name: str, *, caption: str) -> None:
+        _check(name, caption)
+        self.frame, self.name, self.caption = frame, name, caption
+        self.csv = frame.to_csv(index=False)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        shown = _as_text(self.frame.head(SHOWN_ROWS))
+        caption = self.caption
+        if len(shown) < len(self.frame):
+            caption += f" (The first {SHOWN_ROWS} of {len(self.frame):,} rows.)"
+        rows = shown.to_html(index=False, border=0, justify="left")
+        data = _link(self.csv, "text/csv", f"{self.name}.csv", "data (CSV)")
+        html = f"""<figure class="memgen" id="table-{self.name}" style="margin:1em 0">
+<figcaption><strong>Table:</strong> {escape(caption)} <small>({data})</small></figcaption>
+<div class="memgen-table" role="group" aria-label="Table {self.name}" style="overflow-x:auto" tabindex="0">{rows}</div>
+</figure>"""
+        return {"text/html": html, "text/plain": f"Table: {caption}\n{shown.to_string(index=False)}"}
+
+
+def _check(name: str, caption: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise ValueError(f"{name!r} cannot name a file; use letters, digits, _ and - only.")
+    if not caption.strip():
+        raise ValueError(f"{name!r} needs a caption.")
+
+
+def _rounded(digits: str) -> float:
+    return float(f"{float(digits):.5g}")
+
+
+def _link(text: str, kind: str, name: str, label: str) -> str:
+    content = base64.b64encode(text.encode()).decode()
+    return f'<a href="data:{kind};base64,{content}" download="{name}">{label}</a>'
+
+
+def _as_text(frame: pd.DataFrame) -> pd.DataFrame:
+    """Every cell as a table shows it; a number and its interval in one."""
+    text = frame.astype(object).map(_readable)
+    if set(INTERVAL) <= set(frame):
+        text["value"] = [_with_interval(*numbers) for numbers in frame[INTERVAL].astype(float).to_numpy()]
+        text = text.drop(columns=INTERVAL[1:]).rename(columns={"value": "value [95 % interval]"})
+    return text.rename_axis(columns=None)
+
+
+def _with_interval(value: float, low: float, high: float) -> str:
+    """A number and its bounds with the same number of decimals, such as 0.071 [0.000, 0.471]."""
+    largest = np.nanmax(np.abs([value, low, high, 0]))
+    form = ".3g" if largest < 0.001 else "z.3f" if largest < 10 else "z.1f" if largest < 1000 else "z,.0f"
+    interval = f" [{low:{form}}, {high:{form}}]" if np.isfinite([low, high]).all() else ""
+    return f"{value:{form}}{interval}" if np.isfinite(value) else "–"
+
+
+def _readable(value: Any) -> str:
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        return "–"
+    if pd.api.types.is_bool(value):
+        return "yes" if value else "no"
+    if pd.api.types.is_float(value):
+        value = 0.0 if abs(value) < ROUNDING else value
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return str(value)

@@ -1,0 +1,64 @@
+"""Attribution patching: a first-order estimate, from gradients, of the effect of patching each neuron."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+
+from memgen import activations, behavior
+from memgen.localization.differences import by_neuron, group_codes, paired_states
+from memgen.subject import Subject
+
+
+def log_odds_gradients(
+    subject: Subject, frame: pd.DataFrame, sites: Sequence[str]
+) -> Iterator[tuple[pd.Index, dict[str, tuple[np.ndarray, np.ndarray]]]]:
+    """Activations at the last token and the gradient of the log-odds with respect to them, batch by batch.
+
+    Yields
+    ------
+    index, states
+        The rows of `frame` and for each site (activations, gradients), each [batch layer neuron].
+    """
+    sign = {name: float(behavior.LABELS[name]) for name in ("memorization", "generalization")}
+    for start in range(0, len(frame), subject.batch_size):
+        chunk = frame.iloc[start : start + subject.batch_size]
+        total: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        for batch in behavior.prepare(subject, chunk):  # answers of several tokens each take a pass of their own
+            with torch.enable_grad(), activations.record(subject.model, sites) as store:
+                scores = behavior.score(behavior.run(subject, batch), batch)
+            objective = torch.stack([sign[name] * log_p.sum() for name, (log_p, _) in scores.items()]).sum()
+            gradients = iter(torch.autograd.grad(objective, [layer for site in sites for layer in store[site]]))
+            for site in sites:
+                gradient = _at_last([next(gradients) for _ in store[site]], batch)
+                before = total[site][1] if site in total else 0
+                total[site] = _at_last(store[site], batch), before + gradient
+        yield chunk.index, total
+
+
+def _at_last(layers: list[torch.Tensor], batch: behavior.Batch) -> np.ndarray:
+    return activations.at_last(layers, batch.prompt_length).detach().float().cpu().numpy()
+
+
+def group_attributions(
+    subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame, sites: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Attribution patching of the log-odds, summed over each group's pairs: for each site [groups, units] (nats).
+
+    Groups and units are ordered as in :func:`memgen.localization.differences.accumulate`.
+    Source: Kramar et al. 2024 (arXiv 2403.00745); here the gradients of both members are averaged.
+    """
+    groups = group_codes(pairs)
+    sums = {site: np.zeros((groups.max() + 1, int(np.prod(subject.shape(site))))) for site in sites}
+    for rows, plus, minus in paired_states(subject, frame, pairs, sites, log_odds_gradients):
+        for site in sites:
+            product = (plus[site][0] - minus[site][0]).astype(np.float64) * (plus[site][1] + minus[site][1]) / 2
+            np.add.at(sums[site], groups[rows], product.reshape(len(product), -1))
+    return sums
+
+
+def attribution_table(sums: Mapping[str, np.ndarray], n_layer: int, n_pairs: int) -> pd.DataFrame:
+    """The mean over pairs of each neuron's attribution: `site, layer, neuron, attribution` (nats)."""
+    tables = [by_neuron(site, n_layer, {"attribution": total.sum(0) / n_pairs}) for site, total in sums.items()]
+    return pd.concat(tables, ignore_index=True)

@@ -1,0 +1,212 @@
+"""Magnitude, selection, stability and concentration, each beside its null distribution from group sign flips.
+
+A flip exchanges the labels of all pairs of a group, as if nothing differed between the behaviours. The null is not
+zero: a mean of absolute values is positive, and neurons with large activations rank high under any labels.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from memgen import intervals
+from memgen.config import fraction_to_count
+from memgen.localization.differences import PairStatistics
+from memgen.localization.rankings import RANKINGS
+
+OBSERVED, NULL = "observed", "null (group sign flips)"  # the values of the column `labels`
+BLOCK = 2**23  # numbers held at a time while permuting: 64 MiB
+
+#: Measures of how few neurons carry a whole, with their values for N equal effects, and for a single neuron.
+CONCENTRATION = {
+    "top1": "share of the sum in the top 1 % of the neurons (equal effects: 0.01)",
+    "top5": "share of the sum in the top 5 % of the neurons (equal effects: 0.05)",
+    "top10": "share of the sum in the top 10 % of the neurons (equal effects: 0.1)",
+    "gini": "Gini coefficient (equal effects: 0; a single neuron: 1 - 1/N)",
+    "participation": "participation ratio over the number of neurons (equal effects: 1; a single neuron: 1/N)",
+}
+
+
+def with_null(measure: str, keys: Mapping, observed: intervals.Estimate, null: np.ndarray) -> pd.DataFrame:
+    """An estimate beside the mean and the middle 95 % of its null draws [draws, ...].
+
+    Returns
+    -------
+    pandas.DataFrame
+        `keys, measure` (the null's begins with ``null_``), `labels, value, ci_low, ci_high, n`.
+    """
+    low, high = np.quantile(null, [0.025, 0.975], axis=0)
+    flipped = intervals.Estimate(null.mean(0), low, high, observed.n)
+    rows = [(measure, OBSERVED, observed), (f"null_{measure}", NULL, flipped)]
+    tables = [
+        pd.DataFrame({**keys, "measure": name, "labels": labels} | estimate._asdict(), index=range(np.size(low)))
+        for name, labels, estimate in rows
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def mean_abs(
+    accumulated: Mapping[str, PairStatistics],
+    n_layer: int,
+    rng: np.random.Generator,
+    statistic: str = "nmd",
+    n_draws: int = 1000,
+) -> pd.DataFrame:
+    """The mean of |NMD| (or of |r|) over each layer's neurons.
+
+    This describes a layer in the units of its activations (``nmd``) or without a scale (``r``). It is no effect size:
+    its distance from the null grows with the number of groups (see :mod:`memgen.localization.separation`).
+
+    Returns
+    -------
+    pandas.DataFrame
+        `statistic, site, layer, measure, labels, value, ci_low, ci_high` (jackknife over groups), `n` (pairs).
+    """
+    tables = []
+    for site, sums in accumulated.items():
+        n_groups = len(sums.group_sums)
+
+        def profile(
+            weights: np.ndarray, signs: np.ndarray | None = None, sums: PairStatistics = sums
+        ) -> np.ndarray:  # [draws, n_layer]
+            return np.abs(sums.weighted(weights, signs)[statistic]).reshape(len(weights), n_layer, -1).mean(-1)
+
+        signs = _signs(n_groups, n_draws, rng)
+        observed = intervals.jackknife(profile, n_groups)._replace(n=sums.n_pairs)
+        keys = {"statistic": statistic, "site": site, "layer": np.arange(n_layer)}
+        tables.append(with_null("mean_abs", keys, observed, profile(np.ones_like(signs), signs)))
+    return pd.concat(tables, ignore_index=True)
+
+
+def null_selection(
+    accumulated: Mapping[str, PairStatistics],
+    rng: np.random.Generator,
+    n_permutations: int,
+    n_draws: int = 100,
+    level: float = 0.05,
+) -> pd.DataFrame:
+    """How many neurons are selected when labels are shuffled, so that there is nothing to be found.
+
+    Each draw goes through the whole procedure of :func:`memgen.localization.differences.neuron_table`: sign-flip
+    p-values, then Benjamini-Hochberg over all neurons of all sites.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `site` (each, and ``all``), `measure` (``null_selected_share``: the mean share of neurons with a q-value below
+        `level`; ``null_any_selected``: the share of draws with at least one), `value, ci_low, ci_high, n` (draws).
+    """
+    n_groups = len(next(iter(accumulated.values())).group_pairs)
+    labels = rng.choice([-1.0, 1.0], size=(n_draws, n_groups))
+    p = {}
+    for site, statistics in accumulated.items():
+        # With other labels the permutations stay what they are: products of random signs with the sums. So one set of
+        # them serves all draws.
+        bar = np.abs(labels @ statistics.group_sums) * (1 - 1e-9)
+        exceeding = np.zeros_like(bar)
+        step = max(1, BLOCK // bar.shape[1])
+        for start in range(0, n_permutations, step):
+            signs = rng.choice([-1.0, 1.0], size=(min(step, n_permutations - start), n_groups))
+            permuted = np.abs(signs @ statistics.group_sums)
+            for draw in range(n_draws):
+                exceeding[draw] += (permuted >= bar[draw]).sum(0)
+        p[site] = (exceeding + 1) / (n_permutations + 1)
+    all_sites = np.concatenate(list(p.values()), axis=1)
+    selected = np.stack([intervals.benjamini_hochberg(draw) for draw in all_sites]) < level
+    site_of = np.repeat(list(p), [values.shape[1] for values in p.values()])
+    rows = []
+    for site, found in [*((site, selected[:, site_of == site]) for site in p), ("all", selected)]:
+        for measure, by_draw in (("null_selected_share", found.mean(1)), ("null_any_selected", found.any(1))):
+            estimate = intervals.share(by_draw, np.arange(n_draws))
+            rows.append({"site": site, "measure": measure, **estimate._asdict()})
+    return pd.DataFrame(rows)
+
+
+def stability(
+    accumulated: Mapping[str, PairStatistics],
+    attributions: Mapping[str, np.ndarray],
+    rng: np.random.Generator,
+    share: float = 0.1,
+    n_splits: int = 200,
+) -> pd.DataFrame:
+    """The overlap (0-1) of the top `share` of neurons between random halves of the groups.
+
+    `attributions` are for each site the sums of each group [groups, units].
+
+    Returns
+    -------
+    pandas.DataFrame
+        `ranking, site, measure, labels, value` (mean over splits), `ci_low, ci_high` (the middle 95 % of the splits),
+        `n` (groups). A single group has no halves: NaN, with n = 0.
+    """
+    tables = []
+    for site, sums in accumulated.items():
+        n_groups, n_units = sums.group_sums.shape
+        place = rng.permuted(np.tile(np.arange(n_groups), (n_splits, 1)), axis=1)
+        halves = [(side < n_groups // 2).astype(float) for side in (place, n_groups - 1 - place)]
+        flips = rng.choice([-1.0, 1.0], place.shape)
+        overlaps: dict[str, list[np.ndarray]] = {ranking: [] for ranking in RANKINGS}
+        for signs in (np.ones(place.shape), flips) if n_groups > 1 else ():
+            values = [
+                sums.weighted(half, signs) | {"attribution": half * signs @ attributions[site]} for half in halves
+            ]
+            for ranking in RANKINGS:
+                top, other = (_largest(np.abs(half[ranking]), fraction_to_count(share, n_units)) for half in values)
+                overlaps[ranking].append((top & other).sum(1) / top.sum(1))
+        for ranking in RANKINGS:
+            observed, null = overlaps[ranking] or np.full((2, 1), np.nan)
+            low, high = np.quantile(observed, [0.025, 0.975])
+            estimate = intervals.Estimate(observed.mean(), low, high, n_groups if n_groups > 1 else 0)
+            tables.append(with_null("stability", {"ranking": ranking, "site": site}, estimate, null))
+    return pd.concat(tables, ignore_index=True)
+
+
+def concentration(
+    attributions: Mapping[str, np.ndarray], n_pairs: int, rng: np.random.Generator, n_draws: int = 1000
+) -> pd.DataFrame:
+    """How the sum of |attribution| is spread over a site's neurons: over a few, or evenly over all.
+
+    `attributions` are for each site the sums of each group [groups, units].
+
+    Returns
+    -------
+    pandas.DataFrame
+        `statistic` (of :data:`CONCENTRATION`), `site, measure, labels, value, ci_low, ci_high` (jackknife over groups),
+        `n` (pairs).
+    """
+    tables = []
+    for site, sums in attributions.items():
+        null = _concentrated(_signs(len(sums), n_draws, rng) @ sums)
+
+        def measures(weights: np.ndarray, sums: np.ndarray = sums) -> np.ndarray:
+            return _concentrated(weights @ sums)
+
+        estimate = intervals.jackknife(measures, len(sums), bounds=(0, 1))
+        observed = estimate._replace(value=_concentrated(sums.sum(0, keepdims=True))[0], n=n_pairs)
+        tables.append(with_null("concentration", {"statistic": list(CONCENTRATION), "site": site}, observed, null))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _signs(n_groups: int, n_draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Random signs of groups [draws, groups]."""
+    rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_draws)  # keeps the signs of published results
+    return rng.choice([-1.0, 1.0], size=(n_draws, n_groups))
+
+
+def _largest(values: np.ndarray, k: int) -> np.ndarray:
+    """Mark the `k` largest of each row: truth values in the shape of `values`."""
+    marked = np.zeros(values.shape, dtype=bool)
+    np.put_along_axis(marked, np.argpartition(-values, k - 1, axis=1)[:, :k], True, axis=1)
+    return marked
+
+
+def _concentrated(effects: np.ndarray) -> np.ndarray:
+    """The numbers of :data:`CONCENTRATION` [draws, statistics] of effects [draws, units]."""
+    sizes = -np.sort(-np.abs(effects), axis=1)
+    n_units, total = sizes.shape[1], sizes.sum(1, keepdims=True)
+    equal = np.full_like(sizes, 1 / n_units)  # no effect at all is spread evenly
+    cumulated = np.cumsum(np.divide(sizes, total, out=equal, where=total > 0), axis=1)
+    shares = np.diff(cumulated, axis=1, prepend=0.0)
+    top = [cumulated[:, fraction_to_count(share, n_units) - 1] for share in (0.01, 0.05, 0.1)]
+    gini = (2 * cumulated.sum(1) - 1) / n_units - 1
+    return np.stack([*top, gini, 1 / (n_units * (shares**2).sum(1))]).T

@@ -1,0 +1,67 @@
+"""The effect size of a layer: how well it tells which member of an unseen pair is the memorized one."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from sklearn.covariance import ledoit_wolf
+
+from memgen import intervals
+from memgen.localization.differences import group_codes, paired_states
+from memgen.localization.nulls import with_null
+from memgen.subject import Subject
+
+
+def pair_differences(
+    subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame, sites: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Activations of the memorized member minus those of the generalized one: for each site [pairs layer neuron]."""
+    parts: dict[str, list[np.ndarray]] = {site: [np.zeros((0, *subject.shape(site)))] for site in sites}
+    for _, plus, minus in paired_states(subject, frame, pairs, sites):
+        for site in sites:
+            parts[site].append(plus[site].astype(np.float64) - minus[site])
+    return {site: np.concatenate(batches) for site, batches in parts.items()}
+
+
+def fisher_direction(differences: np.ndarray) -> np.ndarray:
+    """Fisher's discriminant [neurons] of differences [pairs neurons]: their mean over their Ledoit-Wolf covariance."""
+    covariance, _ = ledoit_wolf(differences, assume_centered=True)
+    return np.linalg.solve(covariance, differences.mean(0))
+
+
+def pair_auroc(
+    training: Mapping[str, np.ndarray],
+    held_out: Mapping[str, np.ndarray],
+    held_out_pairs: pd.DataFrame,
+    rng: np.random.Generator,
+    n_draws: int = 1000,
+    fit_direction: Callable[[np.ndarray], np.ndarray] = fisher_direction,
+) -> pd.DataFrame:
+    """How well each layer tells which member of an unseen pair is the memorized one.
+
+    Each held-out difference is projected on a direction fitted on the training pairs, once in the right order of its
+    members and once in the wrong order. The AUROC is the probability that a right order scores above a wrong one: 0.5
+    if the direction tells nothing. Unlike |NMD| over its null, it does not grow with the number of groups.
+
+    Parameters
+    ----------
+    training, held_out
+        From :func:`pair_differences`; pairs of the two share no group.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `site, layer, measure` (``pair_auroc``; ``null_pair_auroc`` flips the signs of held-out groups), `labels, value,
+        ci_low, ci_high` (clustered by held-out group, for the direction as fitted), `n` (held-out pairs).
+    """
+    groups, n_pairs = group_codes(held_out_pairs), len(held_out_pairs)
+    signs = rng.choice([-1.0, 1.0], size=(n_draws, held_out_pairs.group.nunique()))[:, groups]
+    order = np.repeat([1, -1], n_pairs)
+    tables = []
+    for site, differences in training.items():
+        for layer in range(differences.shape[1]):
+            scores = held_out[site][:, layer] @ fit_direction(differences[:, layer])
+            estimate = intervals.auroc(order, order * np.tile(scores, 2), np.tile(groups, 2))._replace(n=n_pairs)
+            null = np.array([intervals.auroc_value(order, order * np.tile(scores * draw, 2)) for draw in signs])
+            tables.append(with_null("pair_auroc", {"site": site, "layer": layer}, estimate, null))
+    return pd.concat(tables, ignore_index=True)

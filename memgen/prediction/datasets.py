@@ -1,0 +1,99 @@
+"""The inputs of one split, what a probe may see of them, and the inputs whose behaviour training leaves open."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+import numpy as np
+import pandas as pd
+
+from memgen import behavior
+from memgen.subject import Subject
+
+ALL_LAYERS = "all layers"  # of all sites that were read, as if they were a single layer
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Inputs of one split with their hidden states.
+
+    Attributes
+    ----------
+    frame
+        Columns `input_ids` (prompts of one length), `behavior` (+1 or -1), `group`, `memorized_share`, `evidence`.
+    states
+        For each site the activations at the last prompt token [rows layer neuron], in the order of the frame.
+    readouts
+        For each reading of :func:`memgen.prediction.readouts` the log-odds [rows layer].
+    """
+
+    frame: pd.DataFrame
+    states: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    readouts: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The behaviour [rows]."""
+        return self.frame.behavior.to_numpy()
+
+    @property
+    def groups(self) -> np.ndarray:
+        """The group [rows]."""
+        return self.frame.group.to_numpy(dtype=str)
+
+    @property
+    def token_ids(self) -> np.ndarray:
+        """The prompts [rows pos]."""
+        return np.stack(self.frame.input_ids.to_list())
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def take(self, rows: np.ndarray) -> Self:
+        """The dataset of a few rows: a mask [rows], or row numbers in any order."""
+        parts = [{name: array[rows] for name, array in arrays.items()} for arrays in (self.states, self.readouts)]
+        return type(self)(self.frame.iloc[rows], *parts)
+
+    def query(self, rule: str) -> Self:
+        """The dataset of the rows for which `rule` holds, as ``DataFrame.query`` takes it."""
+        return self.take(self.frame.eval(rule).to_numpy(dtype=bool))
+
+    def can_be_probed(self) -> bool:
+        """Whether there are two groups or more, and both behaviours."""
+        return len(np.unique(self.groups)) > 1 and len(np.unique(self.labels)) > 1
+
+
+def read_states(subject: Subject, frame: pd.DataFrame, sites: Sequence[str]) -> dict[str, np.ndarray]:
+    """The activations of each site [rows layer neuron], and of ``all layers`` of these sites [rows 1 neuron]."""
+    states = behavior.states(subject, frame, sites)
+    return states | {ALL_LAYERS: np.hstack([state.reshape(len(state), -1) for state in states.values()])[:, None]}
+
+
+def open_conflicts(frame: pd.DataFrame) -> str | None:
+    """The rule, for :meth:`Dataset.query`, of the conflicts whose behaviour training leaves most open.
+
+    Where the evidence varies (stories), these are the inputs with the amount of evidence at which the model is most
+    divided, so that counting the evidence tells nothing. Elsewhere (sums) they are the inputs of the two grades next to
+    one half (:func:`middle_shares`). None where all conflicts are of one grade.
+    """
+    if frame.evidence.nunique() > 1:
+        return f"evidence == {most_divided(frame)}"
+    if frame.memorized_share.nunique() > 1:
+        return f"memorized_share in {middle_shares(frame)}"
+    return None
+
+
+def most_divided(frame: pd.DataFrame) -> int:
+    """The amount of evidence at which the rarer behaviour is most frequent."""
+    rarer = frame.groupby("evidence").behavior.agg(lambda labels: min((labels == 1).sum(), (labels == -1).sum()))
+    return int(rarer.idxmax())
+
+
+def middle_shares(frame: pd.DataFrame) -> list[float]:
+    """The values of `memorized_share` next to one half: the nearest below and the nearest above, or one half itself.
+
+    Of sums these are the two orders of the pairs that are bound in one order only.
+    """
+    shares = frame.memorized_share.unique()
+    below, above = shares[shares <= 0.5], shares[shares >= 0.5]
+    return sorted({float(part) for part in (*below[below.argsort()][-1:], *above[above.argsort()][:1])})

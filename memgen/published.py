@@ -1,0 +1,131 @@
+"""Published results: the numbers and tables of a profile that the repository keeps, read without any run of it.
+
+``make publish`` writes them (:mod:`book.build.publish`). ``metrics.parquet`` can be read without memgen, too.
+"""
+
+import dataclasses
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from memgen import config
+from memgen.config import STAGES, InputError
+from memgen.manifest import COORDINATES, NUMBER_FIELDS
+from memgen.place import PUBLISHED
+
+ABOUT, METRICS, MANIFESTS = "README.json", "metrics.parquet", "manifests.json"
+#: Columns that say which run and stage a number is of; the last three are the run's settings.
+RUN_COLUMNS = ("task", "model", "seed", "stage", "base_task", "form", "conflicts")
+OF_PROFILE = [stage.name for stage in STAGES.values() if stage.of_profile]
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """The published results of a profile.
+
+    Attributes
+    ----------
+    profile : str
+        Its name.
+    about : dict
+        What ``README.json`` says: profile, command, commits, dirty, date, machines, runs, stages.
+    """
+
+    profile: str
+    about: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """Where they are."""
+        return folder_of(self.profile)
+
+    @property
+    def label(self) -> str:
+        """Whose results these are and how they were made, for captions."""
+        commits = [commit[:7] for commit in self.about["commits"]]
+        code = f"commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}" if commits else "commit unknown"
+        changed = " with uncommitted changes" if self.about["dirty"] else ""
+        status = f" ({self.about['status']})" if "status" in self.about else ""
+        return f"Published results of the profile {self.profile}{status}, {code}{changed}, by `{self.about['command']}`"
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """The numbers of every run's stages, with the columns of :meth:`memgen.run.Run.metrics`."""
+        frame = self._numbers[~self._numbers.stage.isin(OF_PROFILE)]
+        return frame.astype({"seed": int}).reset_index(drop=True)
+
+    def stage_metrics(self, stage: str) -> pd.DataFrame:
+        """The numbers of a stage; a stage of the whole profile has task, model and seed as coordinates."""
+        return self._numbers[self._numbers.stage == stage].reset_index(drop=True)
+
+    def table(self, stage: str, name: str, run: str = "") -> pd.DataFrame:
+        """The table, or the data of the figure, of that name; numbers that begin with a 0 stay text.
+
+        Parameters
+        ----------
+        stage, name : str
+            The stage and the name that the stage's notebook gave.
+        run : str
+            Such as ``addition/gpt2-3x64/seed0``; empty for a stage of the whole profile.
+
+        Raises
+        ------
+        InputError
+            If none was published; the sentence says which were.
+        """
+        folder = self.folder / run / stage
+        paths = {path.stem: path for kind in ("figures", "tables") for path in sorted(folder.glob(f"{kind}/*.csv"))}
+        if name not in paths:
+            where = folder.relative_to(config.root())
+            raise InputError(f"{where} has no table or figure {name!r}; it has {', '.join(sorted(paths)) or 'none'}.")
+        text = pd.read_csv(paths[name], dtype=str, keep_default_na=False, na_values=[""])
+        codes = [column for column in text if text[column].str.contains(r"^0\d").any()]
+        return pd.read_csv(paths[name], dtype=dict.fromkeys(codes, str), keep_default_na=False, na_values=[""])
+
+    @functools.cached_property
+    def manifests(self) -> list[dict[str, Any]]:
+        """The manifests of all stages, each with the `run` that it is of; checkpoints are left out."""
+        return json.loads((self.folder / MANIFESTS).read_text(encoding="utf-8"))
+
+    @functools.cached_property
+    def _numbers(self) -> pd.DataFrame:
+        return read_metrics(self.folder)
+
+
+def read_metrics(folder: Path) -> pd.DataFrame:
+    """Every number below a folder of published results: `RUN_COLUMNS`, `measure`, coordinates, and `NUMBER_FIELDS`."""
+    frame = pd.read_parquet(folder / METRICS)
+    coordinates = list(dict.fromkeys([*COORDINATES, *frame.columns]))
+    first, last = [*RUN_COLUMNS, "measure"], list(NUMBER_FIELDS)
+    return frame.reindex(columns=[*first, *(name for name in coordinates if name not in [*first, *last]), *last])
+
+
+def folder_of(profile: str) -> Path:
+    """The folder of a profile's published results."""
+    return config.root() / PUBLISHED / profile
+
+
+def published(profile: str = "full") -> Published | None:
+    """Read what the repository has of a profile; None if that is nothing.
+
+    A stage asks its run instead (:meth:`memgen.run.Run.published`), which notes the files as inputs.
+
+    Raises
+    ------
+    InputError
+        If the folder is there but incomplete.
+    """
+    folder = folder_of(profile)
+    if not folder.is_dir():
+        return None
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        complete = {"command", "commits", "dirty"} <= set(about) and (folder / METRICS).is_file()
+    except (OSError, ValueError):
+        complete = False
+    where = folder.relative_to(config.root())
+    config.require(complete, f"{where} is incomplete; restore it with git, or `make publish PROFILE={profile}`.")
+    return Published(profile, about)

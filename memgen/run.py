@@ -1,0 +1,427 @@
+"""The recorder of a stage: it checks what was asked for, gives paths, and keeps numbers, tables and figures."""
+
+import datetime
+import hashlib
+import math
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import myst_nb
+import numpy as np
+import pandas as pd
+from filelock import Timeout
+from threadpoolctl import threadpool_limits
+
+from memgen import config, display, manifest
+from memgen.config import STAGES, Cell, InputError, Profile, RunConfig
+from memgen.place import Place
+from memgen.published import Published
+from memgen.published import published as read_published
+
+SHARES = {"share 0-1": " %", "accuracy 0-1": " %", "difference of shares": " points"}  # how each is written
+COUNTED = ("neurons", "pairs", "inputs", "steps")
+UNITS = (*SHARES, *COUNTED, "AUROC 0-1", "nats", "activation", "correlation", "ratio", "0 or 1")
+NOT_MEASURED = "not measured"
+
+
+def begin(
+    stage: str,
+    *,
+    profile: str,
+    task: str = "",
+    model: str = "",
+    seed: int = 0,
+    results: str = "results",
+    resume: bool = False,
+    **others: str | int | float | bool,
+) -> "Run":
+    """Check what the stage was asked for and start recording.
+
+    Parameters
+    ----------
+    stage : str
+        One of `memgen.config.STAGES`.
+    profile, task, model, seed
+        The run, as in :func:`memgen.config.resolve`; a stage of the whole profile takes the profile alone.
+    results : str
+        The folder that holds the results.
+    resume : bool
+        Whether to keep the files that an interrupted run of the same settings and inputs left.
+    **others
+        Parameters that this notebook alone has; numbers are 0 or more.
+
+    Raises
+    ------
+    InputError
+        For a wrong parameter, or a missing or changed earlier stage; nothing was touched then.
+    """
+    if stage not in STAGES:
+        raise ValueError(f"stage must be one of {', '.join(STAGES)}, not {stage!r}.")
+    _limit_threads()
+    warnings.filterwarnings("ignore", message="IProgress not found")  # text bars of tqdm are fine
+    config.require(isinstance(results, str), f"The parameter results must be text, not {results!r}.")
+    for name, value in others.items():
+        fits = isinstance(value, str | bool) or (isinstance(value, int | float) and value >= 0)
+        config.require(fits, f"The parameter {name} must be text, true or false, or a number from 0, not {value!r}.")
+    settings: Profile | RunConfig
+    if STAGES[stage].of_profile:
+        settings, place = config.load_profile(profile), Place(stage, profile, results=results)
+        run = {}
+    else:
+        settings = config.resolve(profile, task, model, seed)
+        run = Cell(task, settings.model.name, seed)._asdict()
+        place = Place(stage, profile, **run, results=results)
+    parameters = {"profile": profile, **run, "results": results, **others}
+    return Run(place, parameters, settings, place.check_earlier(), resume)
+
+
+class Run:
+    """A stage of a run while it is made; `begin` starts it and `finish` puts it in its place.
+
+    Attributes
+    ----------
+    config : RunConfig, or Profile for a stage of the whole profile
+        The settings.
+    parameters : dict
+        The notebook's parameters, the model's name filled in.
+    label : str
+        Run, model and seed as in the path of the results; for a stage of the whole profile, the profile.
+    folder : Path
+        Where files are written: beside the stage's folder until `finish`, then that folder.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        parameters: dict[str, Any],
+        settings: Any,
+        earlier: dict[Place, dict[str, Any]],
+        resume: bool = False,
+    ) -> None:
+        self.place, self.parameters, self.config = place, parameters, settings
+        self.label, self.folder = place.run, place.partial
+        self._earlier = earlier
+        self._inputs: dict[str, dict[str, Any]] = {}
+        self._records: dict[tuple, dict[str, Any]] = {}
+        self._begun, self._clock = _now(), time.perf_counter()
+        self._lock = place.lock()
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise InputError(f"The {place.label} is being made by another process; wait for it or end it.") from None
+        place.settle()
+        self._resumed = self._prepare(resume)
+
+    def cells(self) -> list[Cell]:
+        """The runs that a stage of the whole profile reads."""
+        return list(dict.fromkeys(need.cell for need in self._earlier if need.task))
+
+    def path(self, *parts: str) -> Path:
+        """Where to write a file of this stage; the folders above it exist then."""
+        self._require_open()
+        path = self.folder.joinpath(*parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def input(self, stage: str, *parts: str, cell: Cell | None = None) -> Path:
+        """A file or folder of an earlier stage, noted in the manifest as an input; a folder counts with all its files.
+
+        A stage of the whole profile, which reads many runs, names the run by `cell`.
+
+        Raises
+        ------
+        InputError
+            If the earlier stage has no such file, or a stage of the whole profile asks for one that was changed.
+        """
+        need, name = self.place.at(stage, cell), "/".join(parts)
+        if need not in self._earlier:
+            raise ValueError(
+                f"{self.place.stage} does not read {need.label}; config.STAGES says what each stage reads."
+            )
+        outputs, path = self._earlier[need]["outputs"], need.folder / name
+        used = {file: outputs[file] for file in outputs if f"{file}/".startswith(f"{name}/" if name else "")}
+        if not used:  # what was added after the stage finished, such as the manifest itself
+            config.require(path.is_file(), f"The {need.label} has no {name}; make it again with `{need.command}`.")
+            used = {name: manifest.digest(path)}
+        elif not self.place.task:  # otherwise `begin` has compared them all
+            need.check_files(used)
+        prefix = need.folder.relative_to(self.place.run_folder).as_posix()
+        self._inputs |= {f"{prefix}/{file}": entry for file, entry in used.items()}
+        return path
+
+    def rng(self, name: str) -> np.random.Generator:
+        """A random generator that the seed, the stage and the name decide."""
+        words = hashlib.sha256(f"{self.place.stage}/{name}".encode()).digest()
+        return np.random.default_rng([self.place.seed, int.from_bytes(words[:16], "big")])
+
+    def metrics(self, query: str | None = None, *, comparisons: bool = True) -> pd.DataFrame:
+        """The numbers of all runs that a stage of the whole profile reads, one a row.
+
+        Parameters
+        ----------
+        query : str, optional
+            A question to the table, as `pandas.DataFrame.query` takes it.
+        comparisons : bool
+            Whether to include runs that are no main runs.
+
+        Returns
+        -------
+        DataFrame
+            Columns `task`, `model`, `seed`, `stage`, `base_task`, `form`, `conflicts`, and those of the records. A
+            record that names a form itself, as where one model has both, keeps it.
+        """
+        cells = self.cells() if comparisons else self.config.main_cells()
+        frames = []
+        for need in self._earlier:
+            if need.cell in cells:
+                spec = self.config.spec(need.task)
+                frame = manifest.load_metrics(self.input(need.stage, "metrics.json", cell=need.cell).parent)
+                run = need.cell._asdict() | {"stage": need.stage, "base_task": spec.task}
+                frame = frame.astype({"form": object, "conflicts": object}).assign(**run)
+                frames.append(frame.fillna({"form": spec.form, "conflicts": spec.conflicts}))
+        metrics = pd.concat(frames, ignore_index=True)
+        first = [*Cell._fields, "stage", "base_task", "form", "conflicts", "measure"]
+        metrics = metrics[[*first, *metrics.columns.difference(first, sort=False)]]
+        return metrics if query is None else metrics.query(query).reset_index(drop=True)
+
+    def published(self, profile: str = "full") -> Published | None:
+        """The published results of a profile, noted as inputs; None if there are none.
+
+        The profile itself has none either: what was published of it never decides what is published next.
+        """
+        found = None if profile == self.place.profile else read_published(profile)
+        if found is not None:
+            prefix = found.folder.relative_to(config.root()).as_posix()
+            self._inputs |= {f"{prefix}/{name}": entry for name, entry in manifest.digest_folder(found.folder).items()}
+        return found
+
+    def record(
+        self,
+        measure: str,
+        value: Any,
+        *,
+        definition: str,
+        unit: str,
+        n: int | None = None,
+        ci: tuple[float, float] | None = None,
+        **coordinates: Any,
+    ) -> None:
+        """Keep a number for ``metrics.json``; the same measure at the same coordinates replaces an earlier one.
+
+        Parameters
+        ----------
+        measure : str
+            What was measured, such as ``accuracy``.
+        value : float or memgen.intervals.Estimate
+            The number; an estimate brings its interval and n. NaN is refused unless n is 0.
+        definition : str
+            What the number says, as a sentence.
+        unit : str
+            One of `UNITS`.
+        n : int
+            How many rows, groups or seeds are behind it.
+        ci : (low, high)
+            The 95 % interval; NaN where there is none.
+        **coordinates
+            Where it was measured, such as ``layer=2, method="study"``; missing values are left out.
+        """
+        low, high = ci or (getattr(value, "ci_low", None), getattr(value, "ci_high", None))
+        n = getattr(value, "n", None) if n is None else n
+        row = {"value": getattr(value, "value", value), "ci_low": low, "ci_high": high, "n": n}
+        key, record = _record(measure, row, definition, unit, coordinates)
+        self._require_open()
+        self._records[key] = record
+
+    def record_table(
+        self,
+        frame: pd.DataFrame,
+        *,
+        definition: str,
+        unit: str,
+        measure: str | None = None,
+        coordinates: Iterable[str] = (),
+    ) -> None:
+        """Keep a number for each row of a table with the columns `value`, `n`, and `ci_low` and `ci_high` if known.
+
+        Parameters
+        ----------
+        definition : str
+            As in `record`; columns are fields of it, as in ``"Accuracy of {probe}."``
+        measure : str, optional
+            The measure of all rows; without it, the column `measure` names each row's.
+        coordinates : iterable of str
+            The columns that say where the row was measured.
+        """
+        records: dict[tuple, dict[str, Any]] = {}
+        for row in frame.to_dict("records"):
+            where = {name: row[name] for name in coordinates}
+            key, record = _record(measure or row["measure"], row, definition.format(**row), unit, where)
+            if key in records:
+                raise ValueError(f"two rows have the measure and coordinates {key}.")
+            records[key] = record
+        self._require_open()
+        self._records |= records
+
+    def glue(self, key: str, query: str, **variables: Any) -> None:
+        """Let prose paste a number of this stage: ``{glue:text}`key``` becomes ``97.4 % [95.1, 99.1; n = 1002]``.
+
+        Parameters
+        ----------
+        query : str
+            Selects the number among the records, as `pandas.DataFrame.query` takes it; if there is none, the text says
+            so. More than one is an error.
+        **variables
+            What `query` names with ``@``.
+        """
+        found = manifest.records_frame(list(self._records.values())).query(query, local_dict=variables)
+        if len(found) > 1:
+            raise ValueError(f"{len(found)} records answer {query!r}; glue pastes one.")
+        self.glue_text(key, in_words(found.iloc[0].to_dict()) if len(found) else NOT_MEASURED)
+
+    def glue_text(self, key: str, text: str) -> None:
+        """Let prose paste a text: ``{glue:text}`key```."""
+        myst_nb.glue(key, text, display=False)
+
+    def figure(self, chart: Any, name: str, *, caption: str, data: pd.DataFrame) -> display.Figure:
+        """Write a chart, its data and its picture to ``figures/``, and return it for display.
+
+        Parameters
+        ----------
+        chart : altair chart
+            Its `description` is the alternative text.
+        caption : str
+            A sentence.
+        data : DataFrame
+            The numbers that the figure shows, at most 5,000 rows.
+        """
+        figure = display.Figure(chart, name, caption=caption, data=data)
+        self.path("figures", f"{name}.vl.json").write_text(figure.specification, encoding="utf-8")
+        self.path("figures", f"{name}.csv").write_text(figure.csv, encoding="utf-8")
+        self.path("figures", f"{name}.png").write_bytes(figure.png)
+        return figure
+
+    def table(self, frame: pd.DataFrame, name: str, *, caption: str) -> display.Table:
+        """Write a table to ``tables/`` and return it for display."""
+        table = display.Table(frame, name, caption=caption)
+        self.path("tables", f"{name}.csv").write_text(table.csv, encoding="utf-8")
+        return table
+
+    def finish(self) -> None:
+        """Write the metrics, then the manifest, and put the stage in its place."""
+        self._require_open()
+        manifest.write_json(self.path("metrics.json"), list(self._records.values()))
+        self._note.unlink(missing_ok=True)
+        seconds, provenance = round(time.perf_counter() - self._clock, 3), manifest.provenance()
+        about = {
+            "stage": self.place.stage,
+            "parameters": self.parameters,
+            "config": self.config.model_dump(mode="json"),
+            "command": self.place.command,
+            "begun": self._begun,
+            "finished": _now(),
+            "resumed": self._resumed,
+            "wall_seconds": seconds,
+            **provenance,
+            "inputs": dict(sorted(self._inputs.items())),
+            "outputs": manifest.digest_folder(self.folder),
+        }
+        manifest.write_json(self.path("manifest.json"), about)
+        self.place.replace()
+        self._lock.release(force=True)
+        self.folder = self.place.folder
+        where, memory = os.path.relpath(self.folder, config.root()), provenance["peak_memory_bytes"] >> 20
+        print(f"Finished the {self.place.label}: {seconds:.0f} s, {memory} MiB of memory, in {where}")
+
+    @property
+    def _note(self) -> Path:
+        return self.place.partial / ".begun.json"
+
+    def _prepare(self, resume: bool) -> bool:
+        """Make the partial folder, empty unless it is to be kept and was begun the same way; tell if it was."""
+        earlier = [entry["outputs"] for entry in self._earlier.values()]
+        fingerprint = hashlib.sha256(repr((self.parameters, self.config, earlier)).encode()).hexdigest()
+        resumed = resume and self._note.is_file() and self._note.read_text() == fingerprint
+        self.folder.mkdir(exist_ok=True)
+        for path in self.folder.iterdir():
+            if not resumed or path.name in ("figures", "tables"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self._note.write_text(fingerprint)
+        return resumed
+
+    def _require_open(self) -> None:
+        if self.folder != self.place.partial:
+            raise RuntimeError(f"the {self.place.label} is finished; run the cell that begins it again first.")
+
+
+def _record(
+    measure: str, row: dict[str, Any], definition: str, unit: str, coordinates: dict[str, Any]
+) -> tuple[tuple, dict[str, Any]]:
+    """What identifies a record, and the record; `row` has value, n, and the interval if known."""
+    value, low, high = (_finite(row.get(field)) for field in ("value", "ci_low", "ci_high"))
+    if unit not in UNITS or not definition:
+        raise ValueError(f"{measure!r} needs a definition, and a unit of {', '.join(UNITS)}, not {unit!r}.")
+    if row["n"] is None:
+        raise ValueError(f"{measure!r} needs n, the number of rows behind it.")
+    if value is None and row["n"] != 0:
+        raise ValueError(f"{measure!r} is {row['value']}; only a number with n = 0 may be undefined.")
+    if low is not None and high is not None and low > high:
+        raise ValueError(f"{measure!r} has an interval from {low} to {high}.")
+    where = {name: _plain(place) for name, place in coordinates.items() if not pd.isna(place)}
+    numbers = (value, low, high, int(row["n"]), unit, definition)
+    record = {"measure": measure, **where, **dict(zip(manifest.NUMBER_FIELDS, numbers, strict=True))}
+    return (measure, *sorted(where.items())), record
+
+
+def in_words(record: dict[str, Any]) -> str:
+    """A record as a sentence says it: ``97.4 % [95.1, 99.1; n = 1002]``.
+
+    Shares are in percent, differences of shares in percentage points. Spaces do not break, so that a number stays on
+    one line with its unit.
+    """
+    value, low, high = (_finite(record[field]) for field in ("value", "ci_low", "ci_high"))
+    if value is None:
+        return NOT_MEASURED
+    unit = record["unit"]
+    text = _digits(value, unit) + SHARES.get(unit, " nats" if unit == "nats" else "")
+    n = f"n = {int(record['n'])}"
+    if low is not None and high is not None:
+        text += f" [{_digits(low, unit)}, {_digits(high, unit)}; {n}]"
+    elif unit not in COUNTED:
+        text += f" [{n}]"
+    return text.replace(" ", "\u00a0").replace(";\u00a0", "; ")
+
+
+def _digits(value: float, unit: str) -> str:
+    """A number with the digits that its unit deserves, with a minus sign, and without one before a zero."""
+    if unit in SHARES:
+        text = f"{100 * value:.1f}"
+    elif abs(value) >= 1000 or (unit in COUNTED and (value == round(value) or abs(value) >= 100)):
+        text = f"{value:,.0f}"
+    else:
+        text = f"{value:.1f}" if unit in COUNTED else f"{value:.3g}"
+    return text.replace("-", "\u2212") if float(text.replace(",", "")) else text.removeprefix("-")
+
+
+def _finite(value: Any) -> float | None:
+    """A number as JSON can hold it: undefined is null."""
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _plain(value: Any) -> Any:
+    """A coordinate as JSON can hold it."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _limit_threads() -> None:
+    """Use one thread, or as many as OMP_NUM_THREADS says: their number changes the last digits of sums."""
+    number = os.environ.setdefault("OMP_NUM_THREADS", "1")  # for torch, which notebooks import later
+    threadpool_limits(int(number.partition(",")[0]))
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

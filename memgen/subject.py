@@ -1,0 +1,78 @@
+"""The model under study, with everything that reading and steering it needs."""
+
+import dataclasses
+from pathlib import Path
+from typing import Self
+
+import torch
+from accelerate import Accelerator
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from memgen import activations
+from memgen.config import InputError
+
+logging.disable_progress_bar()  # bars for loading and saving a model would fill the executed notebooks
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A language model, its tokenizer, and how inputs are passed through it.
+
+    Attributes
+    ----------
+    model
+        In evaluation mode.
+    batch_size
+        Prompts per forward pass.
+    n_tokens
+        Interventions act on the last `n_tokens` prompt tokens, and on the answer's tokens.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    batch_size: int = 256
+    n_tokens: int = 1
+
+    @classmethod
+    def load(cls, folder: str | Path, batch_size: int = 256, n_tokens: int = 1) -> Self:
+        """Load a model and its tokenizer from a local folder, onto the best device there is.
+
+        Raises
+        ------
+        InputError
+            If the folder holds no model.
+        """
+        if not (Path(folder) / "config.json").is_file():
+            raise InputError(f"The folder {folder} holds no model: it has no config.json.")
+        model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True).eval().to(Accelerator().device)
+        return cls(model, AutoTokenizer.from_pretrained(folder), batch_size, n_tokens)
+
+    @property
+    def n_layer(self) -> int:
+        """The number of transformer blocks."""
+        return len(activations.blocks(self.model))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's weights are."""
+        return self.model.device
+
+    def shape(self, site: str) -> tuple[int, int]:
+        """The number of layers, and of neurons in each, at a site."""
+        return self.n_layer, activations.width(self.model, site)
+
+    def untrained(self, seed: int) -> Self:
+        """The same architecture with random weights, which `seed` decides.
+
+        Draw the seed from a generator of its own: with the seed of the training run, these are the weights that the
+        trained model started from.
+        """
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = AutoModelForCausalLM.from_config(self.model.config).eval().to(self.device)
+        return dataclasses.replace(self, model=model)
+
+    def with_batch_size(self, batch_size: int) -> Self:
+        """The same model, with another number of prompts per forward pass."""
+        return dataclasses.replace(self, batch_size=batch_size)

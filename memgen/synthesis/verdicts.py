@@ -1,0 +1,288 @@
+"""A verdict on each claim of the study, by a single rule.
+
+Each task has six primary endpoints, one value a seed. Two questions decide:
+
+- Is there an effect? Student's t-test over seeds against what an empty claim gives, Holm-corrected for the six.
+- Is the reported size excluded? It is if the 95 % interval of the mean over seeds ends below it.
+
+|           | reported size not excluded | reported size excluded  |
+| --------- | -------------------------- | ----------------------- |
+| effect    | replicated                 | smaller than reported   |
+| no effect | not testable here          | not replicated          |
+
+These are the criteria of the Open Science Collaboration (2015, Science 349, aac4716), taken together: a null result has
+no effect, so it is *replicated* no more often than the tests err, and a wide interval decides nothing. Three seeds or
+fewer have no interval, a missing number fulfils nothing, and both are *not testable here*.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import scipy.optimize
+import scipy.stats
+
+from memgen import intervals
+
+REPLICATED, SMALLER = "replicated", "smaller than reported"
+NOT_REPLICATED, NOT_TESTABLE = "not replicated", "not testable here"
+LEVEL, POWER = 0.05, 0.8
+ROUNDING = 1e-12  # values that differ by less are equal
+#: Seeds whose test results were known before choices were made (probes of all layers, the rule for the dose, this
+#: rule): a verdict that rests on any of them is exploratory.
+SEEN_SEEDS = frozenset(range(8))
+MAX_LOST = 0.10  # accuracy that steering may cost on either kind of input with one right answer
+MATCHED_SHARE = 0.5  # of the effect must be left where both answers have the same format
+CHANCE = 0.5  # accuracy of a guess between two behaviours
+SITE = "mlp.hook_post"  # of the neurons of claim d
+STUDY_FORM = "form == 'study' and conflicts == 'graded'"
+
+
+class Endpoint(NamedTuple):
+    """What a claim is judged by.
+
+    `values` takes the metrics of one run and gives a value a seed. `empty` is what it would be if the claim were empty;
+    `reported`, by task, what the study reports or, where `source` says so, what its words imply.
+    """
+
+    claim: str
+    name: str
+    values: Callable[[pd.DataFrame], pd.Series]
+    empty: float
+    reported: Mapping[str, float]
+    source: str
+    unit: str = "difference of shares"
+    bounds: tuple[float, float] = (-1.0, 1.0)
+
+
+def by_seed(metrics: pd.DataFrame, query: str, columns: str) -> pd.DataFrame:
+    """The values that a query selects: a row a seed, a column for each value of the column `columns`."""
+    return metrics.query(query).pivot(index="seed", columns=columns, values="value")
+
+
+def rarer_behavior(metrics: pd.DataFrame) -> pd.Series:
+    """The share of conflicts that show the rarer of the two behaviours."""
+    shares = by_seed(metrics, "measure == 'behavior_share'", "behavior")
+    return shares.reindex(columns=["memorization", "generalization"]).min(axis=1, skipna=False)
+
+
+def rise_with_depth(metrics: pd.DataFrame) -> pd.Series:
+    """How well the last layer's states separate the members of held-out pairs, minus the first layer's (AUROC)."""
+    layers = by_seed(metrics, "measure == 'pair_auroc' and site == 'resid_post'", "layer")
+    return layers[layers.columns.max()] - layers[layers.columns.min()] if len(layers) else pd.Series(dtype=float)
+
+
+def gain(metrics: pd.DataFrame) -> pd.Series:
+    """Accuracy of the best probe minus that of the best input-only predictor; one below chance counts as chance."""
+    query = "population == 'conflicts' and measure in ['accuracy', 'best_baseline_accuracy']"
+    accuracy = by_seed(metrics, query, "measure").reindex(columns=["accuracy", "best_baseline_accuracy"])
+    return accuracy.accuracy - accuracy.best_baseline_accuracy.clip(lower=CHANCE)
+
+
+def net_effect(target: str) -> Callable[[pd.DataFrame], pd.Series]:
+    """Share of opposite conflicts that the study's shift brings to the target, minus that under its best control."""
+
+    def values(metrics: pd.DataFrame) -> pd.Series:
+        query = f"measure == 'net' and method == 'study' and target == '{target}' and population == 'conflicts'"
+        return by_seed(metrics, query, "target").reindex(columns=[target])[target]
+
+    return values
+
+
+def concentration(metrics: pd.DataFrame) -> pd.Series:
+    """What patching the top tenth of the MLP neurons turns beyond a random tenth, as a share of what all neurons turn.
+
+    The top is by attribution. Both directions are averaged; missing where all neurons together turn no pair.
+    """
+    patched = metrics.query(f"measure == 'patched_units' and site == '{SITE}'")
+
+    def turned(query: str) -> pd.Series:
+        return patched.query(query).groupby("seed").value.mean()
+
+    top, everything = (turned(f"ranking == 'attribution' and end == 'top' and share == {share}") for share in (0.1, 1))
+    return ((top - turned("ranking == 'random' and share == 0.1")) / everything.where(everything > 0)).clip(-1, 1)
+
+
+def lost(metrics: pd.DataFrame, target: str, method: str = "study") -> pd.Series:
+    """Accuracy that steering costs on inputs with one right answer, the worse of their two kinds."""
+    kinds = by_seed(metrics, f"measure == 'lost' and method == '{method}' and target == '{target}'", "inputs")
+    return kinds.reindex(columns=["memorized_only", "inferred_only"]).max(axis=1, skipna=False)
+
+
+ENDPOINTS = (
+    Endpoint(
+        "0",
+        "rarer behaviour, share of conflicts",
+        rarer_behavior,
+        0.1,  # a tenth could be errors
+        {"inference": 0.28, "addition": 0.38},
+        "where the study stops training",
+        "share 0-1",
+        (0.0, 1.0),
+    ),
+    Endpoint(
+        "a",
+        "AUROC of within-pair differences, last layer minus first",
+        rise_with_depth,
+        0.0,
+        {"inference": 0.14, "addition": 0.14},
+        "no number; a medium effect (Cohen's d = .5) that is absent in the first layer",
+        "AUROC 0-1",
+    ),
+    Endpoint(
+        "b",
+        "accuracy gained over the best input-only predictor",
+        gain,
+        0.0,
+        {"inference": 0.38, "addition": 0.34},
+        "accuracy .88 and .84 on pairs, of which a guess gets half",
+    ),
+    Endpoint(
+        "c1",
+        "study's shift to generalization, net",
+        net_effect("generalization"),
+        0.0,
+        {"inference": 0.837, "addition": 0.703},
+        "random baseline 0",
+    ),
+    Endpoint(
+        "c2",
+        "study's shift to memorization, net",
+        net_effect("memorization"),
+        0.0,
+        {"inference": 0.358, "addition": 0.676},
+        "random baseline 0",
+    ),
+    Endpoint(
+        "d",
+        "top tenth of MLP neurons minus a random tenth, of all, patched",
+        concentration,
+        0.0,
+        {"inference": 0.5, "addition": 0.5},
+        "no number; a tenth of the neurons does half of what all do",
+        "ratio",
+    ),
+)
+
+
+STEERED = {"c1": "generalization", "c2": "memorization"}  # the target of a claim about steering
+
+
+def status(seeds: Iterable[int]) -> str:
+    """*exploratory* if a seed's test results were known before choices were made, else *confirmatory*."""
+    return "exploratory" if SEEN_SEEDS.intersection(seeds) else "confirmatory"
+
+
+def p_value(values: np.ndarray, empty: float) -> float:
+    """Student's two-sided t-test over seeds; an exact sign test where all seeds agree; nan without an interval."""
+    if len(values) < intervals.LEAST_SEEDS:
+        return np.nan
+    if np.ptp(values) < ROUNDING:
+        return 1.0 if abs(values[0] - empty) < ROUNDING else 2.0 ** (1 - len(values))
+    return float(scipy.stats.ttest_1samp(values, empty).pvalue)
+
+
+def detectable(values: np.ndarray, level: float = LEVEL / len(ENDPOINTS)) -> float:
+    """The smallest effect that a t-test at this level sees with a power of `POWER`, given the scatter of the seeds.
+
+    By default at the strictest level that Holm's correction can ask for; nan without an interval or scatter.
+    """
+    n = len(values)
+    if n < intervals.LEAST_SEEDS or np.ptp(values) < ROUNDING:
+        return np.nan
+    critical = scipy.stats.t.ppf(1 - level / 2, n - 1)
+    shift = scipy.optimize.brentq(lambda shift: scipy.stats.nct.sf(critical, n - 1, shift) - POWER, 0, 4 * critical)
+    return float(shift * scipy.stats.sem(values))
+
+
+def judge(estimate: intervals.Estimate, p: float, empty: float, reported: float) -> str:
+    """The verdict on an endpoint; `p` is corrected for multiplicity."""
+    if np.isnan(estimate.ci_high) or np.isnan(reported):
+        return NOT_TESTABLE
+    effect, excluded = p <= LEVEL and estimate.value > empty, estimate.ci_high < reported
+    if effect:
+        return SMALLER if excluded else REPLICATED
+    return NOT_REPLICATED if excluded else NOT_TESTABLE
+
+
+def with_conditions(verdict: str, collateral: float, matched: float, net: float) -> str:
+    """The verdict on steering: *replicated* also asks that it costs little and does not rest on the answers' format.
+
+    Parameters
+    ----------
+    collateral, matched, net
+        Means over seeds: of :func:`lost`, and of the net effect in the matched and in the study's form; nan if missing.
+    """
+    if verdict != REPLICATED:
+        return verdict
+    if collateral > MAX_LOST or matched < MATCHED_SHARE * net:
+        return SMALLER
+    return NOT_TESTABLE if np.isnan([collateral, matched]).any() else REPLICATED
+
+
+def verdicts(metrics: pd.DataFrame, matched: pd.DataFrame) -> pd.DataFrame:
+    """The verdict on each claim, for each task and model in the study's form.
+
+    Parameters
+    ----------
+    metrics
+        Numbers of the runs to judge.
+    matched
+        Numbers of runs among which those in the matched form are.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `task, model, claim, endpoint, status, reported, source, unit, value, ci_low, ci_high, n` (over seeds)`,
+        detectable` (the smallest effect that could have been seen)`, p, p_holm, lost, matched` (means; claim c alone)
+        and `verdict`.
+    """
+    tables = []
+    for (task, model), run in metrics.query(STUDY_FORM).groupby(["base_task", "model"], sort=False):
+        partner = matched.query("form == 'matched' and base_task == @task and model == @model")
+        table = pd.DataFrame([_tested(endpoint, run, partner, str(task)) for endpoint in ENDPOINTS])
+        table.insert(0, "task", task)
+        table.insert(1, "model", model)
+        tables.append(table.assign(p_holm=intervals.holm(table.p.fillna(1.0))))
+    result = pd.concat(tables, ignore_index=True)
+    result["verdict"] = [_verdict(row) for row in result.itertuples()]
+    return result.drop(columns="empty")
+
+
+def _verdict(row: Any) -> str:
+    """The verdict of a row of the table."""
+    estimate = intervals.Estimate(row.value, row.ci_low, row.ci_high, row.n)
+    verdict = judge(estimate, row.p_holm, row.empty, row.reported)
+    return with_conditions(verdict, row.lost, row.matched, row.value) if row.claim in STEERED else verdict
+
+
+def in_words(row: Any) -> str:
+    """The verdict of a row of the table; *not testable here* with the smallest effect that could have been seen."""
+    if row.verdict != NOT_TESTABLE:
+        return row.verdict
+    if row.n < intervals.LEAST_SEEDS:
+        return f"{NOT_TESTABLE} (seeds with a value: {row.n}; an interval needs {intervals.LEAST_SEEDS})"
+    if row.p_holm <= LEVEL:
+        return f"{NOT_TESTABLE} (what it costs, or the matched form, was not measured)"
+    return f"{NOT_TESTABLE} (smallest effect that could have been seen: {row.detectable:.2f})"
+
+
+def _tested(endpoint: Endpoint, run: pd.DataFrame, partner: pd.DataFrame, task: str) -> dict[str, object]:
+    """An endpoint of one run: its estimate, its test, and what a verdict on steering asks besides."""
+    values = endpoint.values(run).dropna()
+    target = STEERED.get(endpoint.claim)
+    return {
+        "claim": endpoint.claim,
+        "endpoint": endpoint.name,
+        "status": status(run.seed),
+        "reported": endpoint.reported.get(task, np.nan),
+        "source": endpoint.source,
+        "unit": endpoint.unit,
+        "empty": endpoint.empty,
+        **intervals.over_seeds(values, endpoint.bounds)._asdict(),
+        "detectable": detectable(values.to_numpy()),
+        "p": p_value(values.to_numpy(), endpoint.empty),
+        "lost": lost(run, target).mean() if target else np.nan,
+        "matched": endpoint.values(partner).mean() if target else np.nan,
+    }

@@ -1,0 +1,153 @@
+"""Neurons of two models: matches that are known beforehand."""
+
+import copy
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from memgen import behavior
+from memgen.carryover import matching
+from tests.conftest import random_model
+
+SITE = "mlp.hook_post"
+
+
+def permuted_copy(model, rng):
+    """The same function with the MLP's neurons of each layer in another order, and that order [layer, neuron]."""
+    other, orders = copy.deepcopy(model), []
+    for block in other.transformer.h:
+        order = torch.from_numpy(rng.permutation(block.mlp.c_fc.nf))
+        block.mlp.c_fc.weight.data = block.mlp.c_fc.weight.data[:, order]
+        block.mlp.c_fc.bias.data = block.mlp.c_fc.bias.data[order]
+        block.mlp.c_proj.weight.data = block.mlp.c_proj.weight.data[order]
+        orders.append(order.numpy())
+    return other, np.stack(orders)
+
+
+def states_of(subject, model, frame):
+    return behavior.states(type(subject)(model, subject.tokenizer, 16), frame, [SITE])
+
+
+def by_match(table):
+    return table.groupby("match").mean(numeric_only=True)
+
+
+def test_a_permuted_copy_matches_perfectly(sums, rng):
+    other, order = permuted_copy(sums.subject.model, rng)
+    states = {
+        seed: states_of(sums.subject, model, sums.frame) for seed, model in enumerate((sums.subject.model, other))
+    }
+    a, b = states[0][SITE], states[1][SITE]
+    assert a.shape == b.shape == (len(sums.frame), 2, 128)
+    np.testing.assert_allclose(a[:, np.arange(2)[:, None], order], b, atol=1e-5)
+    r = rng.uniform(-1, 1, (2, 128))
+    r = {0: {SITE: r.ravel()}, 1: {SITE: np.take_along_axis(r, order, 1).ravel()}}
+    table = matching.top_overlaps(states, r)
+    assert list(zip(table.seed, table.other_seed, table.match, strict=True)) == [
+        (seed, 1 - seed, match) for seed in (0, 1) for match in ("best", "one_to_one", "index")
+    ]
+    assert (by_match(table).value[["best", "one_to_one"]] == 1).all()
+    assert by_match(table).value["index"] < 0.4
+    best = matching.best_correlations(states, rng)
+    assert len(best) == 2 * 256
+    assert (best.correlation > 0.999).all()
+    assert best.rotated.mean() < best.correlation.mean()
+    where = matching.one_to_one(matching.correlations(a, b))
+    expected = (np.argsort(order, axis=1) + 128 * np.arange(2)[:, None]).ravel()
+    assert (where == expected).all()
+
+
+def test_another_random_model_is_near_chance(sums, rng):
+    other = random_model("gpt2-2x32", sums.subject.tokenizer, 20, 0.3)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.copy_(torch.from_numpy(rng.normal(0, 0.3, tuple(parameter.shape))))
+    states = {
+        seed: states_of(sums.subject, model, sums.frame) for seed, model in enumerate((sums.subject.model, other))
+    }
+    rankings = [{seed: {SITE: rng.uniform(-1, 1, 256)} for seed in (0, 1)} for _ in range(20)]
+    means = by_match(pd.concat([matching.top_overlaps(states, r) for r in rankings]))
+    assert (abs(means.value - means.chance) < 0.05).all()
+    best = matching.best_correlations(states, rng)
+    assert (best.correlation - best.rotated > matching.UNIVERSAL).mean() < 0.05
+
+
+def test_universal_neurons_are_those_beyond_the_space(rng):
+    """Of independent neurons in a wide space, those that a model shares stand out; after a rotation none does."""
+    a, b = rng.standard_normal((2, 600, 1, 200)).astype(np.float32)
+    b[:, :, :50] = a[:, :, 100:150]
+    best = matching.best_correlations({0: {SITE: a}, 1: {SITE: b}}, rng).query("seed == 0")
+    assert (best.correlation - best.rotated > matching.UNIVERSAL).mean() == 0.25
+    assert (np.flatnonzero(best.correlation > 0.9) == np.arange(100, 150)).all()
+
+
+def test_correlations_are_pearsons(rng):
+    a, b = rng.standard_normal((50, 2, 3)), rng.standard_normal((50, 1, 4))
+    a[:, 1, 2] = 7.0  # constant
+    found = matching.correlations(a, b)
+    expected = np.corrcoef(a.reshape(50, 6).T[:5], b.reshape(50, 4).T)[:5, 5:]
+    np.testing.assert_allclose(found[:5], expected, atol=1e-6)
+    assert (found[5] == 0).all()
+    with pytest.raises(ValueError, match="50 and 49"):
+        matching.correlations(a, b[:-1])
+
+
+def test_a_rotation_preserves_the_space_of_each_layer(rng):
+    a = rng.standard_normal((30, 2, 8)).astype(np.float32)
+    rotated = matching.rotated(a, rng)
+    for layer in range(2):
+        before, after = a[:, layer] - a[:, layer].mean(0), rotated[:, layer]
+        np.testing.assert_allclose(before @ before.T, after @ after.T, atol=1e-4)
+        assert np.abs(before - after).max() > 0.1
+
+
+def test_one_to_one_is_the_best_pairing(rng):
+    correlation = rng.uniform(-1, 1, (5, 5))
+    sums = {order: np.abs(correlation)[np.arange(5), order].sum() for order in itertools.permutations(range(5))}
+    assert tuple(matching.one_to_one(correlation)) == max(sums, key=sums.get)
+    with pytest.raises(ValueError, match="5 neurons"):
+        matching.one_to_one(correlation[:, :4])
+
+
+def test_chance_is_the_mean_over_permuted_matches_in_each_layer(rng):
+    layer = np.repeat([0, 1], [6, 10])
+    top_a, top_b = rng.random(16) < 0.4, rng.random(16) < 0.4
+    match = rng.integers(16, size=16)
+    found, chance = matching.matched_overlap(top_a, top_b, match, layer)
+    assert found == top_b[match[top_a]].mean()
+    permuted = []
+    for _ in range(4000):
+        order = np.concatenate([rng.permutation(match[layer == place]) for place in (0, 1)])
+        permuted.append(top_b[order[top_a]].mean())
+    assert chance == pytest.approx(np.mean(permuted), abs=0.01)
+
+
+def test_top():
+    r = np.array([0.1, -0.9, 0.5, 0.5, 0.0, 0.2, -0.3, 0.0, 0.0, 0.0])
+    assert np.flatnonzero(matching.top(r)).tolist() == [1]
+    assert np.flatnonzero(matching.top(r, 0.2)).tolist() == [1, 2]  # the earlier of equals
+
+
+def test_top_overlap(rng):
+    r = rng.permutation(np.linspace(0.1, 1, 100))
+    assert matching.top_overlap(r, -r) == 1.0
+    assert matching.top_overlap(r, 1 / r) == 0.0
+
+
+def test_common_prompts_are_conflicts_from_every_frame(rng):
+    frames = [pd.DataFrame({"kind": ["conflict"] * 30 + ["aligned"] * 30, "seed": seed}) for seed in range(3)]
+    common = matching.common_prompts(frames, 20, rng)
+    assert set(common.kind) == {"conflict"}
+    assert common.seed.value_counts().tolist() == [7, 7, 7]
+    assert common.index.tolist() == list(range(21))
+    assert len(matching.common_prompts(frames, 1000, rng)) == 90
+
+
+def test_site_correlations_are_sorted_by_layer_and_neuron(rng):
+    layer, neuron = map(np.ravel, np.indices((2, 3)))
+    table = pd.DataFrame({"site": SITE, "layer": layer, "neuron": neuron, "r": np.arange(6.0)})
+    table = pd.concat([table, table.assign(site="resid_post", r=9.0)]).sample(frac=1, random_state=rng)
+    assert matching.site_correlations(table, SITE).tolist() == [0, 1, 2, 3, 4, 5]

@@ -1,0 +1,144 @@
+"""Streamed sums against scipy, and a planted neuron against shuffled labels."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+
+from memgen import behavior, intervals
+from memgen.localization.differences import PairStatistics, accumulate, neuron_table
+from memgen.localization.nulls import mean_abs
+
+SITES = ("resid_post", "mlp.hook_post")
+
+
+def streamed(plus, minus, groups, splits=()):
+    statistics = PairStatistics(plus.shape[1], groups.max() + 1)
+    for part in np.split(np.arange(len(plus)), list(splits)):
+        statistics.update(plus[part], minus[part], groups[part])
+    return statistics
+
+
+@pytest.fixture
+def states(rng):
+    """Pairs in six groups; units that differ, do not, never vary, and vary little about a large mean."""
+    plus, minus = rng.normal(size=(2, 83, 4))
+    plus[:, 0] += 0.7
+    plus[:, 2] = minus[:, 2] = 0.1
+    plus[:, 3], minus[:, 3] = 1e5 + plus[:, 3], 1e5 + minus[:, 3]
+    return plus, minus, np.append(np.arange(6), rng.integers(6, size=77))
+
+
+def two_pass(plus, minus):
+    difference, label = plus - minus, np.repeat([1, -1], len(plus))
+    r = [scipy.stats.pearsonr(label, unit).statistic if np.ptp(unit) else 0 for unit in np.concatenate([plus, minus]).T]
+    deviation = difference.std(0, ddof=1)
+    effect = np.divide(difference.mean(0), deviation, out=np.zeros(len(r)), where=deviation > 0)
+    return {"nmd": difference.mean(0), "r": r, "effect_size": effect}
+
+
+def assert_equal(drawn, plus, minus):
+    for name, expected in two_pass(plus, minus).items():
+        assert drawn[name] == pytest.approx(np.asarray(expected), rel=1e-6, abs=1e-9), name
+
+
+class TestPairStatistics:
+    def test_equal_the_two_pass_formulas_however_the_pairs_are_split(self, states, rng):
+        plus, minus, groups = states
+        for splits in ([1, 80], np.arange(1, 83), *(np.sort(rng.integers(1, 83, size=5)) for _ in range(5))):
+            statistics = streamed(plus, minus, groups, splits)
+            drawn = statistics.weighted(np.ones((1, 6)))
+            assert_equal({name: values[0] for name, values in drawn.items()}, plus, minus)
+            assert statistics.n_pairs == 83
+
+    def test_weights_repeat_groups_and_signs_exchange_members(self, states):
+        plus, minus, groups = states
+        weights = np.array([[0, 1, 2, 0, 3, 1], [1, 0, 0, 1, 0, 0]])
+        signs = np.array([[1, -1, -1, 1, 1, -1], [-1, 1, 1, 1, 1, 1]])
+        drawn = streamed(plus, minus, groups, [20]).weighted(weights, signs)
+        for draw, counts in enumerate(weights):
+            rows = np.repeat(np.arange(83), counts[groups])
+            swap = (signs[draw, groups[rows]] < 0)[:, None]
+            members = (np.where(swap, minus[rows], plus[rows]), np.where(swap, plus[rows], minus[rows]))
+            assert_equal({name: values[draw] for name, values in drawn.items()}, *members)
+
+    def test_by_hand(self):
+        drawn = streamed(np.array([[3.0], [5.0]]), np.array([[1.0], [1.0]]), np.array([0, 0])).weighted(np.ones((1, 1)))
+        assert drawn["nmd"].item() == pytest.approx(3)  # differences 2 and 4
+        assert drawn["effect_size"].item() == pytest.approx(3 / np.sqrt(2))
+        assert drawn["r"].item() == pytest.approx(6 / np.sqrt(4 * 11))  # members 3 5 1 1: squares 11 about 2.5
+
+
+def test_accumulate_joins_states_pairs_and_groups(setting):
+    pairs = setting.pairs.sample(frac=1, random_state=np.random.default_rng(1))
+    accumulated = accumulate(setting.subject.with_batch_size(5), setting.frame, pairs, SITES)
+    states = behavior.states(setting.subject, setting.frame, SITES)
+    for site in SITES:
+        flat = states[site].reshape(len(setting.frame), -1)
+        differences = flat[pairs.memorization] - flat[pairs.generalization]
+        for group, name in enumerate(sorted(set(pairs.group))):
+            rows = pairs.group.to_numpy() == name
+            assert accumulated[site].group_sums[group] == pytest.approx(differences[rows].sum(0), abs=1e-3)
+            assert accumulated[site].group_pairs[group] == rows.sum()
+
+
+def test_the_table_names_each_neuron_and_tests_and_shuffles_by_group(accumulated):
+    table = neuron_table(accumulated, 2, np.random.default_rng(3), np.random.default_rng(5), 500)
+    assert table.groupby(["site", "layer"]).size().to_dict() == {
+        ("resid_post", 0): 32, ("resid_post", 1): 32, ("mlp.hook_post", 0): 128, ("mlp.hook_post", 1): 128,
+    }  # fmt: skip
+    neuron = table.query("site == 'mlp.hook_post' and layer == 1 and neuron == 3").iloc[0]
+    assert neuron.nmd == accumulated["mlp.hook_post"].weighted(np.ones((1, 30)))["nmd"][0, 128 + 3]
+    rng = np.random.default_rng(3)
+    p = [intervals.sign_flip_p(accumulated[site].group_sums, np.arange(30), rng, 500) for site in SITES]
+    assert np.array_equal(table.p_value, np.concatenate(p))
+    assert table.q_value.to_numpy() == pytest.approx(scipy.stats.false_discovery_control(np.concatenate(p)))
+    signs = np.random.default_rng(5).choice([-1.0, 1.0], size=(1, 30))  # of all sites
+    drawn = [accumulated[site].weighted(np.ones((1, 30)), signs) for site in SITES]
+    for name in ("nmd", "r"):
+        assert np.array_equal(table[f"{name}_shuffled"], np.concatenate([values[name][0] for values in drawn]))
+    assert table.r_shuffled.abs().mean() < table.r.abs().mean() / 2
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_the_planted_neuron_is_first_in_every_ranking(planted, table, site):
+    neurons = table[table.site == site]
+    planted_at = planted.dimension if site == "resid_post" else planted.neuron
+    for ranking in ("nmd", "r", "effect_size", "attribution"):
+        first = neurons.loc[neurons[ranking].abs().idxmax()]
+        assert (first.layer, first.neuron) == planted_at, ranking
+        assert first[ranking] > 0  # it speaks for memorization
+        assert first.q_value < 0.05
+
+
+class TestShuffled:
+    """The members of each pair change places at random: nothing is left to be found."""
+
+    N_SHUFFLES = 40
+
+    @pytest.fixture
+    def members(self, planted, planted_pairs):
+        states = {name: behavior.states(planted.subject, planted.frame.loc[planted_pairs[name]], SITES)
+                  for name in ("memorization", "generalization")}  # fmt: skip
+        flat = [np.concatenate([by_site[site].reshape(60, -1) for site in SITES], 1) for by_site in states.values()]
+        return *flat, np.unique(planted_pairs.group, return_inverse=True)[1]
+
+    def test_error_rates_stay_at_the_stated_level(self, members):
+        plus, minus, groups = members
+        tables, outside = [], 0
+        for seed in range(self.N_SHUFFLES):
+            rng = np.random.default_rng(seed)
+            swap = rng.integers(2, size=(len(plus), 1)).astype(bool)
+            shuffled = {"all": streamed(np.where(swap, minus, plus), np.where(swap, plus, minus), groups)}
+            tables.append(neuron_table(shuffled, 1, rng, rng, 2000))
+            observed, null = mean_abs(shuffled, 1, rng, n_draws=200).itertuples()
+            outside += not null.ci_low <= observed.value <= null.ci_high
+        # With no true difference every discovery is false, so runs with any are about 2 of 40.
+        limit = scipy.stats.binom.ppf(0.99, self.N_SHUFFLES, 0.05)
+        assert sum((table.q_value < 0.05).any() for table in tables) <= limit
+        assert outside <= limit
+        assert 0.02 < pd.concat(tables).p_value.lt(0.05).mean() < 0.08
+
+    def test_the_same_procedure_finds_what_is_there(self, members, rng):
+        table = neuron_table({"all": streamed(*members)}, 1, rng, rng, 2000)
+        assert (table.q_value < 0.05).mean() > 0.5

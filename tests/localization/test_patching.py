@@ -1,0 +1,197 @@
+"""Exact sets of neurons: nothing, everything, exactly these, and a planted neuron alone."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from memgen import activations, behavior, intervals
+from memgen.localization import patching
+from memgen.localization.patching import KEYS, neurons_for_half, patch, patch_layers, recovered_log_odds, replacing
+from memgen.localization.rankings import RANKINGS, neuron_sets
+
+SITES = ("resid_post", "mlp.hook_post")
+D = {"resid_post": 32, "mlp.hook_post": 128}
+
+
+def set_of(site, layer=None, neurons=slice(None)):
+    """A set of neurons of one layer, or an empty set."""
+    chosen = np.zeros((2, D[site]), dtype=bool)
+    if layer is not None:
+        chosen[layer, neurons] = True
+    return {"site": site, "name": f"{layer}", "chosen": chosen}
+
+
+def sets_of(*sets):
+    return pd.DataFrame(list(sets))
+
+
+class TestReplacing:
+    @pytest.mark.parametrize("site", SITES)
+    def test_exactly_these_neurons_at_the_last_token(self, setting, site):
+        """A value that no activation has."""
+        subject = setting.subject
+        chosen = np.zeros((2, D[site]), dtype=bool)
+        chosen[0, [3, 30]] = chosen[1, 7] = True
+        states = torch.full((len(setting.frame), 2, D[site]), 1e3)
+        for batch in behavior.prepare(subject.with_batch_size(50), setting.frame.reset_index(drop=True))[:2]:
+            recorded = {}
+            for name, neurons in (("plain", np.zeros_like(chosen)), ("edited", chosen)):
+                context = replacing(subject, site, neurons, states)
+                with torch.no_grad(), context(batch), activations.record(subject.model, [site]) as store:
+                    behavior.run(subject, batch)
+                recorded[name] = store[site]
+            row = torch.arange(len(batch.rows))
+            for layer in (0, 1):
+                changed = recorded["edited"][layer] == 1e3
+                expected = torch.zeros_like(changed)
+                expected[row[:, None], (batch.prompt_length - 1)[:, None], np.flatnonzero(chosen[layer])[None]] = True
+                assert torch.equal(changed, expected)
+            untouched = ~(recorded["edited"][0] == 1e3).any(-1)
+            assert torch.equal(recorded["edited"][0][untouched], recorded["plain"][0][untouched])
+
+    @pytest.mark.parametrize(("rows", "width"), [(2, 128), (1, 32)])
+    def test_wrong_shapes_are_named(self, planted, rows, width):
+        with pytest.raises(
+            ValueError,
+            match=rf"Neurons and states at resid_post must be \[2, 32\], not \[{rows}, 32\] and \[2, {width}\]",
+        ):
+            replacing(planted.subject, "resid_post", np.ones((rows, 32), bool), torch.zeros(5, 2, width))
+
+
+class TestPatch:
+    @pytest.fixture
+    def inputs(self, setting):
+        return setting.subject, setting.frame, setting.pairs.iloc[:12]
+
+    @pytest.mark.parametrize("site", SITES)
+    def test_an_empty_set_changes_nothing(self, inputs, site):
+        patched = patch(*inputs, sets_of(set_of(site)))
+        assert (patched.log_odds_after == patched.log_odds_before).all()
+
+    def test_an_inputs_own_state_changes_nothing(self, setting):
+        pairs = setting.pairs.assign(generalization=setting.pairs.memorization).iloc[:8]
+        patched = patch_layers(setting.subject, setting.frame, pairs, ("resid_pre", "attn_out", "mlp_out", *SITES))
+        assert patched.log_odds_after.to_numpy() == pytest.approx(patched.log_odds_before.to_numpy(), abs=1e-4)
+
+    def test_the_last_residual_stream_gives_the_source(self, stories):
+        """It decides the next token alone, and the answers are single tokens; the first layer's does not."""
+        subject = stories.subject.with_batch_size(5)
+        patched = patch_layers(subject, stories.frame, stories.pairs.iloc[:12], ["resid_post"])
+        first, last = (patched[patched.layer == layer] for layer in (0, 1))
+        assert last.log_odds_after.to_numpy() == pytest.approx(last.log_odds_source.to_numpy(), abs=1e-4)
+        assert (last.log_odds_before - last.log_odds_source).abs().mean() > 0.1
+        assert not np.allclose(first.log_odds_after, first.log_odds_source)
+        both = sets_of({"site": "resid_post", "chosen": np.ones((2, 32), dtype=bool)})
+        together = patch(subject, stories.frame, stories.pairs.iloc[:12], both)
+        expected = together.sort_values(["target", "pair"]).log_odds_after.to_numpy()
+        assert last.sort_values(["target", "pair"]).log_odds_after.to_numpy() == pytest.approx(expected, abs=1e-4)
+
+    def test_rows_are_in_the_order_of_the_pairs(self, setting):
+        pairs = setting.pairs.iloc[11::-1]
+        patched = patch(setting.subject.with_batch_size(5), setting.frame, pairs, sets_of(set_of("mlp.hook_post", 0)))
+        plain = behavior.measure(setting.subject, behavior.prepare(setting.subject, setting.frame)).log_odds
+        for target, (source, receiver) in patching.ROLES.items():
+            rows = patched[patched.target == target]
+            assert rows.group.to_list() == pairs.group.to_list()
+            assert rows.log_odds_before.to_numpy() == pytest.approx(plain[pairs[receiver]].to_numpy(), abs=1e-4)
+            assert rows.log_odds_source.to_numpy() == pytest.approx(plain[pairs[source]].to_numpy(), abs=1e-4)
+
+    def test_the_cached_prefix_changes_nothing(self, inputs, monkeypatch):
+        sets = sets_of(set_of("mlp.hook_post", 0, [1, 5, 90]), set_of("resid_post", 1, slice(0, 9)))
+        cached = patch(inputs[0].with_batch_size(5), *inputs[1:], sets)
+
+        def without_prefix(subject, frame):
+            return behavior.prepare(subject, frame.reset_index(drop=True))
+
+        monkeypatch.setattr(patching, "prepare_last", without_prefix)
+        order = ["name", "target", "pair"]
+        cached, anew = (rows.sort_values(order, ignore_index=True) for rows in (cached, patch(*inputs, sets)))
+        pd.testing.assert_frame_equal(cached, anew, atol=1e-3, rtol=1e-3)
+        assert (cached.log_odds_after - cached.log_odds_before).abs().max() > 0.01
+
+    def test_prompts_of_several_lengths_as_each_pair_alone(self, setting):
+        frame = setting.frame.copy()
+        frame["input_ids"] = [ids[np.r_[0, 1 + i % 3 : len(ids)]] for i, ids in enumerate(frame.input_ids)]
+        pairs, sets = setting.pairs.iloc[:9], sets_of(set_of("mlp.hook_post", 1))
+        patched = patch(setting.subject, frame, pairs, sets)
+        single = pd.concat(patch(setting.subject, frame, pairs.iloc[[i]], sets) for i in range(9))
+        expected = single.sort_values("target", ascending=False, kind="stable").log_odds_after.to_numpy()
+        assert patched.log_odds_after.to_numpy() == pytest.approx(expected, abs=1e-3)
+
+
+class TestPlanted:
+    def test_patching_finds_the_mlp_of_the_second_layer(self, planted, planted_pairs):
+        sites = ("resid_post", "attn_out", "mlp_out")
+        patched = patch_layers(planted.subject, planted.frame, planted_pairs, sites)
+        effects = intervals.estimate_by(patched, ["site", "layer", "target"]).set_index(["site", "layer", "target"])
+        assert len(effects) == 3 * 2 * 2
+        for target in patching.ROLES:
+            for layer in (0, 1):
+                assert effects.value["attn_out", layer, target] == 0
+                assert effects.value["resid_post", layer, target] == 1
+            assert effects.value["mlp_out", 0, target] == 0
+            assert effects.value["mlp_out", 1, target] > 0.95
+        assert (effects.n == len(planted_pairs)).all()
+
+    @pytest.mark.parametrize("site", SITES)
+    def test_the_planted_neuron_alone_turns_all_and_the_bottom_nothing(self, planted, planted_pairs, table, rng, site):
+        single = 1 / (2 * D[site])
+        sets = neuron_sets(table, [site], [single, 1.0], rng)
+        planted_at = planted.dimension if site == "resid_post" else planted.neuron
+        assert all(chosen[planted_at] for chosen in sets[sets.end == "top"]["chosen"])
+        patched = patch(planted.subject, planted.frame, planted_pairs, sets)
+        turned = intervals.estimate_by(patched, KEYS, inputs="pair").set_index(KEYS).value[site]
+        recovered = recovered_log_odds(patched).set_index(KEYS).value[site]
+        for ranking in RANKINGS:
+            for target in patching.ROLES:
+                assert turned[ranking, "top", single, target] > 0.9
+                assert recovered[ranking, "top", single, target] > 0.9
+                assert turned[ranking, "bottom", single, target] == 0
+                assert abs(recovered[ranking, "bottom", single, target]) < 0.1
+        halves = neurons_for_half(patched, {site: 2 * D[site]})
+        assert (halves.value < 1).all()  # less than a single neuron, on the line from none
+        assert (halves.n == 2 * len(planted_pairs)).all()
+
+
+def top_sets(turned, shares, targets=("memorization",), groups="abcd"):
+    """Patched rows: `turned[share][pair]`."""
+    rows = []
+    for target in targets:
+        for share, values in zip(shares, turned, strict=True):
+            about = {"site": "a", "ranking": "r", "end": "top", "share": share, "draw": 0, "target": target}
+            rows += [about | {"pair": i, "group": groups[i], "value": value} for i, value in enumerate(values)]
+    return pd.DataFrame(rows)
+
+
+class TestSummaries:
+    def test_by_hand_a_mean_over_draws(self):
+        about = {"site": "a", "ranking": "random", "end": "random", "share": 0.1, "target": "generalization"}
+        patched = pd.DataFrame(
+            about | {"pair": [0, 0, 1, 1], "draw": [0, 1, 0, 1], "group": list("aabb"), "value": [1.0, 0.0, 0.0, 0.0]}
+        ).assign(log_odds_before=2.0, log_odds_source=[-2.0, -2.0, -4.0, -4.0], log_odds_after=[0.0, 2.0, 1.0, 2.0])
+        (turned,) = intervals.estimate_by(patched, KEYS, inputs="pair").itertuples()
+        (recovered,) = recovered_log_odds(patched).itertuples()
+        assert (turned.value, turned.n) == (0.25, 2)
+        assert (recovered.value, recovered.n) == (pytest.approx((1 + 0.5) / (4 + 6)), 2)
+        assert recovered.ci_low < 0.5 / 6 < 1 / 4 < recovered.ci_high  # of either group alone
+
+    @pytest.mark.parametrize(
+        ("turned", "neurons"),
+        [
+            ([[0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1]], 50),  # half at the second set
+            ([[0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0]], 50 + 50 * 0.25),  # half of three is 1.5
+            ([[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]], 5),  # on the line from none to the first
+        ],
+    )
+    def test_neurons_for_half(self, turned, neurons):
+        patched = top_sets(turned, [0.1, 0.5, 1.0], targets=("memorization", "generalization"))
+        (half,) = neurons_for_half(patched, {"a": 100}).itertuples()
+        assert half.value == pytest.approx(neurons)
+        assert 0 <= half.ci_low <= half.value <= half.ci_high <= 100
+        assert half.n == 8
+
+    def test_where_nothing_turns_there_is_no_half(self):
+        (half,) = neurons_for_half(top_sets([[0, 0]], [1.0]), {"a": 100}).itertuples()
+        assert np.isnan([half.value, half.ci_low, half.ci_high]).all()
+        assert half.n == 0

@@ -1,0 +1,83 @@
+"""The effect size of layers: right where the truth is known, and not a function of the number of groups."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from memgen.localization.nulls import mean_abs
+from memgen.localization.separation import pair_auroc, pair_differences
+from tests.localization.test_differences import streamed
+
+
+def pairs_of(groups):
+    return pd.DataFrame({"group": groups.astype(str)})
+
+
+def drawn(rng, n_groups, effect):
+    """Differences [pairs, 1 layer, 8 neurons] of groups of 5 pairs; the first neuron differs by `effect`."""
+    differences = rng.normal(size=(5 * n_groups, 1, 8))
+    differences[:, 0, 0] += effect
+    return {"site": differences}, np.arange(5 * n_groups) // 5
+
+
+def test_differences_are_in_the_order_of_the_pairs(planted, planted_pairs):
+    differences = pair_differences(planted.subject.with_batch_size(7), planted.frame, planted_pairs, ["mlp.hook_post"])
+    layer, neuron = planted.neuron
+    assert differences["mlp.hook_post"].shape == (len(planted_pairs), 2, 128)
+    assert (differences["mlp.hook_post"][:, layer, neuron] > 0).all()  # it writes what memorization reads
+
+
+def test_the_planted_model_tells_unseen_pairs_at_every_layer(planted, planted_pairs, rng):
+    halves = [planted_pairs[:30], planted_pairs[30:]]
+    training, held_out = (pair_differences(planted.subject, planted.frame, half, ["resid_post"]) for half in halves)
+    table = pair_auroc(training, held_out, halves[1], rng, n_draws=100).set_index(["layer", "measure"])
+    for layer in (0, 1):
+        assert table.value[layer, "pair_auroc"] > 0.95
+        assert table.ci_low[layer, "pair_auroc"] > 0.5
+        assert table.value[layer, "null_pair_auroc"] == pytest.approx(0.5, abs=0.1)
+    assert (table.n == 30).all()
+
+
+def test_it_is_scikit_learns_auroc_of_ordered_and_exchanged_differences(rng):
+    training, _ = drawn(rng, 20, 1.0)
+    held_out, groups = drawn(rng, 10, 1.0)
+    table = pair_auroc(training, held_out, pairs_of(groups), rng, 10, fit_direction=lambda pairs: pairs.mean(0))
+    scores = held_out["site"][:, 0] @ training["site"][:, 0].mean(0)
+    expected = roc_auc_score(np.repeat([1, 0], 50), np.concatenate([scores, -scores]))
+    assert table.value[0] == pytest.approx(expected)
+
+
+def test_it_does_not_grow_with_the_number_of_groups(rng):
+    """As |NMD| over its null does, which is no effect size."""
+    auroc, ratio = [], []
+    for n_groups in (40, 640):
+        training, groups = drawn(rng, n_groups, 0.5)
+        held_out, held_out_groups = drawn(rng, 400, 0.5)
+        auroc.append(pair_auroc(training, held_out, pairs_of(held_out_groups), rng, 2).value[0])
+        differences = training["site"][:, 0]
+        statistics = {"site": streamed(differences, np.zeros_like(differences), groups)}
+        ratio.append(np.divide(*mean_abs(statistics, 1, rng).value))
+    assert auroc[1] == pytest.approx(auroc[0], abs=0.05)
+    assert ratio[1] > 1.3 * ratio[0]
+
+
+def test_where_nothing_differs_the_interval_holds_one_half(rng):
+    """In 40 draws about 2 intervals miss."""
+    missed = 0
+    for _ in range(40):
+        training, _ = drawn(rng, 20, 0.0)
+        held_out, groups = drawn(rng, 15, 0.0)
+        observed = pair_auroc(training, held_out, pairs_of(groups), rng, 2).iloc[0]
+        missed += not observed.ci_low <= 0.5 <= observed.ci_high
+    assert missed <= 6
+
+
+def test_without_held_out_pairs_there_is_no_value(planted, planted_pairs, rng):
+    training, held_out = (
+        pair_differences(planted.subject, planted.frame, pairs, ["resid_post"])
+        for pairs in (planted_pairs, planted_pairs[:0])
+    )
+    table = pair_auroc(training, held_out, planted_pairs[:0], rng, 10)
+    assert table.value.isna().all()
+    assert (table.n == 0).all()

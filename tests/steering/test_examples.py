@@ -1,0 +1,97 @@
+"""Examples are taken blindly, and what they show is what the model and the intervention do."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from memgen import behavior
+from memgen.behavior import NAMES
+from memgen.steering.examples import DOSES, answer_probabilities, first_of_levels
+from memgen.steering.interventions import Intervention, adding
+
+SITE = "mlp.hook_post"
+
+
+@pytest.fixture
+def intervention(stories):
+    vectors = torch.randn(2, *stories.subject.shape(SITE), generator=torch.Generator().manual_seed(0))
+    return Intervention(SITE, 1, *vectors)
+
+
+@pytest.fixture
+def inputs(stories):
+    frame = stories.frame[stories.frame.kind == "conflict"]
+    return frame[frame.answer_memorization != frame.answer_generalization].iloc[:8]
+
+
+class TestProbabilities:
+    def test_are_those_of_the_next_token_under_the_scaled_vector(self, stories, intervention, inputs):
+        """Computed anew: one prompt at a time, with a vector that is scaled beforehand."""
+        found = answer_probabilities(stories.subject, inputs, intervention, (-0.5, 0.0, 1.0))
+        found = found.set_index(["input", "dose"])
+        for row in inputs.itertuples():
+            for dose, shift in (
+                (-0.5, 0.5 * intervention.generalization),
+                (0.0, 0 * intervention.memorization),
+                (1.0, intervention.memorization),
+            ):
+                (batch,) = behavior.prepare(stories.subject, inputs.loc[[row.Index]])
+                with adding(stories.subject, SITE, shift)(batch), torch.no_grad():
+                    logits = behavior.run(stories.subject, batch)[0, int(batch.prompt_length[0]) - 1]
+                p = logits.double().softmax(-1)
+                for name in ("memorization", "generalization"):
+                    token = stories.subject.tokenizer(
+                        getattr(row, f"answer_{name}"), add_special_tokens=False
+                    ).input_ids[0]
+                    assert found.loc[(row.Index, dose), f"p_{name}"] == pytest.approx(float(p[token]), abs=1e-5)
+
+    def test_sum_to_one_and_agree_with_the_behavior(self, stories, intervention, inputs):
+        found = answer_probabilities(stories.subject, inputs, intervention)
+        assert len(found) == len(inputs) * len(DOSES) == len(inputs) * 21
+        shares = found[["p_memorization", "p_generalization", "p_other"]]
+        assert shares.sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-5)
+        assert shares.min().min() >= 0
+        sure = found[shares[["p_memorization", "p_generalization"]].max(axis=1) > 0.5]
+        larger = np.where(sure.p_memorization > sure.p_generalization, "memorization", "generalization")
+        assert (sure.behavior == larger).all()
+
+    def test_dose_zero_is_the_model_left_alone(self, stories, intervention, inputs):
+        found = answer_probabilities(stories.subject, inputs, intervention)
+        plain = behavior.measure(stories.subject, behavior.prepare(stories.subject, inputs))
+        at_zero = found[found.dose == 0].set_index("input")
+        assert (at_zero.behavior == plain.behavior.map(NAMES)).all()
+        assert np.array_equal(at_zero.p_memorization, np.exp(plain.log_p_memorization))
+
+
+class TestChoice:
+    def frame(self, **columns):
+        n = 24
+        return pd.DataFrame(
+            {
+                "evidence": np.tile([1, 2, 3], n // 3),
+                "memorized_share": 0.5,
+                "group": [f"g{i // 6}" for i in range(n)],
+                "variant_of": [-1, -1, -1, 0, 1, 2] * (n // 6),
+                **columns,
+            },
+            index=100 + np.arange(n),
+        )
+
+    def test_takes_every_level_alike_and_no_variants(self):
+        frame = self.frame()
+        chosen = first_of_levels(frame, 6)
+        assert chosen.evidence.value_counts().to_dict() == {1: 2, 2: 2, 3: 2}
+        assert (chosen.variant_of < 0).all()
+        assert set(chosen.group) == {"g0", "g1"}  # the first two of each level, from different groups
+        assert chosen.index.is_monotonic_increasing
+
+    def test_levels_are_shares_where_evidence_does_not_vary(self):
+        frame = self.frame(evidence=1, memorized_share=np.repeat([0.1, 0.9], 12))
+        assert first_of_levels(frame, 4).memorized_share.value_counts().to_dict() == {0.1: 2, 0.9: 2}
+
+    def test_does_not_depend_on_answers_and_takes_all_where_there_are_few(self):
+        frame = self.frame()
+        other = frame.assign(answer_memorization="x", behavior=np.arange(24))
+        assert first_of_levels(frame, 5).index.equals(first_of_levels(other, 5).index)
+        assert len(first_of_levels(frame, 100)) == (frame.variant_of < 0).sum()

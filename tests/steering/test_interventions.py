@@ -1,0 +1,204 @@
+"""Interventions act where they say and only there, and can be redone without memgen."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from memgen import activations, behavior
+from memgen.activations import SITES
+from memgen.behavior import TARGETS
+from memgen.config import InputError
+from memgen.steering.interventions import Intervention, adding
+
+from .conftest import SHAPE, ragged, with_n_tokens
+
+EDITABLE = [site for site in SITES if site != "resid_mid"]
+
+
+class TestAdding:
+    @pytest.mark.parametrize("site", EDITABLE)
+    def test_dose_zero_is_bit_equal_to_none(self, setting, site):
+        subject = with_n_tokens(setting, 2)
+        batches = behavior.prepare(subject, setting.frame.iloc[::4])
+        vector = torch.ones(subject.shape(site)).cumsum(1).sin()
+        plain = behavior.measure(subject, batches)
+        zero = behavior.measure(subject, batches, adding(subject, site, vector, 0.0))
+        none = behavior.measure(subject, batches, adding(subject, site, vector * 0))
+        real = behavior.measure(subject, batches, adding(subject, site, vector))
+        pd.testing.assert_frame_equal(zero, plain, check_exact=True)
+        pd.testing.assert_frame_equal(none, plain, check_exact=True)
+        assert not np.allclose(real.log_p_memorization.dropna(), plain.log_p_memorization.dropna(), atol=0.1)
+
+    @pytest.mark.parametrize("site", EDITABLE)
+    @torch.no_grad()
+    def test_a_large_shift_changes_the_logits_and_its_opposite_restores_them(self, setting, site):
+        """Where both are added; in whole numbers, so that nothing is rounded."""
+        (batch, *_) = behavior.prepare(setting.subject, setting.frame.iloc[::4])
+        large = torch.full(setting.subject.shape(site), 1e3)
+        large[:, ::2] = -1e3
+        plain = behavior.run(setting.subject, batch)
+        with adding(setting.subject, site, large)(batch):
+            assert not torch.allclose(behavior.run(setting.subject, batch), plain, atol=0.1)
+            with adding(setting.subject, site, -large)(batch):
+                restored = behavior.run(setting.subject, batch)
+        torch.testing.assert_close(restored, plain, rtol=0, atol=0.05)  # what 1e3 + h loses of h
+
+    def test_a_dose_multiplies(self, setting, shift):
+        batches = behavior.prepare(setting.subject, setting.frame.iloc[::4])
+        dosed = behavior.measure(setting.subject, batches, adding(setting.subject, "attn_out", shift, 4.0))
+        scaled = behavior.measure(setting.subject, batches, adding(setting.subject, "attn_out", 4 * shift))
+        pd.testing.assert_frame_equal(dosed, scaled, check_exact=True)
+
+    @torch.no_grad()
+    def test_it_acts_from_the_last_prompt_tokens_on_and_nowhere_else(self, setting, shift):
+        """Prompts of three lengths, so that the positions differ within a batch."""
+        subject = with_n_tokens(setting, 2)
+        (batch,) = behavior.prepare(subject, ragged(setting))
+        with activations.record(subject.model, SITES) as store:
+            behavior.run(subject, batch)
+        plain = {site: list(layers) for site, layers in store.items()}
+        with adding(subject, "resid_post", shift)(batch), activations.record(subject.model, SITES) as store:
+            behavior.run(subject, batch)
+        acted = torch.arange(batch.input_ids.shape[1])[None] >= batch.prompt_length[:, None] - 2
+        assert len(set(acted.sum(1).tolist())) == 3
+        for layer in (0, 1):
+            for site in SITES:
+                assert torch.equal(store[site][layer][~acted], plain[site][layer][~acted])
+        first = plain["resid_post"][0]
+        assert torch.equal(store["resid_post"][0], torch.where(acted[..., None], first + shift[0], first))
+        last = store["resid_mid"][1] + store["mlp_out"][1]
+        assert torch.equal(store["resid_post"][1], torch.where(acted[..., None], last + shift[1], last))
+
+    def test_layers_of_zeros_are_left_alone(self, stories, shift):
+        (batch,) = behavior.prepare(stories.subject, stories.frame[stories.frame.kind == "conflict"])
+        only_first = shift * torch.tensor([[1.0], [0.0]])
+        with adding(stories.subject, "mlp_out", only_first)(batch):
+            handles = [len(block.mlp._forward_hooks) for block in activations.blocks(stories.subject.model)]
+        assert handles == [1, 0]
+
+    def test_a_batch_equals_single_inputs_and_a_cached_prefix_the_full_run(self, setting, shift):
+        subject = with_n_tokens(setting, setting.query_length)
+        context, frame = adding(subject, "resid_post", shift), setting.frame.iloc[::4]
+        whole = behavior.measure(subject, behavior.prepare(subject, frame), context)
+        for options in ({"batch_size": 1}, {"prefix": True}):
+            again = behavior.measure(subject, behavior.prepare(subject, frame, **options), context)
+            assert again.behavior.to_list() == whole.behavior.to_list()
+            pd.testing.assert_frame_equal(again, whole, check_exact=False, rtol=0, atol=1e-4)
+
+    def test_tokens_before_a_cached_prefix_are_refused(self, sums, shift):
+        batches = behavior.prepare(sums.subject, sums.frame, prefix=True)
+        with pytest.raises(ValueError, match="only the last 1"):
+            behavior.measure(sums.subject, batches, adding(with_n_tokens(sums, 2), "resid_post", shift))
+
+    @pytest.mark.parametrize("shape", [(32,), (1, 32), (3, 32), (2, 31), (2, 128)])
+    def test_a_wrong_shape(self, sums, shape):
+        with pytest.raises(ValueError, match=r"shift for resid_post must have the shape \(2, 32\), not \("):
+            adding(sums.subject, "resid_post", torch.ones(shape))
+
+    def test_the_hidden_layer_is_wider(self, stories):
+        adding(stories.subject, "mlp.hook_post", torch.ones(2, 128))
+        with pytest.raises(ValueError, match=r"\(2, 128\), not \(2, 32\)"):
+            adding(stories.subject, "mlp.hook_post", torch.ones(2, 32))
+
+
+class TestFiles:
+    @pytest.fixture
+    def made(self, shift):
+        how = {"n_neurons": 3, "dose": 2.0, "chosen": "by hand"}
+        return Intervention("resid_post", 2, shift * torch.tensor([[0.0], [1.0]]), -shift, how)
+
+    def test_shift_of_a_target(self, made, shift):
+        assert torch.equal(made.shift(-1), -shift)
+        assert made.shift(1) is made.memorization
+
+    def test_round_trip(self, made, tmp_path):
+        made.save(tmp_path / "interventions", "study")
+        again = Intervention.load(tmp_path / "interventions", "study")
+        assert (again.site, again.n_tokens, again.how) == ("resid_post", 2, made.how)
+        assert all(torch.equal(again.shift(target), made.shift(target)) for target in TARGETS)
+
+    def test_the_files_need_no_memgen(self, made, tmp_path):
+        made.save(tmp_path, "study")
+        tensors = load_file(tmp_path / "study.safetensors")
+        assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == {
+            "memorization": SHAPE,
+            "generalization": SHAPE,
+        }
+        assert tensors["generalization"].dtype == torch.float32
+        assert torch.equal(tensors["generalization"], made.generalization)
+        assert json.loads((tmp_path / "study.json").read_text()) == {
+            "site": "resid_post",
+            "layers": {"memorization": [1], "generalization": [0, 1]},
+            "positions": [-2, -1],
+            "answer_tokens": "all",
+            **made.how,
+        }
+
+    def test_a_missing_intervention(self, tmp_path):
+        with pytest.raises(InputError, match="No intervention 'guided' was found in"):
+            Intervention.load(tmp_path, "guided")
+
+
+def steered_generation(folder, prompts, n_new, use_cache):
+    """Greedy answers under the saved intervention, with nothing but transformers, safetensors and forward hooks."""
+    model = AutoModelForCausalLM.from_pretrained(folder / "model").eval()
+    vectors = load_file(folder / "made.safetensors")["memorization"]
+    n_tokens, n_prompt = len(json.loads((folder / "made.json").read_text())["positions"]), prompts.shape[1]
+    body = model.transformer.h if hasattr(model, "transformer") else model.model.layers
+
+    def hook_of(layer):
+        seen = 0
+
+        def hook(_module, _args, output):
+            nonlocal seen
+            hidden = output[0] if isinstance(output, tuple) else output
+            position = seen + torch.arange(hidden.shape[1])
+            seen += hidden.shape[1] if use_cache else 0
+            new = hidden + (position >= n_prompt - n_tokens)[None, :, None] * vectors[layer]
+            return (new, *output[1:]) if isinstance(output, tuple) else new
+
+        return hook
+
+    for layer, block in enumerate(body):
+        block.register_forward_hook(hook_of(layer))
+    model.generation_config.eos_token_id = None  # do not stop
+    options = {"max_new_tokens": n_new, "do_sample": False, "use_cache": use_cache}
+    answers = model.generate(prompts, attention_mask=torch.ones_like(prompts), **options)[:, n_prompt:]
+    return answers.tolist()
+
+
+@pytest.mark.parametrize("n_tokens", [1, 3])
+def test_anyone_can_recompute_it_with_and_without_a_cache(setting, shift, tmp_path, n_tokens):
+    frame, tokenizer = setting.frame[setting.frame.kind == "conflict"].iloc[:12].copy(), setting.subject.tokenizer
+    setting.subject.model.save_pretrained(tmp_path / "model")
+    Intervention("resid_post", n_tokens, 0.7 * shift, -shift).save(tmp_path, "made")
+    prompts = torch.tensor(np.stack(frame.input_ids)).long()
+    n_new = len(tokenizer(frame.answer_generalization.iloc[0], add_special_tokens=False).input_ids)
+    generated = steered_generation(tmp_path, prompts, n_new, use_cache=True)
+    assert generated == steered_generation(tmp_path, prompts, n_new, use_cache=False)
+
+    # What plain transformers generate becomes the inferred answer of half of the inputs: memgen must agree.
+    joiner = " " if n_new == 1 else ""
+    ordinary = [min(answer) > 2 for answer in generated]
+    text = [joiner.join(tokenizer.convert_ids_to_tokens(answer)) for answer in generated]
+    hit = np.array(ordinary) & (np.arange(12) % 2 == 0)
+    assert hit.sum() >= 3
+    frame["answer_generalization"] = np.where(hit, text, frame.answer_generalization)
+    frame["answer_memorization"] = frame.answer_generalization.shift(-1, fill_value="seal" if n_new == 1 else "0")
+
+    made, subject = Intervention.load(tmp_path, "made"), with_n_tokens(setting, n_tokens)
+    for options in ({}, {"prefix": True}):
+        context = adding(subject, "resid_post", made.shift(1))
+        after = behavior.measure(subject, behavior.prepare(subject, frame, **options), context).behavior
+        for label, answer, memorized, inferred in zip(
+            after, generated, frame.answer_memorization, frame.answer_generalization, strict=True
+        ):
+            wanted = [tokenizer(a, add_special_tokens=False).input_ids for a in (memorized, inferred)]
+            begins = [answer[: len(tokens)] == tokens for tokens in wanted]
+            assert label == (1 if begins[0] else -1 if begins[1] else 0)
+        assert (after == -1).sum() >= 3

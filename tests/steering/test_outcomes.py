@@ -1,0 +1,163 @@
+"""What becomes of test inputs, against hand-made frames."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from memgen import intervals
+from memgen.behavior import NAMES, TARGETS
+from memgen.figures.theme import METHOD_NAMES
+from memgen.steering import outcomes
+from memgen.steering.outcomes import GENERATORS
+
+from .conftest import intervention, planted_shift
+
+INPUTS = [4, 9, 11, 20, 21]
+BEFORE, ODDS_BEFORE = [-1, -1, -1, 1, 0], [-2.0, -1.0, -3.0, 2.0, 0.0]
+AFTER, ODDS_AFTER = [1, 0, -1, 1, 1], [1.0, -0.5, -4.0, 9.0, 3.0]
+
+
+def rows(control=None, draw=0, after=AFTER, method="study", target="memorization"):
+    frame = pd.DataFrame({"input": INPUTS, "behavior_before": BEFORE, "behavior_after": after})
+    frame = frame.assign(log_odds_before=ODDS_BEFORE, log_odds_after=ODDS_AFTER, population="conflicts")
+    frame = frame.assign(group=list("abbcc"), answer_memorization="red", answer_generalization="teal")
+    return frame.assign(method=method, control=control, draw=draw, target=target)
+
+
+class TestRates:
+    def test_by_hand(self):
+        found = outcomes.rates(rows()).set_index("measure")
+        assert found.value.to_dict() == pytest.approx(
+            {"reached": 1 / 3, "stayed": 1 / 3, "other": 1 / 3, "wrong_way": 1 / 3}
+        )
+        assert set(found.n) == {3}  # those that showed generalization
+        expected = intervals.share([1, 0, 0], list("abb"))
+        assert tuple(found.loc["reached", ["value", "ci_low", "ci_high", "n"]]) == expected
+
+    def test_the_other_way(self):
+        found = outcomes.rates(rows(target="generalization")).set_index("measure").value
+        assert found.to_dict() == {
+            "reached": 0,
+            "stayed": 1,
+            "other": 0,
+            "wrong_way": 1,
+        }  # one input, its log-odds rose
+
+    def test_draws_of_a_control_are_averaged_by_input(self):
+        nothing = [-1, -1, -1, 1, 0]
+        result = pd.concat([rows("random_direction", draw, after) for draw, after in enumerate((AFTER, nothing))])
+        found = outcomes.rates(result).set_index("measure")
+        assert found.value["reached"] == pytest.approx(1 / 6)
+        assert set(found.n) == {3}
+
+    def test_a_target_whose_opposite_nobody_showed(self):
+        result = rows().assign(behavior_before=1)
+        assert outcomes.rates(result).empty
+        assert outcomes.net(outcomes.with_best_control(result)).empty
+        assert outcomes.worst_groups(result).empty
+        assert outcomes.by_answer(result).empty
+        assert outcomes.worst_answers(outcomes.by_answer(result)).empty
+
+
+class TestNet:
+    @pytest.fixture
+    def result(self, rng):
+        stronger = [0, 1, -1, 1, 1]
+        parts = [rows(), rows(method="bare"), rows(method="fitted_mlp"), rows("random_direction", method="fitted_mlp")]
+        parts += [rows("random_neurons", draw, BEFORE) for draw in (0, 1)]
+        parts += [rows("least_correlated", 0, stronger), rows("least_correlated", 1, BEFORE)]
+        return pd.concat(parts).sample(frac=1, random_state=rng)
+
+    def test_the_best_control_is_the_strongest_kind(self, result):
+        best = outcomes.with_best_control(result).query("control == 'best'")
+        assert best.groupby("method").size().to_dict() == {"study": 10, "fitted_mlp": 5}
+        found = outcomes.rates(outcomes.with_best_control(result)).query("measure == 'reached' and method == 'study'")
+        by_control = found.set_index(found.control.fillna("shift")).value
+        assert by_control["best"] == by_control["least_correlated"] == pytest.approx(1 / 6)
+
+    def test_the_net_effect_is_paired_by_input(self, result):
+        net = outcomes.net(outcomes.with_best_control(result)).set_index("method")
+        assert set(net.index) == {"study", "fitted_mlp"}
+        assert net.value["study"] == pytest.approx((1 + 0 + 0) / 3 - (0 + 0.5 + 0) / 3)
+        expected = intervals.difference([1, 0, 0], [0, 0.5, 0], list("abb"))
+        assert tuple(net.loc["study", ["value", "ci_low", "ci_high", "n"]]) == pytest.approx(expected)
+        assert net.value["fitted_mlp"] == 0
+        assert net.ci_low["fitted_mlp"] < 0 < net.ci_high["fitted_mlp"]
+
+
+def test_flip_pairs_are_a_population_of_their_own():
+    result = rows().drop(columns="population").assign(in_flip_pair=[True, True, False, True, False])
+    found = outcomes.rates(outcomes.by_population(result)).query("measure == 'reached'").set_index("population")
+    assert found.n.to_dict() == {"conflicts": 3, "flip_pairs": 2}
+    assert found.value["flip_pairs"] == 0.5
+
+
+class TestWorst:
+    """Rates of answers and groups, of 60 inputs in 20 groups."""
+
+    @pytest.fixture
+    def result(self):
+        frame = pd.DataFrame({"input": np.arange(60), "method": "study", "control": None, "target": "memorization"})
+        frame["behavior_before"], frame["log_odds_before"], frame["log_odds_after"] = -1, -1.0, 1.0
+        frame["behavior_after"] = np.where(frame.input < 45, 1, -1)
+        frame["answer_memorization"] = np.where(frame.input < 4, "few", np.where(frame.input % 2, "odd", "even"))
+        frame["answer_generalization"] = np.where(frame.input >= 40, "late", "early")
+        frame["group"] = frame.input // 3
+        stays = frame.assign(behavior_before=1, answer_memorization="was there before")
+        return pd.concat([frame, stays], ignore_index=True)
+
+    def test_by_answer(self, result):
+        found = outcomes.by_answer(result).set_index(["behavior", "answer"])
+        assert found.n.to_dict() == {
+            ("memorization", "even"): 28,
+            ("memorization", "odd"): 28,
+            ("generalization", "early"): 40,
+            ("generalization", "late"): 20,
+        }
+        assert found.value["generalization", "late"] == 0.25
+        assert found.value["memorization", "even"] == pytest.approx(21 / 28)
+
+    def test_the_worst_answer(self, result):
+        (worst,) = outcomes.worst_answers(outcomes.by_answer(result)).to_dict("records")
+        assert (worst["behavior"], worst["answer"], worst["value"], worst["n"]) == ("generalization", "late", 0.25, 20)
+        assert 0 <= worst["ci_low"] < 0.25 < worst["ci_high"] < 0.8
+
+    def test_the_worst_groups(self, result):
+        (worst,) = outcomes.worst_groups(result).to_dict("records")
+        assert (worst["value"], worst["n"]) == (0, 20)
+        assert worst["ci_low"] == 0 < worst["ci_high"] < 0.5
+        assert outcomes.mean_of_lowest(np.array([0.5, *[1.0] * 8, 0.1])) == 0.1
+        assert outcomes.mean_of_lowest(np.array([0.5, 0.3, *[1.0] * 18])) == pytest.approx(0.4)
+
+
+class TestOnTest:
+    def test_every_method_control_draw_and_input(self, planted, trials, neurons):
+        shift = planted_shift(planted, 4.0)
+        made = {name: intervention("resid_post", shift) for name in ("study", "study_shuffled")}
+        found = outcomes.on_test(trials, made, ["study"], neurons, lambda name: np.random.default_rng(len(name)))
+        kinds = ["random_neurons", "random_direction", "least_correlated"]
+        size = found.assign(control=found.control.fillna("")).groupby(["method", "control", "draw", "target"]).size()
+        assert (size == len(planted.frame)).all()
+        counts = {("study", kind, draw, NAMES[t]) for kind in kinds for draw in (0, 1) for t in TARGETS}
+        counts |= {(method, "", 0, NAMES[target]) for method in made for target in TARGETS}
+        assert set(size.index) == counts
+        about = planted.frame[["group"]]
+        rates = outcomes.rates(found.merge(about, left_on="input", right_index=True).assign(population="conflicts"))
+        reached = rates[rates.measure == "reached"].set_index("method")
+        own = reached[reached.control.isna()].value
+        assert own["study"].to_list() == own["study_shuffled"].to_list()
+        assert own.min() > 0.95
+        assert reached[reached.control.isin(["random_neurons", "least_correlated"])].value.max() < 0.6
+
+    def test_generators_have_the_published_names(self, planted, trials, neurons):
+        """Each method's controls are drawn again as they were drawn before."""
+        assert set(GENERATORS) == set(METHOD_NAMES)
+        asked = []
+
+        def make_rng(name):
+            asked.append(name)
+            return np.random.default_rng(0)
+
+        made = {"fitted_mlp_tenth": intervention("resid_post", planted_shift(planted, 1.0))}
+        outcomes.on_test(trials, made, ["fitted_mlp_tenth"], neurons, make_rng)
+        assert asked == ["controls of gradient-guided MLP 10% 1", "controls of gradient-guided MLP 10% -1"]

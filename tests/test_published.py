@@ -1,0 +1,150 @@
+"""Published results: read without a run, text as text; and what the repository keeps of the profile full."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from memgen import config, published
+from memgen.config import InputError
+from memgen.manifest import COORDINATES, NUMBER_FIELDS
+from memgen.published import Published
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+ABOUT = {"commits": [], "dirty": False, "command": "make book PROFILE=tiny"}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder of published results that has two numbers and a table."""
+    for name in ("notebooks", "config", "book/published/tiny/data/tables"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "book/published/tiny"
+    (folder / "README.json").write_text(json.dumps(ABOUT))
+    (folder / "data/tables/answers.csv").write_text(
+        'group,answer,n,share,empty,none\n"2,3",05,10,0.5,,None\n"4,1",12,7,0,,x\n'
+    )
+    numbers = {
+        "stage": ["data", "synthesis"],
+        "task": "inference",
+        "seed": [3, None],
+        "measure": "pairs",
+        "value": 1 / 3,
+    }
+    pd.DataFrame(numbers).astype({"seed": "Int64"}).to_parquet(folder / "metrics.parquet")
+    return folder
+
+
+def test_numbers_of_runs_have_the_columns_of_records(folder):
+    metrics = published.published("tiny").metrics
+    assert metrics.columns.tolist() == [
+        *("task", "model", "seed", "stage", "base_task", "form", "conflicts", "measure"),
+        *(name for name in COORDINATES if name not in ("form", "conflicts")),
+        *NUMBER_FIELDS,
+    ]
+    assert metrics[["stage", "task", "seed", "value"]].values.tolist() == [["data", "inference", 3, 1 / 3]]
+    assert published.published("tiny").stage_metrics("synthesis").value.tolist() == [1 / 3]
+
+
+def test_text_is_read_as_text(folder):
+    """An answer such as 05 is no number, and None is a word."""
+    table = published.published("tiny").table("data", "answers")
+    assert table.group.tolist() == ["2,3", "4,1"]
+    assert table.answer.tolist() == ["05", "12"]
+    assert (table.n.tolist(), table.share.tolist()) == ([10, 7], [0.5, 0.0])
+    assert table["empty"].isna().all()
+    assert table.none.tolist() == ["None", "x"]
+
+
+def test_a_table_that_is_missing_is_named_beside_those_that_are_there(folder):
+    with pytest.raises(InputError, match=r"published/tiny/data has no table or figure 'halves'; it has answers\."):
+        published.published("tiny").table("data", "halves")
+    with pytest.raises(InputError, match=r"it has none\."):
+        published.published("tiny").table("training", "halves", run="inference/gpt2-3x64/seed0")
+
+
+@pytest.mark.parametrize("file", ["README.json", "metrics.parquet"])
+def test_a_part_of_what_was_published_is_refused(folder, file):
+    (folder / file).unlink()
+    with pytest.raises(InputError, match=r"book/published/tiny is incomplete; restore it with git"):
+        published.published("tiny")
+
+
+def test_nothing_is_published_of_most_profiles(folder):
+    assert published.published("other") is None
+
+
+@pytest.mark.parametrize(
+    ("about", "words"),
+    [
+        ({"commits": ["a" * 40]}, "full, commit aaaaaaa, by"),
+        (
+            {"commits": ["a" * 40, "b" * 40], "dirty": True},
+            "full, commits aaaaaaa, bbbbbbb with uncommitted changes, by",
+        ),
+        ({"status": "exploratory"}, "full (exploratory), commit unknown, by"),
+    ],
+)
+def test_the_label_says_whose_results_they_are(about, words):
+    label = Published("full", ABOUT | about).label
+    assert label == f"Published results of the profile {words} `make book PROFILE=tiny`"
+
+
+# what the repository keeps
+
+
+@pytest.fixture(scope="module")
+def full():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(REPOSITORY)
+        return published.published("full"), published.published("full").metrics
+
+
+def test_every_number_of_the_earlier_runs_is_there(full):
+    """26,110 numbers were published, by stage; each has a place of its own, which no other has."""
+    found, metrics = full
+    n = {"data": 196, "training": 588, "localization": 7438, "prediction": 902, "steering": 16838}
+    assert metrics.stage.value_counts().to_dict() == n
+    assert {stage: len(found.stage_metrics(stage)) for stage in ("carryover", "synthesis")} == {
+        "carryover": 90,
+        "synthesis": 58,
+    }
+    for numbers in (metrics, found.stage_metrics("carryover"), found.stage_metrics("synthesis")):
+        assert not numbers.drop(columns=list(NUMBER_FIELDS)).duplicated().any()
+    cells = {config.Cell(*cell) for cell in metrics[["task", "model", "seed"]].itertuples(index=False)}
+    assert {f"{cell.task}/{cell.model}/seed{cell.seed}" for cell in cells} == set(found.about["runs"])
+
+
+def test_numbers_are_found_by_queries(full):
+    _, metrics = full
+    run = metrics.query("task == 'inference' and model == 'gpt2-3x64' and seed == 0")
+    assert run.query("measure == 'flip_rate'").value.tolist() == [0.1206140350877193]
+    assert run.query("stage == 'prediction' and measure == 'accuracy' and population == 'open'").n.tolist() == [580]
+    lost = (
+        run.query("measure == 'lost' and method == 'fitted_mlp' and target == 'memorization'").set_index("inputs").value
+    )
+    assert lost.to_dict() == {"inferred_only": 0.6513157894736842, "memorized_only": 0.0}
+    steered = "measure == 'reached' and method == 'study' and target == 'memorization' and population == 'conflicts'"
+    reached = run.query(steered).set_index(run.query(steered).control.fillna("")).value
+    assert set(reached.index) == {"", "best", "random_neurons", "random_direction", "least_correlated"}
+    assert reached["best"] == reached.drop(["", "best"]).max()
+
+
+def test_no_published_interval_is_a_point_and_those_within_earlier_runs_are_gone(full):
+    found, metrics = full
+    assert metrics[["ci_low", "ci_high"]].isna().all(axis=None)
+    assert found.about["status"] == "exploratory"
+    for words in ("seeds 0 to 7", "intervals", "limits"):
+        assert words in found.about["note"]
+    for path in found.folder.rglob("*.csv"):
+        table = pd.read_csv(path)
+        assert not {"low", "high", "auroc_low", "auroc_high", "preferred"} & set(table.columns), path
+        if "ci_low" in table:
+            assert not (table.ci_low == table.ci_high).any(), path
+
+
+def test_what_the_repository_keeps_is_small(full):
+    found, _ = full
+    assert sum(path.stat().st_size for path in found.folder.rglob("*") if path.is_file()) < 3_000_000
