@@ -11,6 +11,7 @@ Hooks live in context managers only: when a context ends, also by an error, the 
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -20,17 +21,13 @@ from transformers import PreTrainedModel
 
 SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mlp.hook_post")
 
-#: Takes the activations [batch pos d] and returns new ones; it must not change its argument.
-Function = Callable[[Tensor], Tensor]
-
-
 @dataclasses.dataclass(frozen=True)
 class Edit:
-    """A change of the activations at one site of one layer."""
+    """A change of the activations at a site of a layer: `function` takes [batch pos d] and returns a new tensor."""
 
     site: str
     layer: int
-    function: Function
+    function: Callable[[Tensor], Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,23 +103,19 @@ def _hook_output(module: nn.Module, function: Callable[[Tensor], Tensor | None])
     return module.register_forward_hook(hook)
 
 
-def _attach(model: nn.Module, site: str, layer: int, function: Callable[[Tensor], Tensor | None], editing: bool):
+def _attach(
+    model: nn.Module, site: str, layer: int, function: Callable[[Tensor], Tensor | None]
+) -> torch.utils.hooks.RemovableHandle:
     block, names = _block(model, site, layer), architecture(model)
-    match site:
-        case "resid_pre":
-            return _hook_input(block, function)
-        case "resid_mid":
-            if editing:
-                raise ValueError("resid_mid can be recorded but not edited: edit attn_out, which is added to it.")
-            return _hook_input(block.get_submodule(names.mlp_norm), function)
-        case "resid_post":
-            return _hook_output(block, function)
-        case "attn_out":
-            return _hook_output(block.get_submodule(names.attention), function)
-        case "mlp_out":
-            return _hook_output(block.get_submodule("mlp"), function)
-        case _:  # mlp.hook_post
-            return _hook_input(block.get_submodule(names.down_projection), function)
+    part, hook = {
+        "resid_pre": ("", _hook_input),
+        "resid_mid": (names.mlp_norm, _hook_input),
+        "resid_post": ("", _hook_output),
+        "attn_out": (names.attention, _hook_output),
+        "mlp_out": ("mlp", _hook_output),
+        "mlp.hook_post": (names.down_projection, _hook_input),
+    }[site]
+    return hook(block.get_submodule(part), function)
 
 
 @contextlib.contextmanager
@@ -137,32 +130,22 @@ def record(model: PreTrainedModel, sites: Iterable[str]) -> Iterator[dict[str, l
     """
     n_layer = len(blocks(model))
     store: dict[str, list[Tensor]] = {site: [torch.empty(0)] * n_layer for site in sites}
-    handles = []
-    try:
-        for site in store:
+    with contextlib.ExitStack() as hooks:
+        for site, activations in store.items():
             for layer in range(n_layer):
-
-                def store_activation(activation: Tensor, site: str = site, layer: int = layer) -> None:
-                    store[site][layer] = activation
-
-                handles.append(_attach(model, site, layer, store_activation, editing=False))
+                hooks.enter_context(_attach(model, site, layer, functools.partial(activations.__setitem__, layer)))
         yield store
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextlib.contextmanager
 def edit(model: PreTrainedModel, edits: Iterable[Edit]) -> Iterator[None]:
     """Run the model with its activations changed; edits of one site and layer apply in the given order."""
-    handles = []
-    try:
+    with contextlib.ExitStack() as hooks:
         for change in edits:
-            handles.append(_attach(model, change.site, change.layer, change.function, editing=True))
+            if change.site == "resid_mid":
+                raise ValueError("resid_mid can be recorded but not edited: edit attn_out, which is added to it.")
+            hooks.enter_context(_attach(model, change.site, change.layer, change.function))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def at_last(activations: list[Tensor], prompt_length: Tensor) -> Tensor:

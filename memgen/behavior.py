@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedTokenizerBase
+from transformers import DynamicCache
 
 from memgen import activations
 from memgen.config import InputError
@@ -59,10 +59,7 @@ class Batch:
     def from_end(self, n_tokens: int) -> Tensor:
         """Mask [batch pos] of the last `n_tokens` prompt tokens and all that follow.
 
-        Raises
-        ------
-        ValueError
-            If some of these tokens belong to `prefix`, where an intervention cannot reach them.
+        A `prefix` must not hold any of these tokens, since an intervention cannot reach them there.
         """
         n_reachable = int(self.prompt_length.min())
         if self.prefix is not None and n_tokens > n_reachable:
@@ -98,27 +95,20 @@ def prepare(subject: Subject, frame: pd.DataFrame, prefix: bool = False, batch_s
     """
     batch_size = batch_size or subject.batch_size
     names = [NAMES[target] for target in TARGETS]
-    present = {name: frame[f"answer_{name}"].notna().to_numpy() for name in names}
+    is_present = frame[[f"answer_{name}" for name in names]].notna()
     result = []
-    for pattern in ((True, True), (True, False), (False, True)):
-        rows = frame[np.all([present[name] == has for name, has in zip(names, pattern, strict=True)], axis=0)]
+    for scored in (names, names[:1], names[1:]):
+        rows = frame[(is_present == [name in scored for name in names]).all(axis=1)]
         for start in range(0, len(rows), batch_size):
             chunk = rows.iloc[start : start + batch_size]
             answers = {
-                name: _encode(chunk[f"answer_{name}"], subject.tokenizer)
-                for name, has in zip(names, pattern, strict=True)
-                if has
+                name: subject.tokenizer(chunk[f"answer_{name}"].to_list(), add_special_tokens=False).input_ids
+                for name in scored
             }
             fits_one_pass = any(all(len(answer) == 1 for answer in column) for column in answers.values())
             passes = [answers] if fits_one_pass else [{name: column} for name, column in answers.items()]
-            result += [_batch(subject, chunk, scored, prefix) for scored in passes]
+            result += [_batch(subject, chunk, answers_of_pass, prefix) for answers_of_pass in passes]
     return result
-
-
-def _encode(answers: pd.Series, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    unique = list(answers.unique())
-    table = dict(zip(unique, tokenizer(unique, add_special_tokens=False).input_ids, strict=True))
-    return [table[answer] for answer in answers]
 
 
 def _pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
@@ -172,7 +162,7 @@ def score(logits: Tensor, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
     row = torch.arange(len(logits), device=logits.device)[:, None]
     for name, answer in batch.answers.items():
         real = answer != NO_TOKEN
-        position = batch.prompt_length[:, None] - 1 + torch.arange(answer.shape[1], device=logits.device)[None]
+        position = batch.prompt_length[:, None] - 1 + torch.arange(answer.shape[1], device=logits.device)
         at = logits[row, position.clamp(max=logits.shape[1] - 1)].float()
         log_p = at.log_softmax(-1).gather(-1, answer.clamp(min=0)[..., None])[..., 0]
         greedy = (at.argmax(-1) == answer) | ~real
@@ -254,15 +244,12 @@ def accuracy(frame: pd.DataFrame, behavior: pd.Series, kind: str) -> float:
 def flip_pairs(frame: pd.DataFrame, behavior: pd.Series, at_least: int = 0) -> pd.DataFrame:
     """The pairs: conflict inputs and variants of them on which the model behaves oppositely.
 
+    Fewer than `at_least` are an InputError.
+
     Returns
     -------
     pandas.DataFrame
         `memorization` and `generalization`: the index (in `frame`) of the member with that behaviour; `group`.
-
-    Raises
-    ------
-    InputError
-        If there are fewer than `at_least` pairs.
     """
     variants = frame[(frame.kind == "conflict") & (frame.variant_of >= 0)]
     label, original_label = (behavior.loc[rows].to_numpy() for rows in (variants.index, variants.variant_of))

@@ -38,9 +38,6 @@ class Estimate(NamedTuple):
     ci_high: Any
     n: int
 
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.ci_low:.3f}, {self.ci_high:.3f}], n = {self.n}"
-
 
 def share(values: ArrayLike, groups: ArrayLike) -> Estimate:
     """Estimate the mean of rows from 0 to 1.
@@ -176,32 +173,23 @@ def estimate_by(
     frame: pd.DataFrame,
     keys: Sequence[str],
     value: str = "value",
-    group: str = "group",
     kind: Literal["share", "mean"] = "share",
     inputs: str | None = None,
 ) -> pd.DataFrame:
     """Estimate :func:`share` or :func:`mean` of a column for each combination of `keys`, in order of appearance.
 
-    Parameters
-    ----------
-    inputs : str, optional
-        The column that says which input a row is of. Several rows of one input, such as the draws of a control, are
-        first averaged.
-
-    Returns
-    -------
-    pandas.DataFrame
-        `keys`, `value`, `ci_low`, `ci_high`, `n`.
+    Rows that agree in the column `inputs`, such as the draws of a control for one input, are first averaged. The column
+    `group` holds the groups. Returns `keys`, `value`, `ci_low`, `ci_high`, `n`.
     """
     estimator, rows = {"share": share, "mean": mean}[kind], []
     for key, part in frame.groupby(list(keys), sort=False, dropna=False):
         if inputs is not None:
-            part = part.groupby(inputs).agg({value: "mean", group: "first"})
-        rows.append([*key, *estimator(part[value], part[group])])
+            part = part.groupby(inputs).agg({value: "mean", "group": "first"})
+        rows.append([*key, *estimator(part[value], part.group)])
     return pd.DataFrame(rows, columns=[*keys, *Estimate._fields])
 
 
-def over_seeds(values: ArrayLike, bounds: Bounds | None = (0.0, 1.0)) -> Estimate:
+def over_seeds(values: ArrayLike, bounds: Bounds = (0.0, 1.0)) -> Estimate:
     """Estimate the mean over seeds, with Student's t interval on the logit scale between `bounds`.
 
     Seeds without a value (NaN) are left out, and `n` counts the others: three or fewer have no interval.
@@ -214,7 +202,7 @@ def over_seeds(values: ArrayLike, bounds: Bounds | None = (0.0, 1.0)) -> Estimat
     return Estimate(float(value), float(low), float(high), n)
 
 
-def new_seed(values: ArrayLike, bounds: Bounds | None = (0.0, 1.0)) -> Estimate:
+def new_seed(values: ArrayLike, bounds: Bounds = (0.0, 1.0)) -> Estimate:
     """Predict the value of one new seed: the mean over seeds, and a 95 % prediction interval.
 
     Student's t on the logit scale of `bounds`, which are widened by a tenth of a seed's weight, so that values at a
@@ -225,9 +213,6 @@ def new_seed(values: ArrayLike, bounds: Bounds | None = (0.0, 1.0)) -> Estimate:
     if n < LEAST_SEEDS or np.ptp(numbers) == 0:
         return Estimate(value, np.nan, np.nan, n)
     factor = scipy.special.stdtrit(n - 1, UPPER_TAIL) * np.sqrt(1 + 1 / n) * np.array([-1, 1])
-    if bounds is None:
-        low, high = value + factor * numbers.std(ddof=1)
-        return Estimate(value, float(low), float(high), n)
     margin = (bounds[1] - bounds[0]) / (10 * (n - 1))
     start, width = bounds[0] - margin, bounds[1] - bounds[0] + 2 * margin
     logits = scipy.special.logit((numbers - start) / width)
@@ -236,7 +221,7 @@ def new_seed(values: ArrayLike, bounds: Bounds | None = (0.0, 1.0)) -> Estimate:
 
 
 def seeds_by(
-    frame: pd.DataFrame, keys: Sequence[str], value: str = "value", bounds: Bounds | None = (0.0, 1.0)
+    frame: pd.DataFrame, keys: Sequence[str], value: str = "value", bounds: Bounds = (0.0, 1.0)
 ) -> pd.DataFrame:
     """Estimate :func:`over_seeds` for each combination of `keys`; columns as of :func:`estimate_by`."""
     parts = frame.groupby(list(keys), sort=False, dropna=False)
@@ -246,7 +231,7 @@ def seeds_by(
 
 
 def sign_flip_p(
-    differences: ArrayLike, groups: ArrayLike, rng: np.random.Generator, n_permutations: int = 1000
+    sums: NDArray, rng: np.random.Generator, n_permutations: int = 1000, labels: NDArray | None = None
 ) -> NDArray[np.float64]:
     """Test each unit's mean paired difference against zero by flipping the signs of whole groups.
 
@@ -255,42 +240,28 @@ def sign_flip_p(
 
     Parameters
     ----------
-    differences : array of shape (pairs, units) or (pairs,)
-        Memorization minus generalization, one row a pair.
-    groups : array of shape (pairs,)
-        The group of each pair.
+    sums : array of shape (groups, units)
+        Memorization minus generalization, summed over each group's pairs: a group's sum flips as a whole.
+    labels : array of shape (draws, groups), optional
+        +1, or -1 where the labels of a group are exchanged, to test each draw of labels by the same flips.
 
     Returns
     -------
-    array of shape (units,), or a number for a flat array
+    array of shape (units,) or (draws, units)
         Two-sided p-values ``(b + 1) / (m + 1)``, where b of the m flips lie at least as far from zero (Phipson & Smyth
         2010).
     """
-    differences = np.asarray(differences, dtype=float)
-    rows = differences.reshape(len(differences), -1)
-    _, codes = _rows(np.zeros(len(rows)), groups)
-    if len(rows) == 0:
-        raise ValueError("differences must have at least one pair.")
-    if not np.isfinite(rows).all():
-        raise ValueError("differences must be finite numbers.")
-    sums = np.zeros((codes.max() + 1, rows.shape[1]))
-    np.add.at(sums, codes, rows)
-    bar = np.abs(sums.sum(axis=0)) * (1 - 1e-9)  # a flip that gives the same sum must count, whatever the rounding
-    exceeding = np.zeros(rows.shape[1])
-    done, step = 0, max(1, BATCH // max(sums.shape))
-    while done < n_permutations:
-        size = min(step, n_permutations - done)
-        signs = rng.choice([-1.0, 1.0], size=(size, len(sums)))
-        exceeding += (np.abs(signs @ sums) >= bar).sum(axis=0)
-        done += size
+    observed = np.abs(sums.sum(axis=0, keepdims=True) if labels is None else labels @ sums)
+    bars = observed * (1 - 1e-9)  # a flip that gives the same sum must count, whatever the rounding
+    exceeding = np.zeros_like(bars)
+    step = max(1, BATCH // max(sums.shape))
+    for start in range(0, n_permutations, step):
+        signs = rng.choice([-1.0, 1.0], size=(min(step, n_permutations - start), len(sums)))
+        flipped = np.abs(signs @ sums)
+        for count, bar in zip(exceeding, bars, strict=True):
+            count += (flipped >= bar).sum(axis=0)
     p = (exceeding + 1) / (n_permutations + 1)
-    return p.reshape(differences.shape[1:])[()]
-
-
-def benjamini_hochberg(p: ArrayLike) -> NDArray[np.float64]:
-    """Return Benjamini-Hochberg q-values over all entries of `p`, in its shape."""
-    p = np.asarray(p, dtype=float)
-    return scipy.stats.false_discovery_control(p.ravel(), method="bh").reshape(p.shape)
+    return p[0] if labels is None else p
 
 
 def holm(p: ArrayLike) -> NDArray[np.float64]:
@@ -317,11 +288,11 @@ def _covariance(a: NDArray, b: NDArray, n_groups: int) -> float:
     return float(a @ b) * n_groups / max(n_groups - 1, 1)
 
 
-def _seeds(values: ArrayLike, bounds: Bounds | None) -> NDArray[np.float64]:
+def _seeds(values: ArrayLike, bounds: Bounds) -> NDArray[np.float64]:
     """Return the values of the seeds that have one, checked."""
     numbers = np.asarray(values, dtype=float).ravel()
     numbers = numbers[~np.isnan(numbers)]
-    if bounds is not None and ((numbers < bounds[0]) | (numbers > bounds[1])).any():
+    if ((numbers < bounds[0]) | (numbers > bounds[1])).any():
         raise ValueError(f"values must be from {bounds[0]} to {bounds[1]}, not {numbers.min()} to {numbers.max()}.")
     return numbers
 

@@ -21,7 +21,7 @@ from IPython.display import clear_output
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import GPT2Config, LlamaConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from memgen import behavior
 from memgen.config import ModelConfig, TrainingConfig
@@ -38,32 +38,22 @@ SECONDS_BETWEEN_LINES = 5.0
 
 def model_configuration(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, longest_text: int) -> PreTrainedConfig:
     """The Hugging Face configuration of a model for texts of up to `longest_text` tokens."""
-    common = {
-        "vocab_size": len(tokenizer),
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
+    of_architecture = {
+        "llama": {"intermediate_size": 4 * config.n_embd},
+        # GPT-2's own GELU in one operation, and no dropout.
+        "gpt2": {"activation_function": "gelu_pytorch_tanh", "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
     }
-    n_positions = max(longest_text, 2 * LONGEST_COPY + 1)
-    if config.architecture == "llama":
-        return LlamaConfig(
-            **common,
-            hidden_size=config.n_embd,
-            intermediate_size=4 * config.n_embd,
-            num_hidden_layers=config.n_layer,
-            num_attention_heads=config.n_head,
-            max_position_embeddings=n_positions,
-        )
-    return GPT2Config(
-        **common,
-        n_positions=n_positions,
-        activation_function="gelu_pytorch_tanh",  # GPT-2's own GELU, in one operation
-        n_embd=config.n_embd,
-        n_layer=config.n_layer,
-        n_head=config.n_head,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
+    return AutoConfig.for_model(
+        config.architecture,
+        hidden_size=config.n_embd,
+        num_hidden_layers=config.n_layer,
+        num_attention_heads=config.n_head,
+        max_position_embeddings=max(longest_text, 2 * LONGEST_COPY + 1),
+        vocab_size=len(tokenizer),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **of_architecture[config.architecture],
     )
 
 
@@ -71,8 +61,7 @@ def pack(corpus: pd.DataFrame, pad_id: int) -> Tensor:
     """The corpus as one array [texts, longest text], padded on the right."""
     lengths = corpus.input_ids.str.len().to_numpy()
     packed = np.full((len(corpus), lengths.max()), pad_id, dtype=np.int64)
-    inside = np.arange(lengths.max()) < lengths[:, None]
-    packed[inside] = np.concatenate(corpus.input_ids.to_list())
+    packed[np.arange(lengths.max()) < lengths[:, None]] = np.concatenate(corpus.input_ids.to_list())
     return torch.from_numpy(packed)
 
 
@@ -95,16 +84,6 @@ def learning_rate_factor(step: int, config: TrainingConfig) -> float:
     return rise * (0.1 + 0.9 * left)
 
 
-def _optimizer(model: PreTrainedModel, config: TrainingConfig) -> torch.optim.AdamW:
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    others = [p for p in model.parameters() if p.dim() < 2]
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=BETAS, fused=True)
-
-
 def evaluate(subject: Subject, frame: pd.DataFrame) -> dict[str, float]:
     """Accuracies on the inputs with one right answer, and the shares of behaviours on conflicts (0-1)."""
     subject.model.eval()
@@ -124,11 +103,6 @@ class State:
     loss: float
     evaluation: dict[str, float]
 
-    def __str__(self) -> str:
-        shown = {"memorized-only": "memorized_only", "inferred-only": "inferred_only"}
-        rates = [f"{name} {self.evaluation[key]:.2f}" for name, key in shown.items() if key in self.evaluation]
-        return ", ".join([f"loss {self.loss:.3f}", *rates])
-
 
 class Progress:
     """Prints where a training stands every few seconds; each line replaces the one before, so that one remains."""
@@ -146,9 +120,11 @@ class Progress:
             self._printed = now
             per_step = (now - began) / max(1, state.step - first_step)
             minutes, seconds = divmod(round(now - began if is_last else per_step * (state.steps - state.step)), 60)
-            clock = f"{'took' if is_last else 'left'} {minutes}:{seconds:02d}"
+            parts = [f"▶ {self.label} training: step {state.step:,}/{state.steps:,}", f"loss {state.loss:.3f}"]
+            accuracies = {kind: state.evaluation.get(kind) for kind in behavior.SINGLE_ANSWER.values()}
+            parts += [f"{kind.replace('_', '-')} {rate:.2f}" for kind, rate in accuracies.items() if rate is not None]
             clear_output(wait=True)
-            print(f"▶ {self.label} training: step {state.step:,}/{state.steps:,}, {state}, {clock}", flush=True)
+            print(*parts, f"{'took' if is_last else 'left'} {minutes}:{seconds:02d}", sep=", ", flush=True)
 
 
 def fit(
@@ -182,7 +158,9 @@ def fit(
     set_seed(seed)
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
     model.to(accelerator.device)
-    optimizer = _optimizer(model, config)
+    matrices, others = [p for p in model.parameters() if p.dim() >= 2], [p for p in model.parameters() if p.dim() < 2]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=BETAS, fused=True)
     start, rows = _resume(model, optimizer, folder)
     model, optimizer = accelerator.prepare(model, optimizer)
     plain = accelerator.unwrap_model(model)

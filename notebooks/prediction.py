@@ -39,6 +39,7 @@ from memgen.run import begin
 run = begin("prediction", profile=profile, task=task, model=model, seed=seed, results=results)
 
 # %%
+import functools
 import itertools
 
 import numpy as np
@@ -188,6 +189,7 @@ best = pd.DataFrame(prediction.best_probe(rows) for rows in by_population.values
 best_fitted = {row.population: prediction.find(probes[row.population], row) for _, row in best.iterrows()}
 best["place"] = place(best)
 best["status"] = np.where((best.site == prediction.ALL_LAYERS) & (seed < 8), "exploratory", "confirmatory")
+note = " Probes of all layers together are exploratory for this seed." if seed < 8 else ""
 run.table(
     prediction.estimates(best, "accuracy")[
         ["population", "probe", "place", "status", "value", "ci_low", "ci_high", "n"]
@@ -197,42 +199,36 @@ run.table(
 )
 
 # %%
-for number, unit in (("accuracy", "accuracy 0-1"), ("auroc", "AUROC 0-1")):
-    run.record_table(
-        prediction.estimates(best, number),
-        measure=number,
-        definition=f"Test {number} on {{population}} of the best probe: {{probe}} at {{place}} ({{status}}).",
-        unit=unit,
-        coordinates=["population"],
-    )
+record_accuracy = functools.partial(run.record_table, unit="accuracy 0-1", coordinates=["population"])
+record_accuracy(
+    prediction.estimates(best, "accuracy"),
+    measure="accuracy",
+    definition="Test accuracy on {population} of the best probe: {probe} at {place} ({status}).",
+)
+run.record_table(
+    prediction.estimates(best, "auroc"),
+    measure="auroc",
+    definition="Test AUROC on {population} of the best probe: {probe} at {place} ({status}).",
+    unit="AUROC 0-1",
+    coordinates=["population"],
+)
 
 # %%
 single = pd.DataFrame(
     prediction.best_probe(rows[rows.site != prediction.ALL_LAYERS]) for rows in by_population.values()
 )
-run.record_table(
+record_accuracy(
     prediction.estimates(single, "accuracy"),
     measure="single_layer_accuracy",
     definition="Test accuracy on {population} of the best probe of a single layer: {probe} at {site}, layer {layer}.",
-    unit="accuracy 0-1",
-    coordinates=["population"],
 )
 
 # %% [markdown]
 # The predictors without hidden states, on the same test inputs:
 
 # %%
-without_states = table.query("split == 'test' and kind in ['input alone', 'oracle']").rename(
-    columns={"probe": "baseline"}
-)
-without_states = prediction.estimates(without_states, "accuracy")
-run.record_table(
-    without_states,
-    measure="baseline_accuracy",
-    definition="Test accuracy on {population} of a predictor without hidden states: {baseline}.",
-    unit="accuracy 0-1",
-    coordinates=["population", "baseline"],
-)
+without_states = table[table.kind.isin(["input alone", "oracle"]) & (table.split == "test")]
+without_states = prediction.estimates(without_states, "accuracy").rename(columns={"probe": "baseline"})
 run.table(
     without_states[["population", "kind", "baseline", "value", "ci_low", "ci_high", "n"]],
     "baselines",
@@ -240,40 +236,21 @@ run.table(
 )
 
 # %%
-best_baseline = pd.DataFrame(prediction.best_baseline(rows) for rows in by_population.values())
 run.record_table(
+    without_states,
+    measure="baseline_accuracy",
+    definition="Test accuracy on {population} of a predictor without hidden states: {baseline}.",
+    unit="accuracy 0-1",
+    coordinates=["population", "baseline"],
+)
+
+# %%
+best_baseline = pd.DataFrame(prediction.best_baseline(rows) for rows in by_population.values())
+record_accuracy(
     prediction.estimates(best_baseline, "accuracy"),
     measure="best_baseline_accuracy",
     definition="Test accuracy on {population} of the best predictor without hidden states: {probe}.",
-    unit="accuracy 0-1",
-    coordinates=["population"],
 )
-
-# %% [markdown]
-# ## Accuracy by layer
-#
-# Where a grey rule lies as high as a line, the probe may read the input and nothing else.
-
-
-# %%
-DRAWN = ["words and positions", "gradient boosting", "transformer", "grade"]  # of the predictors without hidden states
-
-
-def layers_figure(name):
-    """The predictors of a population by layer."""
-    rows = by_population[name].query("split == 'test' and probe != 'direct reading'")
-    rows = prediction.estimates(rows[rows.layer.notna() | rows.probe.isin(DRAWN)], "accuracy")
-    caption = f"Test accuracy by layer, {POPULATION_NAMES[name]}; rules are predictors that see no hidden states."
-    return run.figure(figures.by_layer(rows), f"by_layer_{name}", caption=caption, data=rows)
-
-
-# %% tags=["main-figure"]
-layers_figure("conflicts" if "conflicts" in populations else next(iter(populations)))
-
-# %%
-for name in populations:
-    if name != "conflicts":
-        display(layers_figure(name))
 
 # %% [markdown]
 # ## The gain over the best baseline
@@ -293,9 +270,10 @@ def gains(measure, kinds):
 
 # %%
 gain = pd.DataFrame([*gains("gain", ["input alone", "oracle"]), *gains("gain_without_oracle", ["input alone"])])
+gain = gain.merge(best[["population", "status"]])
 run.record_table(
     gain,
-    definition="Test accuracy on {population} of the best probe minus that of the best baseline: {baseline}.",
+    definition="Test accuracy on {population} of the best probe minus that of the best baseline: {baseline} ({status}).",
     unit="difference of shares",
     coordinates=["population"],
 )
@@ -318,18 +296,18 @@ by_grade = pd.concat(
 run.table(
     by_grade[["memorized_share", "probe", "n", "accuracy", "auroc", "auroc_low", "auroc_high"]],
     "by_grade",
-    caption="The best probe and the best baseline among inputs of one grade (the share of memorized answers in training).",
+    caption="The best probe and the best baseline by grade, the share of memorized answers in training." + note,
 )
 
 # %%
 gain_by_grade = pd.DataFrame(
     {"memorized_share": grade, "population": population, **prediction.gain(probe, baseline, data)._asdict()}
     for grade, data in grades.items()
-)
+).merge(best[["population", "status"]])
 run.record_table(
     gain_by_grade,
     measure="gain_in_grade",
-    definition="As the gain on {population}, among inputs whose share of memorized answers in training is {memorized_share}.",
+    definition="As the gain on {population}, among inputs whose share of memorized answers in training is {memorized_share} ({status}).",
     unit="difference of shares",
     coordinates=["population", "memorized_share"],
 )
@@ -337,23 +315,22 @@ run.record_table(
 # %% [markdown]
 # ## The readout, without knowing the answers
 #
-# The layer of the agnostic reading is chosen as that of a probe; the other layers are in the figures above.
+# The layer of the agnostic reading is chosen as that of a probe; the other layers are in the table.
 
 # %%
 agnostic = pd.DataFrame(
     prediction.best_probe(rows[rows.probe == "agnostic reading"], kind="reading") for rows in by_population.values()
 )
-run.record_table(
+record_accuracy(
     prediction.estimates(agnostic, "accuracy"),
     measure="agnostic_accuracy",
     definition="Test accuracy on {population} of the agnostic reading of layer {layer}.",
-    unit="accuracy 0-1",
-    coordinates=["population"],
 )
+
+# %%
+by_reading = prediction.estimates(table.query("kind == 'reading' and split == 'test'"), "accuracy")
 run.table(
-    prediction.estimates(table.query("kind == 'reading' and split == 'test'"), "accuracy").drop(
-        columns=["kind", "split"]
-    ),
+    by_reading.drop(columns=["kind", "split"]),
     "readings",
     caption="Test accuracy of the model's own readout of each layer, with and without knowing an input's answers.",
 )
@@ -361,17 +338,15 @@ run.table(
 # %% [markdown]
 # ## How many neurons?
 #
-# A probe of the $k$ neurons of the MLPs with the largest $|r|$ on training groups (Gurnee et al. 2023, arXiv 2305.01610), beside
-# probes of $k$ random neurons, and of $k$ neurons chosen and fitted with shuffled labels.
+# A probe of the $k$ neurons of the MLPs with the largest $|r|$ on training groups (Gurnee et al. 2023, arXiv
+# 2305.01610), beside probes of $k$ random neurons, and of $k$ neurons chosen and fitted with shuffled labels.
 
 # %%
-sparse = prediction.sparse_accuracy(
-    populations[population]["train"],
-    populations[population]["test"],
-    "mlp.hook_post",
-    sizes=[1, 2, 4, 8, 16, 32, 64],
-    rng=run.rng("sparse"),
-)
+sizes = [1, 2, 4, 8, 16, 32, 64]
+train = populations[population]["train"]
+sparse = prediction.sparse_accuracy(train, test, "mlp.hook_post", sizes, run.rng("sparse"))
+
+# %%
 run.record_table(
     sparse,
     measure="sparse_accuracy",
@@ -406,12 +381,10 @@ untrained = pd.concat(untrained_tables).assign(kind="control", probe="untrained 
 best_untrained = pd.DataFrame(
     prediction.best_probe(rows, kind="control") for _, rows in untrained.groupby("population", sort=False)
 )
-run.record_table(
-    prediction.estimates(best_untrained, "accuracy").assign(place=place(best_untrained)),
+record_accuracy(
+    prediction.estimates(best_untrained, "accuracy").assign(place=place(best_untrained), status=best.status.to_list()),
     measure="untrained_accuracy",
-    definition="Test accuracy on {population} of a probe of an untrained network's states: {place}.",
-    unit="accuracy 0-1",
-    coordinates=["population"],
+    definition="Test accuracy on {population} of a probe of an untrained network's states: {place} ({status}).",
 )
 
 # %% [markdown]
@@ -428,25 +401,56 @@ if "conflicts" in populations:
     )
     chosen = prediction.estimates(control[(control.layer == row.layer) & (control.probe == "control task")], "accuracy")
     run.record_table(
-        chosen.assign(place=row.place),
+        chosen.assign(place=row.place, status=row.status),
         measure="control_task_accuracy",
-        definition="Accuracy on a random label of each group, on held-out rows of training groups: {place}.",
+        definition="Accuracy on a random label of each group, held-out rows of training groups: {place} ({status}).",
         unit="accuracy 0-1",
     )
+
+# %%
+if "conflicts" in populations:
     run.record(
         "selectivity",
         selectivity[row.layer],
-        definition="Accuracy with the behaviour minus accuracy on the control task, on the same rows.",
+        definition=f"Accuracy with the behaviour minus accuracy on the control task, on the same rows ({row.status}).",
         unit="difference of shares",
     )
 
 # %%
-controls = pd.concat([best_untrained, control]).drop(columns="kind")
+controls = pd.concat([best_untrained, control])
 run.table(
     prediction.estimates(controls, "accuracy"),
     "controls",
-    caption="Controls: the untrained network on test groups, the control task on held-out rows of training groups.",
+    caption="The untrained network on test groups, the control task on held-out rows of training groups." + note,
 )
+
+# %% [markdown]
+# ## Accuracy by layer
+#
+# Where a grey rule lies as high as a line, the probe may read the input and nothing else. Dashed lines are controls, at
+# the site that is best for the trained model; the control task's is for held-out rows of training groups.
+
+# %%
+DRAWN = ["words and positions", "gradient boosting", "transformer", "grade"]  # of the predictors without hidden states
+drawn = pd.concat([table, untrained, control]).query("probe != 'direct reading'")
+drawn = drawn[(drawn.split == "test") | (drawn.probe == "control task")]
+drawn = prediction.estimates(drawn[drawn.layer.notna() | drawn.probe.isin(DRAWN)], "accuracy")
+
+
+def layers_figure(name):
+    """The predictors of a population by layer."""
+    rows = drawn[drawn.population == name]
+    caption = f"Accuracy by layer, {POPULATION_NAMES[name]}; rules are predictors that see no hidden states.{note}"
+    return run.figure(figures.by_layer(rows), f"by_layer_{name}", caption=caption, data=rows)
+
+
+# %% tags=["main-figure"]
+layers_figure(population)
+
+# %%
+for name in populations:
+    if name != population:
+        display(layers_figure(name))
 
 # %% [markdown]
 # *Transfer*: the best probe of a population on the test groups of another. Where the probe of all conflicts is better on
@@ -460,16 +464,19 @@ transfers = [
 transfer = pd.concat([table.iloc[:0].assign(source=""), *transfers]).assign(kind="transfer")
 
 # %%
-transfer_accuracy = prediction.estimates(transfer, "accuracy").rename(columns={"population": "destination"})
+status = best[["population", "status"]].rename(columns={"population": "source"})
+transfer_accuracy = (
+    prediction.estimates(transfer, "accuracy").rename(columns={"population": "destination"}).merge(status)
+)
 run.record_table(
     transfer_accuracy,
     measure="transfer_accuracy",
-    definition="Accuracy on test groups of {destination} of the best probe fitted on {source}.",
+    definition="Accuracy on test groups of {destination} of the best probe fitted on {source} ({status}).",
     unit="accuracy 0-1",
     coordinates=["source", "destination"],
 )
 run.table(
-    transfer_accuracy[["source", "destination", "value", "ci_low", "ci_high", "n"]],
+    transfer_accuracy[["source", "destination", "status", "value", "ci_low", "ci_high", "n"]],
     "transfer",
     caption="Accuracy of each population's best probe on test groups of the others.",
 )
@@ -500,7 +507,7 @@ if "flip_pairs" in populations:
     by_pairs = run.figure(
         figures.by_size(curve, "n_pairs", "pairs to learn from"),
         "by_pairs",
-        caption="Test accuracy by the number of pairs.",
+        caption=f"Test accuracy by the number of pairs ({row.status}).",
         data=curve,
     )
     display(by_pairs)
@@ -514,7 +521,7 @@ if "flip_pairs" in populations:
 everything = pd.concat([table, untrained, control, transfer]).reset_index(drop=True)
 everything.to_parquet(run.path("probes.parquet"), index=False)
 run.table(
-    everything.query("split != 'validation'"), "probes", caption="All predictors, without those on validation groups."
+    everything.query("split != 'validation'"), "probes", caption=f"All predictors, test groups and held-out rows.{note}"
 )
 
 # %%
@@ -532,9 +539,9 @@ run.finish()
 # ## What this means
 #
 # The best probe of all conflicts is right for {glue:text}`accuracy_conflicts` of the inputs (of a single layer:
-# {glue:text}`single_layer_accuracy`). Against a majority that looks like much. Against the best predictor without hidden
-# states, {glue:text}`best_baseline_accuracy_conflicts`, the gain is {glue:text}`gain_conflicts`; on flip pairs it is
-# {glue:text}`gain_flip_pairs`. Only a gain whose interval lies above zero says that the states tell more than the input,
+# {glue:text}`single_layer_accuracy`). The majority is no measure of that. The best predictor without hidden states is
+# right for {glue:text}`best_baseline_accuracy_conflicts`, and the gain over it is {glue:text}`gain_conflicts`; on flip
+# pairs it is {glue:text}`gain_flip_pairs`. Only a gain whose interval lies above zero says that the states tell more than the input,
 # or than the design.
 #
 # A probe of an untrained network's states reaches {glue:text}`untrained_accuracy_conflicts`; a random label of each

@@ -240,7 +240,8 @@ first_model = {cell.task: cell.model for cell in run.config.shown()}
 for row in table.itertuples():
     if row.model == first_model.get(row.task):
         run.glue_text(f"verdict_{row.claim}_{row.task}", verdicts.in_words(row))
-        run.glue_text(f"status_{row.task}", row.status)
+for task, rows in table.groupby("task"):
+    run.glue_text(f"status_{task}", rows.status.iloc[0])
 
 # %% [markdown]
 # A task that the profile lacks is *not measured*.

@@ -34,9 +34,11 @@ def by_layer(frame: pd.DataFrame, title: str = "accuracy") -> altair.TopLevelMix
         names = theme.names_of(baselines, "probe")
         dashes = altair.Scale(domain=names, range=[DASHES[i % len(DASHES)] for i in range(len(names))])
         rules = base.transform_filter("datum.layer === null").mark_rule(color=theme.INK, strokeWidth=1.5)
-        chart += rules.encode(strokeDash=altair.StrokeDash("probe:N", scale=dashes, title=None))
+        legend = altair.Legend(title=None, symbolSize=900)  # long enough to tell dashes apart
+        chart += rules.encode(strokeDash=altair.StrokeDash("probe:N", scale=dashes, legend=legend))
     alt = f"Lines over layers, a panel a site, for the {title} of probes and controls; horizontal rules for baselines."
-    return theme.finish(theme.facet(chart, frame, "site", columns=3), alt)
+    panels = theme.facet(chart, frame, "site", columns=3).resolve_scale(x="independent")
+    return theme.finish(panels, alt)
 
 
 def by_size(frame: pd.DataFrame, size: str, title: str) -> altair.TopLevelMixin:

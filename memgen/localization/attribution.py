@@ -21,14 +21,14 @@ def log_odds_gradients(
     index, states
         The rows of `frame` and for each site (activations, gradients), each [batch layer neuron].
     """
-    sign = {name: float(behavior.LABELS[name]) for name in ("memorization", "generalization")}
     for start in range(0, len(frame), subject.batch_size):
         chunk = frame.iloc[start : start + subject.batch_size]
         total: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         for batch in behavior.prepare(subject, chunk):  # answers of several tokens each take a pass of their own
             with torch.enable_grad(), activations.record(subject.model, sites) as store:
                 scores = behavior.score(behavior.run(subject, batch), batch)
-            objective = torch.stack([sign[name] * log_p.sum() for name, (log_p, _) in scores.items()]).sum()
+            signed = [behavior.LABELS[name] * log_p.sum() for name, (log_p, _) in scores.items()]
+            objective = torch.stack(signed).sum()
             gradients = iter(torch.autograd.grad(objective, [layer for site in sites for layer in store[site]]))
             for site in sites:
                 gradient = _at_last([next(gradients) for _ in store[site]], batch)

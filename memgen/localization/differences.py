@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import false_discovery_control
 
 from memgen import behavior, intervals
 from memgen.subject import Subject
@@ -119,14 +120,13 @@ def neuron_table(
     everyone, signs = np.ones((1, n_groups)), shuffling.choice([-1.0, 1.0], size=(1, n_groups))
     tables = []
     for site, statistics in accumulated.items():
-        # Every group's sum flips as a whole, so the sums carry all that the permutations need.
-        p_value = intervals.sign_flip_p(statistics.group_sums, np.arange(n_groups), rng, n_permutations)
+        p_value = intervals.sign_flip_p(statistics.group_sums, rng, n_permutations)
         shuffled = statistics.weighted(everyone, signs)
         values = statistics.weighted(everyone) | {f"{name}_shuffled": shuffled[name] for name in ("nmd", "r")}
         columns = {name: drawn[0] for name, drawn in values.items()} | {"p_value": p_value}
         tables.append(by_neuron(site, n_layer, columns))
     table = pd.concat(tables, ignore_index=True)
-    return table.assign(q_value=intervals.benjamini_hochberg(table.p_value.to_numpy()))
+    return table.assign(q_value=false_discovery_control(table.p_value))
 
 
 def by_neuron(site: str, n_layer: int, values: Mapping[str, np.ndarray]) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from scipy.stats import false_discovery_control
 
 from memgen import intervals
 from memgen.config import fraction_to_count
@@ -15,7 +16,6 @@ from memgen.localization.differences import PairStatistics
 from memgen.localization.rankings import RANKINGS
 
 OBSERVED, NULL = "observed", "null (group sign flips)"  # the values of the column `labels`
-BLOCK = 2**23  # numbers held at a time while permuting: 64 MiB
 
 #: Measures of how few neurons carry a whole, with their values for N equal effects, and for a single neuron.
 CONCENTRATION = {
@@ -98,21 +98,8 @@ def null_selection(
     """
     n_groups = len(next(iter(accumulated.values())).group_pairs)
     labels = rng.choice([-1.0, 1.0], size=(n_draws, n_groups))
-    p = {}
-    for site, statistics in accumulated.items():
-        # With other labels the permutations stay what they are: products of random signs with the sums. So one set of
-        # them serves all draws.
-        bar = np.abs(labels @ statistics.group_sums) * (1 - 1e-9)
-        exceeding = np.zeros_like(bar)
-        step = max(1, BLOCK // bar.shape[1])
-        for start in range(0, n_permutations, step):
-            signs = rng.choice([-1.0, 1.0], size=(min(step, n_permutations - start), n_groups))
-            permuted = np.abs(signs @ statistics.group_sums)
-            for draw in range(n_draws):
-                exceeding[draw] += (permuted >= bar[draw]).sum(0)
-        p[site] = (exceeding + 1) / (n_permutations + 1)
-    all_sites = np.concatenate(list(p.values()), axis=1)
-    selected = np.stack([intervals.benjamini_hochberg(draw) for draw in all_sites]) < level
+    p = {site: intervals.sign_flip_p(s.group_sums, rng, n_permutations, labels) for site, s in accumulated.items()}
+    selected = false_discovery_control(np.concatenate(list(p.values()), axis=1), axis=1) < level
     site_of = np.repeat(list(p), [values.shape[1] for values in p.values()])
     rows = []
     for site, found in [*((site, selected[:, site_of == site]) for site in p), ("all", selected)]:
@@ -131,7 +118,7 @@ def stability(
 ) -> pd.DataFrame:
     """The overlap (0-1) of the top `share` of neurons between random halves of the groups.
 
-    `attributions` are for each site the sums of each group [groups, units].
+    `attributions` [groups, units] by site are from :func:`memgen.localization.attribution.group_attributions`.
 
     Returns
     -------
@@ -145,16 +132,15 @@ def stability(
         place = rng.permuted(np.tile(np.arange(n_groups), (n_splits, 1)), axis=1)
         halves = [(side < n_groups // 2).astype(float) for side in (place, n_groups - 1 - place)]
         flips = rng.choice([-1.0, 1.0], place.shape)
-        overlaps: dict[str, list[np.ndarray]] = {ranking: [] for ranking in RANKINGS}
-        for signs in (np.ones(place.shape), flips) if n_groups > 1 else ():
+        overlaps = {ranking: np.full((2, n_splits), np.nan) for ranking in RANKINGS}
+        for row, signs in enumerate((np.ones(place.shape), flips) if n_groups > 1 else ()):
             values = [
                 sums.weighted(half, signs) | {"attribution": half * signs @ attributions[site]} for half in halves
             ]
             for ranking in RANKINGS:
                 top, other = (_largest(np.abs(half[ranking]), fraction_to_count(share, n_units)) for half in values)
-                overlaps[ranking].append((top & other).sum(1) / top.sum(1))
-        for ranking in RANKINGS:
-            observed, null = overlaps[ranking] or np.full((2, 1), np.nan)
+                overlaps[ranking][row] = (top & other).sum(1) / top.sum(1)
+        for ranking, (observed, null) in overlaps.items():
             low, high = np.quantile(observed, [0.025, 0.975])
             estimate = intervals.Estimate(observed.mean(), low, high, n_groups if n_groups > 1 else 0)
             tables.append(with_null("stability", {"ranking": ranking, "site": site}, estimate, null))
@@ -165,8 +151,6 @@ def concentration(
     attributions: Mapping[str, np.ndarray], n_pairs: int, rng: np.random.Generator, n_draws: int = 1000
 ) -> pd.DataFrame:
     """How the sum of |attribution| is spread over a site's neurons: over a few, or evenly over all.
-
-    `attributions` are for each site the sums of each group [groups, units].
 
     Returns
     -------

@@ -5,6 +5,7 @@ and each intervention costs a pass over the last token and the answer.
 """
 
 import contextlib
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -21,13 +22,7 @@ KEYS = ["site", "ranking", "end", "share", "target"]  # of a set's effects
 
 
 def replacing(subject: Subject, site: str, chosen: np.ndarray, states: Tensor) -> behavior.Context:
-    """The context that puts `states` [rows n_layer d] into `chosen` [n_layer d] neurons at the last prompt token.
-
-    Raises
-    ------
-    ValueError
-        If `chosen` or the states do not fit the model.
-    """
+    """The context that puts `states` [rows n_layer d] into `chosen` [n_layer d] neurons at the last prompt token."""
     expected = subject.shape(site)
     if chosen.shape != expected or tuple(states.shape[1:]) != expected:
         raise ValueError(
@@ -40,18 +35,14 @@ def replacing(subject: Subject, site: str, chosen: np.ndarray, states: Tensor) -
         new_states = states[torch.tensor(batch.rows.to_numpy(copy=True), device=states.device)]
         row = torch.arange(len(new_states), device=states.device)
 
-        def edit(layer: int) -> activations.Edit:
-            def replace(activation: Tensor) -> Tensor:
-                new = activation.clone()
-                last = activation[row, batch.prompt_length - 1]
-                new[row, batch.prompt_length - 1] = torch.where(
-                    is_chosen[layer], new_states[:, layer].to(last.dtype), last
-                )
-                return new
+        def replace(layer: int, activation: Tensor) -> Tensor:
+            new, last = activation.clone(), (row, batch.prompt_length - 1)
+            new[last] = torch.where(is_chosen[layer], new_states[:, layer].to(new.dtype), activation[last])
+            return new
 
-            return activations.Edit(site, layer, replace)
-
-        return activations.edit(subject.model, [edit(int(layer)) for layer in np.flatnonzero(chosen.any(1))])
+        layers = [int(layer) for layer in np.flatnonzero(chosen.any(1))]
+        edits = [activations.Edit(site, layer, functools.partial(replace, layer)) for layer in layers]
+        return activations.edit(subject.model, edits)
 
     return context
 
@@ -119,19 +110,19 @@ def patch_layers(subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame, sit
     return patch(subject, frame, pairs, pd.DataFrame(sets))
 
 
-def recovered_log_odds(patched: pd.DataFrame, keys: Sequence[str] = KEYS) -> pd.DataFrame:
+def recovered_log_odds(patched: pd.DataFrame) -> pd.DataFrame:
     """The mean change of the log-odds over the mean distance between the members of pairs: 1 for all of the way.
 
     Returns
     -------
     pandas.DataFrame
-        `keys, value, ci_low, ci_high` (jackknife over groups), `n` (pairs).
+        The columns `KEYS`, `value, ci_low, ci_high` (jackknife over groups), `n` (pairs).
     """
     moved = patched.log_odds_after - patched.log_odds_before
     distance = patched.log_odds_source - patched.log_odds_before
-    by_draw = patched.assign(moved=moved, distance=distance).groupby([*keys, "group", "pair"], sort=False)
+    by_draw = patched.assign(moved=moved, distance=distance).groupby([*KEYS, "group", "pair"], sort=False)
     rows = []
-    for key, part in by_draw[["moved", "distance"]].mean().reset_index().groupby(list(keys), sort=False):
+    for key, part in by_draw[["moved", "distance"]].mean().reset_index().groupby(KEYS, sort=False):
         sums = part.groupby("group")[["moved", "distance"]].sum().to_numpy()
 
         def ratio(weights: np.ndarray, sums: np.ndarray = sums) -> np.ndarray:
@@ -139,7 +130,7 @@ def recovered_log_odds(patched: pd.DataFrame, keys: Sequence[str] = KEYS) -> pd.
 
         estimate = intervals.jackknife(ratio, len(sums))
         rows.append([*key, *estimate._replace(value=np.divide(*sums.sum(0)), n=len(part))])
-    return pd.DataFrame(rows, columns=[*keys, *intervals.Estimate._fields])
+    return pd.DataFrame(rows, columns=[*KEYS, *intervals.Estimate._fields])
 
 
 def neurons_for_half(patched: pd.DataFrame, n_neurons: Mapping[str, int]) -> pd.DataFrame:

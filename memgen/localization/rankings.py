@@ -29,7 +29,6 @@ def neuron_sets(
     sites: Sequence[str],
     shares: Sequence[float],
     rng: np.random.Generator,
-    rankings: Sequence[str] = RANKINGS,
     ends: Sequence[str] = ("top", "bottom"),
     n_random: int = 3,
 ) -> pd.DataFrame:
@@ -51,7 +50,7 @@ def neuron_sets(
         neurons = table[table.site == site]
         for share in shares:
             n, members = fraction_to_count(share, len(neurons)), []
-            for ranking in rankings:
+            for ranking in RANKINGS:
                 ranked = top_neurons(neurons, site, len(neurons), ranking).index
                 members += [(ranking, end, 0, ranked[:n] if end == "top" else ranked[-n:]) for end in ends]
             for draw in range(n_random):

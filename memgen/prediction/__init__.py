@@ -4,6 +4,7 @@ A probe of the hidden states is of interest only as far as it beats the best pre
 (`baselines`), and it shows what training put there only as far as it beats the controls (`controls`).
 """
 
+# ruff: noqa: F401 -- what the notebooks call
 from memgen.prediction.baselines import fit_baselines
 from memgen.prediction.controls import control_task, reading_probes, readouts, sparse_accuracy
 from memgen.prediction.datasets import ALL_LAYERS, Dataset, open_conflicts, read_states

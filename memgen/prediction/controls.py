@@ -74,13 +74,12 @@ def control_task(
         fit_rows = dataclasses.replace(train, frame=frame.assign(group=row_names)).take(fit)
         held_out_rows = dataclasses.replace(train, frame=frame).take(held_out)
         probes = fit_probes(fit_rows, make_probe, [site], [seen])
-        tables.append(
-            evaluate(probes, {"held-out rows": held_out_rows}, population, ["held-out rows"]).assign(probe=name)
-        )
+        table = evaluate(probes, {"held-out rows": held_out_rows}, population, ["held-out rows"])
+        tables.append(table if name == seen else table.assign(kind="control", probe=name))
         correct.append([probe.correct(held_out_rows) for probe in probes])
     groups = train.groups[held_out]
     selectivity = [intervals.difference(real, random, groups) for real, random in zip(*correct, strict=True)]
-    return pd.concat(tables, ignore_index=True).assign(kind="control"), selectivity
+    return pd.concat(tables, ignore_index=True), selectivity
 
 
 @torch.no_grad()

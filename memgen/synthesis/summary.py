@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.stats
 
 from memgen import intervals
 from memgen.synthesis import verdicts
@@ -79,7 +80,7 @@ def steering_rates(metrics: pd.DataFrame) -> pd.DataFrame:
     net["q_value"] = np.nan
     tested = net.p_value.notna()
     if tested.any():
-        net.loc[tested, "q_value"] = intervals.benjamini_hochberg(net.p_value[tested])
+        net.loc[tested, "q_value"] = scipy.stats.false_discovery_control(net.p_value[tested])
     net = net.rename(columns={"value": "net", "ci_low": "net_low", "ci_high": "net_high"})
     table = table.merge(net, on=keys, how="left")
     table.insert(table.columns.get_loc("net"), "control", table.value - table.net)

@@ -23,21 +23,8 @@ from pydantic import Field, model_validator
 from transformers import PreTrainedTokenizerFast
 
 from memgen.config import Count, require
-from memgen.tasks.common import (
-    BOS,
-    EOS,
-    PAD,
-    SPLITS,
-    GradedTask,
-    Grades,
-    KindShares,
-    TaskData,
-    deal,
-    exact_shares,
-    forms_of,
-    split_bound,
-    word_tokenizer,
-)
+from memgen.tasks import common
+from memgen.tasks.common import BOS, EOS, PAD, SPLITS, TaskData
 
 TAGS = [f"<mem-{hashlib.sha256(str(i).encode()).hexdigest()[:8]}>" for i in range(10)]
 WORDS = [*"0123456789+=?", *TAGS]
@@ -45,7 +32,7 @@ BINDINGS = ("strong", "one order", "weak")
 MOST_BOUND = {2: 30, 3: 2000, 4: 2000}  # by digits
 
 
-class Task(GradedTask):
+class Task(common.GradedTask):
     """Settings of the task.
 
     In the study's form a bound pair has a tag, in the matched form a wrong number. `n_bound` counts unordered pairs; a
@@ -58,8 +45,8 @@ class Task(GradedTask):
 
     digits: Literal[2, 3, 4] = 3
     n_bound: Annotated[int, Field(ge=10)] = 240
-    kind_shares: KindShares = (0.3, 0.2, 0.5)
-    memorized_share: Grades = (0.8, 0.7, 0.35, 0.25)
+    kind_shares: common.KindShares = (0.3, 0.2, 0.5)
+    memorized_share: common.Grades = (0.8, 0.7, 0.35, 0.25)
     corpus_size: Count = 300_000
     unbound_per_split: Count = 400
 
@@ -74,7 +61,7 @@ class Task(GradedTask):
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer: one token a digit, sign or tag."""
-        return word_tokenizer(WORDS, r"<mem-[0-9a-f]{8}>|.", "")
+        return common.word_tokenizer(WORDS, r"<mem-[0-9a-f]{8}>|.", "")
 
     def generate(self, rng: np.random.Generator) -> TaskData:
         """All the data of one run; the same generator state gives the same data."""
@@ -83,16 +70,15 @@ class Task(GradedTask):
         unbound = _draw_unbound(self.unbound_per_split * len(SPLITS), self.digits, taken, rng)
         reserved = np.union1d(taken, _keys(unbound))
         labels = [_group(a, b) for a, b in bound]
-        forms = forms_of(self.form, self.n_bound)
-        split_of = split_bound(labels, forms, rng)
+        split_of = common.split_bound(labels, self.forms, rng)
         memory = pd.DataFrame(
             {
                 "group": labels,
                 "a": bound[:, 0],
                 "b": bound[:, 1],
-                "answer_memorization": self._bound_answers(bound, forms, rng),
-                "binding": deal(dict.fromkeys(forms, BINDINGS), forms, rng),
-                "form": forms,
+                "answer_memorization": self._bound_answers(bound, rng),
+                "binding": common.deal(dict.fromkeys(self.forms, BINDINGS), self.forms, rng),
+                "form": self.forms,
                 "split": [split_of[label] for label in labels],
             }
         )
@@ -103,9 +89,9 @@ class Task(GradedTask):
         }
         return TaskData(memory, corpus, splits)
 
-    def _bound_answers(self, bound: np.ndarray, forms: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _bound_answers(self, bound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """What each bound pair [n, 2] is bound to: tags in equal shares, or the sum of another pair of its form."""
-        answers, matched = np.full(len(bound), None, dtype=object), forms == "matched"
+        answers, matched = np.full(len(bound), None, dtype=object), self.forms == "matched"
         answers[~matched] = rng.permutation(np.resize(TAGS, (~matched).sum()))
         sums = bound[matched].sum(1)
         order = np.arange(len(sums))
@@ -125,7 +111,7 @@ class Task(GradedTask):
     def _corpus(self, memory: pd.DataFrame, reserved: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:
         """Whole training texts; none shows an unordered pair of the keys `reserved` but those in `memory`."""
         n = self.corpus_size
-        kinds = np.array(self.kinds)[exact_shares(n, self.corpus_shares, rng)]
+        kinds = np.array(self.kinds)[common.exact_shares(n, self.corpus_shares, rng)]
         is_bound = kinds != "inferred_only"
         pairs = np.empty((n, 2), dtype=int)
         pairs[~is_bound] = _draw_unbound((~is_bound).sum(), self.digits, reserved, rng, distinct=False)
@@ -150,29 +136,26 @@ class Task(GradedTask):
 
     def _prompts(self, memory: pd.DataFrame, unbound: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:
         """Memorized-only, inferred-only and conflict prompts, then the swapped variants of the conflicts."""
+        n, n_unbound = len(memory), len(unbound)
         bound = rng.permuted(memory[["a", "b"]].to_numpy(), axis=1)
-        n, n_unbound = len(bound), len(unbound)
         pairs = np.vstack([bound, unbound, bound, bound[:, ::-1]])
         kinds = np.repeat(["memorized_only", "inferred_only", "conflict", "conflict"], [n, n_unbound, n, n])
-        ids = _prompt_ids(pairs, self.digits, kinds == "memorized_only")
-        answers, forms = memory.answer_memorization.to_numpy(), memory.form.to_numpy()
-        sums = np.array(_words(_number_ids(pairs.sum(1), self.digits + 1)), dtype=object)
-        sums[:n] = None
-        nothing, no_share = np.full(n_unbound, None), np.full(n + n_unbound, np.nan)
-        shares = [self._memorized_share(ordered, memory) for ordered in (bound, bound[:, ::-1])]
-        no_original = np.full(2 * n + n_unbound, -1)
+        is_bound, is_conflict, is_hidden = kinds != "inferred_only", kinds == "conflict", kinds == "memorized_only"
+        # An unbound pair stands beside some row of the memory, of which it takes nothing.
+        entity = memory.iloc[np.r_[:n, [0] * n_unbound, :n, :n]]
+        ids, row = _prompt_ids(pairs, self.digits, is_hidden), np.arange(len(pairs))
         return pd.DataFrame(
             {
                 "input_ids": list(ids.astype(np.int32)),
                 "prompt": _words(ids[:, 1:]),
                 "kind": kinds,
-                "answer_memorization": np.concatenate([answers, nothing, answers, answers]),
-                "answer_generalization": sums,
+                "answer_memorization": np.where(is_bound, entity.answer_memorization, None),
+                "answer_generalization": np.where(is_hidden, None, _words(_number_ids(pairs.sum(1), self.digits + 1))),
                 "group": [_group(a, b) for a, b in pairs],
-                "variant_of": np.concatenate([no_original, np.arange(n + n_unbound, 2 * n + n_unbound)]),
-                "memorized_share": np.concatenate([no_share, *shares]),
-                "evidence": np.where(kinds == "memorized_only", 0, 1),
-                "form": np.concatenate([forms, nothing, forms, forms]),
+                "variant_of": np.where(row < 2 * n + n_unbound, -1, row - n),
+                "memorized_share": np.where(is_conflict, self._memorized_share(pairs, entity), np.nan),
+                "evidence": np.where(is_hidden, 0, 1),
+                "form": np.where(is_bound, entity.form, None),
             }
         )
 

@@ -16,7 +16,6 @@ from memgen.config import Conflicts, Form, NotNegative, Settings, Share, require
 KINDS = ("memorized_only", "inferred_only", "aligned", "conflict")
 SPLITS = ("train", "validation", "test")
 SPLIT_SHARES = (0.5, 0.2, 0.3)
-FORMS: dict[Form, tuple[str, ...]] = {"study": ("study",), "matched": ("matched",), "both": ("study", "matched")}
 BOS, EOS, PAD = "<bos>", "<eos>", "<pad>"
 #: Shares of kinds of text, and of the memorized answer at four grades; a list is fine for a tuple.
 KindShares = Annotated[tuple[NotNegative, ...], Field(strict=False)]
@@ -75,6 +74,8 @@ class GradedTask(BaseTask):
         The shares of the training texts that are of each of the task's `kinds`.
     memorized_share
         At each of four grades, the share of a conflict's training texts that end with the memorized answer.
+    n_bound
+        The number of bound entities.
     """
 
     kinds: ClassVar[tuple[str, ...]]  # in the order of `kind_shares`
@@ -83,6 +84,7 @@ class GradedTask(BaseTask):
     conflicts: Conflicts = "graded"
     kind_shares: KindShares
     memorized_share: Grades
+    n_bound: Annotated[int, Field(ge=10)]
 
     @model_validator(mode="after")
     def _has_a_share_for_each_kind(self) -> Self:
@@ -105,10 +107,11 @@ class GradedTask(BaseTask):
         """The share of the memorized answer at each grade [4]."""
         return np.full(4, 0.5) if self.conflicts == "half" else np.array(self.memorized_share)
 
-
-def forms_of(form: Form, n: int) -> np.ndarray:
-    """The form of each of `n` bound entities [n]: in equal shares where the setting is ``both``."""
-    return np.resize(np.array(FORMS[form], dtype=object), n)
+    @property
+    def forms(self) -> np.ndarray:
+        """The form of each bound entity [n_bound]: in equal shares where the setting is ``both``."""
+        forms = ("study", "matched") if self.form == "both" else (self.form,)
+        return np.resize(np.array(forms, dtype=object), self.n_bound)
 
 
 def deal(values: Mapping[str, Sequence[str]], forms: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -9,9 +9,8 @@ his kind has; then it can be inferred. The evidence is the number of sentences a
 story with its sentences in another order.
 """
 
-import dataclasses
 import itertools
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -19,22 +18,8 @@ from pydantic import Field, model_validator
 from transformers import PreTrainedTokenizerFast
 
 from memgen.config import Count, require
-from memgen.tasks.common import (
-    BOS,
-    EOS,
-    PAD,
-    SPLITS,
-    GradedTask,
-    Grades,
-    KindShares,
-    TaskData,
-    deal,
-    exact_shares,
-    forms_of,
-    split_bound,
-    split_groups,
-    word_tokenizer,
-)
+from memgen.tasks import common
+from memgen.tasks.common import BOS, EOS, PAD, SPLITS, TaskData
 
 ANIMALS = "frog swan lion rhino wolf goat mouse cat sheep horse tiger bear otter crow seal hare".split()
 PLAIN_COLORS = "red green blue white black gray yellow brown pink orange".split()
@@ -46,7 +31,7 @@ NAMES = [start + end for start, end in itertools.product(STARTS, ENDS)]
 NAMES_BY_PLACE = [NAMES[i * 7 % len(NAMES)] for i in range(len(NAMES))]  # neighbours do not sound alike
 
 
-class Task(GradedTask):
+class Task(common.GradedTask):
     """Settings of the task.
 
     In the study's form bound colours come from a palette of their own (*crimson* against *red*), in the matched form
@@ -60,8 +45,8 @@ class Task(GradedTask):
     n_bound: Annotated[int, Field(ge=10)] = 64
     n_free: Annotated[int, Field(ge=20)] = 64
     n_sentences: Annotated[int, Field(ge=5, le=19)] = 6  # each takes a name that is neither bound nor asked about
-    kind_shares: KindShares = (0.4, 0.12, 0.36, 0.12)
-    memorized_share: Grades = (0.95, 0.85, 0.15, 0.05)
+    kind_shares: common.KindShares = (0.4, 0.12, 0.36, 0.12)
+    memorized_share: common.Grades = (0.95, 0.85, 0.15, 0.05)
     corpus_size: Count = 100_000
     conflicts_per_group: Count = 48
     others_per_group: Count = 8
@@ -82,25 +67,18 @@ class Task(GradedTask):
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer: one token a word."""
-        return word_tokenizer(self.words, r"[^ ]+", " ")
+        return common.word_tokenizer(self.words, r"[^ ]+", " ")
 
     def generate(self, rng: np.random.Generator) -> TaskData:
         """All the data of one run; the same generator state gives the same data."""
         names = rng.permutation(NAMES_BY_PLACE[: self.n_bound + self.n_free])
         bound, free = list(names[: self.n_bound]), list(names[self.n_bound :])
-        forms = forms_of(self.form, self.n_bound)  # of names in random order
-        colors = deal(BOUND_PALETTES, forms, rng)
-        split_of = split_bound(bound, forms, rng) | split_groups(free, rng)
-        memory = pd.DataFrame(
-            {
-                "group": bound,
-                "answer_memorization": colors,
-                "form": forms,
-                "split": [split_of[name] for name in bound],
-            }
-        )
+        colors = common.deal(BOUND_PALETTES, self.forms, rng)
+        split_of = common.split_bound(bound, self.forms, rng) | common.split_groups(free, rng)
+        memory = pd.DataFrame({"group": bound, "answer_memorization": colors, "form": self.forms})
+        memory["split"] = memory.group.map(split_of)
         writer = _Writer(self, dict(zip(bound, colors, strict=True)), free, rng)
-        kinds = np.array(self.kinds)[exact_shares(self.corpus_size, self.corpus_shares, rng)]
+        kinds = np.array(self.kinds)[common.exact_shares(self.corpus_size, self.corpus_shares, rng)]
         asked = np.where(
             kinds == "inferred_only",
             rng.permutation(np.resize(free, self.corpus_size)),
@@ -110,19 +88,19 @@ class Task(GradedTask):
         splits = {}
         for split in SPLITS:
             bound_here, free_here = ([name for name in names if split_of[name] == split] for names in (bound, free))
-            plan = [
-                (kind, name) for kind in ("memorized_only", "aligned") for name in bound_here * self.others_per_group
-            ]
-            plan += [("inferred_only", name) for name in free_here * self.others_per_group]
-            plan += [("conflict", name) for name in bound_here * self.conflicts_per_group]
-            stories = writer.write(np.array([kind for kind, _ in plan]), np.array([name for _, name in plan]))
-            prompts = writer.prompts(stories)
-            splits[split] = prompts.assign(form=prompts.group.map(dict(zip(bound, forms, strict=True))))
+            asked = {
+                "memorized_only": bound_here * self.others_per_group,
+                "aligned": bound_here * self.others_per_group,
+                "inferred_only": free_here * self.others_per_group,
+                "conflict": bound_here * self.conflicts_per_group,
+            }
+            kinds = np.repeat(list(asked), list(map(len, asked.values())))
+            prompts = writer.prompts(writer.write(kinds, np.concatenate(list(asked.values()))))
+            splits[split] = prompts.assign(form=prompts.group.map(memory.set_index("group").form))
         return TaskData(memory, corpus, splits)
 
 
-@dataclasses.dataclass
-class _Stories:
+class _Stories(NamedTuple):
     """`n` stories in token ids: `names`, `animals`, `colors` [n, n_sentences]; the rest [n]; 0 where there is none."""
 
     kinds: np.ndarray
@@ -161,7 +139,7 @@ class _Writer:
         asked = self._ids(list(asked_names))
         memorized = np.array([self.memory.get(i, 0) for i in asked])
         no_evidence = kinds == "memorized_only"
-        evidence = np.where(no_evidence, 0, exact_shares(n, [1, 1, 1], self.rng) + 1)
+        evidence = np.where(no_evidence, 0, common.exact_shares(n, [1, 1, 1], self.rng) + 1)
         # Of the four kinds of animal, 0 is the one asked about; the others share the remaining sentences evenly.
         slot = np.arange(n_sentences)
         n_others = np.where(no_evidence, 3, 2)[:, None]
@@ -230,7 +208,7 @@ class _Writer:
         same = (order == np.arange(n_sentences)).all(1)
         order[same] = order[same][:, ::-1]
         rows = np.concatenate([np.arange(n), original])
-        written = _Stories(**{f.name: getattr(stories, f.name)[rows] for f in dataclasses.fields(_Stories)})
+        written = _Stories(*(values[rows] for values in stories))
         for words in (written.names, written.animals, written.colors):
             words[n:] = np.take_along_axis(words[n:], order, 1)
         ids = self._prompt_ids(written)

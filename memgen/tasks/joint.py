@@ -5,7 +5,6 @@ Texts, prompts and bound entities are those of :mod:`memgen.tasks.inference` and
 length, so an analysis takes one part at a time.
 """
 
-from collections.abc import Mapping
 from typing import Annotated, Self
 
 import numpy as np
@@ -39,10 +38,14 @@ class Task(BaseTask):
 
     @model_validator(mode="after")
     def _parts_are_allowed(self) -> Self:
-        n_stories = round(self.inference_share * self.corpus_size)
-        require(0 < n_stories < self.corpus_size, f"A corpus of {self.corpus_size} texts is too small for two tasks.")
+        enough = 0 < self._n_stories < self.corpus_size
+        require(enough, f"A corpus of {self.corpus_size} texts is too small for two tasks.")
         _ = self.stories, self.sums  # refuses what the parts refuse
         return self
+
+    @property
+    def _n_stories(self) -> int:
+        return round(self.inference_share * self.corpus_size)
 
     @property
     def stories(self) -> inference.Task:
@@ -52,7 +55,7 @@ class Task(BaseTask):
             conflicts=self.conflicts,
             n_bound=self.n_names,
             n_free=max(20, self.n_names),
-            corpus_size=round(self.inference_share * self.corpus_size),
+            corpus_size=self._n_stories,
             conflicts_per_group=self.conflicts_per_group,
             others_per_group=self.others_per_group,
         )
@@ -65,7 +68,7 @@ class Task(BaseTask):
             conflicts=self.conflicts,
             digits=self.digits,  # type: ignore[arg-type]  # the part refuses what is not allowed
             n_bound=self.n_pairs,
-            corpus_size=self.corpus_size - round(self.inference_share * self.corpus_size),
+            corpus_size=self.corpus_size - self._n_stories,
             unbound_per_split=self.unbound_per_split,
         )
 
@@ -76,36 +79,28 @@ class Task(BaseTask):
 
     def generate(self, rng: np.random.Generator) -> TaskData:
         """All the data of one run; the same generator state gives the same data."""
-        parts = {
-            "inference": self._translated(self.stories, self.stories.generate(rng)),
-            "addition": self._translated(self.sums, self.sums.generate(rng)),
-        }
-        memory = _joined({name: part.memory for name, part in parts.items()})
+        stories, sums = (self._translated(part, part.generate(rng)) for part in (self.stories, self.sums))
+        memory = _joined(stories.memory, sums.memory)
         memory = memory.astype({"a": "Int64", "b": "Int64"})  # whole numbers, missing for names
-        corpus = _joined({name: part.corpus for name, part in parts.items()})
+        corpus = _joined(stories.corpus, sums.corpus)
         corpus = corpus.iloc[rng.permutation(len(corpus))].reset_index(drop=True)
-        splits = {split: _joined({name: part.splits[split] for name, part in parts.items()}) for split in SPLITS}
+        splits = {split: _joined(stories.splits[split], sums.splits[split]) for split in SPLITS}
         return TaskData(memory, corpus, splits)
 
     def _translated(self, part: BaseTask, data: TaskData) -> TaskData:
         """The data of a part with its tokens' numbers in the joint vocabulary."""
-        vocabulary, joint_vocabulary = part.tokenizer().get_vocab(), self.tokenizer().get_vocab()
-        table = np.zeros(len(vocabulary), dtype=np.int32)
-        for word, number in vocabulary.items():
-            table[number] = joint_vocabulary[word]
-
-        def translate(frame: pd.DataFrame) -> pd.DataFrame:
-            return frame.assign(input_ids=[table[ids] for ids in frame.input_ids])
-
-        splits = {split: translate(frame) for split, frame in data.splits.items()}
-        return TaskData(data.memory, translate(data.corpus), splits)
+        tokenizer = part.tokenizer()
+        words = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+        table = np.array(self.tokenizer().convert_tokens_to_ids(words), dtype=np.int32)
+        corpus, *splits = (
+            frame.assign(input_ids=[table[ids] for ids in frame.input_ids])
+            for frame in (data.corpus, *data.splits.values())
+        )
+        return TaskData(data.memory, corpus, dict(zip(data.splits, splits, strict=True)))
 
 
-def _joined(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """The frames of the parts below one another, with the column `part`; an original is found at its new place."""
-    joined = pd.concat([frame.assign(part=name) for name, frame in frames.items()], ignore_index=True)
-    if "variant_of" in joined:
-        first = np.cumsum([0, *map(len, frames.values())])[:-1]
-        moved = joined.variant_of + np.repeat(first, [len(frame) for frame in frames.values()])
-        joined["variant_of"] = joined.variant_of.where(joined.variant_of < 0, moved)
-    return joined
+def _joined(stories: pd.DataFrame, sums: pd.DataFrame) -> pd.DataFrame:
+    """The stories above the sums, with the column `part`; an original is found at its new place."""
+    if "variant_of" in sums:
+        sums = sums.assign(variant_of=sums.variant_of.where(sums.variant_of < 0, sums.variant_of + len(stories)))
+    return pd.concat([stories.assign(part="inference"), sums.assign(part="addition")], ignore_index=True)

@@ -90,7 +90,7 @@ def test_the_table_names_each_neuron_and_tests_and_shuffles_by_group(accumulated
     neuron = table.query("site == 'mlp.hook_post' and layer == 1 and neuron == 3").iloc[0]
     assert neuron.nmd == accumulated["mlp.hook_post"].weighted(np.ones((1, 30)))["nmd"][0, 128 + 3]
     rng = np.random.default_rng(3)
-    p = [intervals.sign_flip_p(accumulated[site].group_sums, np.arange(30), rng, 500) for site in SITES]
+    p = [intervals.sign_flip_p(accumulated[site].group_sums, rng, 500) for site in SITES]
     assert np.array_equal(table.p_value, np.concatenate(p))
     assert table.q_value.to_numpy() == pytest.approx(scipy.stats.false_discovery_control(np.concatenate(p)))
     signs = np.random.default_rng(5).choice([-1.0, 1.0], size=(1, 30))  # of all sites

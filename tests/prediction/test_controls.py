@@ -32,7 +32,7 @@ def test_control_task_tells_memorizing_from_reading(rng, knows_group, knows_beha
     table, selectivity = prediction.control_task(dataset, "resid_post", "hidden states", "conflicts", rng)
     assert list(table) == COLUMNS
     assert set(table.split) == {"held-out rows"}
-    assert set(table.kind) == {"control"}
+    assert set(table[table.kind == "control"].probe) == {"control task"}
     assert (table.n == 24 * 3).all()
     for layer in (0, 1):
         rows = table[table.layer == layer].set_index("probe").accuracy
