@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mlp.hook_post")
 
+
 @dataclasses.dataclass(frozen=True)
 class Edit:
     """A change of the activations at a site of a layer: `function` takes [batch pos d] and returns a new tensor."""

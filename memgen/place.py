@@ -1,5 +1,6 @@
 """Where a stage of a run stands: its folders, its lock, and the checks on what the stages before it left."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -18,7 +19,6 @@ from memgen.manifest import digest
 
 NOTEBOOK = "notebook.ipynb"  # added after the run; readers may open and save it, and no later stage reads it
 PUBLISHED = "book/published/"  # results that the repository keeps, by profile
-Entries = Mapping[str, dict[str, Any]]  # of a manifest: digests by the names of files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,12 +105,9 @@ class Place:
         """
         complete = self.partial / "manifest.json"
         if complete.is_file():
-            try:
-                with self.lock():
-                    if complete.is_file():  # no other process has done it meanwhile
-                        self.replace()
-            except Timeout:
-                return  # the other process is about to do it
+            with contextlib.suppress(Timeout), self.lock():  # a process that has the lock is about to do it
+                if complete.is_file():  # no other process has done it meanwhile
+                    self.replace()
 
     def check_earlier(self, *, itself: bool = False) -> dict["Place", dict[str, Any]]:
         """The manifests of the stages that this one reads (and its own), their files checked against them.
@@ -118,31 +115,26 @@ class Place:
         A stage of the whole profile reads a small part of very many files: of these, only size and origin are checked
         here, and the content by :meth:`check_files` when it is asked for.
 
-        Raises
-        ------
-        InputError
-            If an earlier stage is missing, a file of it was lost or changed, or it was made from other inputs than
-            those that are there now; the sentence names the file and the command that makes it again.
+        An earlier stage that is missing, lost a file or was changed, or was made from other inputs than those that are
+        there now, is an InputError that names the command that makes it again.
         """
         manifests: dict[Place, dict[str, Any]] = {}
         for need in [*self.reads(), *([self] if itself else [])]:
             need.settle()
+            path = need.folder / "manifest.json"
             try:
-                manifests[need] = need._read_manifest()
+                if not path.is_file():
+                    where = need._path()
+                    raise InputError(f"The {need.label} was not found in {where}; make it with `{need.command}`.")
+                manifests[need] = json.loads(path.read_text(encoding="utf-8"))
                 need.check_files(manifests[need]["outputs"], content=bool(self.task))
                 need._check_origin(manifests[need], manifests)
             except (OSError, KeyError, TypeError, json.JSONDecodeError, ValidationError) as error:
                 raise need._unfit(f"{need._path()} cannot be read ({type(error).__name__})") from None
         return manifests
 
-    def check_files(self, entries: Entries, *, content: bool = True) -> None:
-        """Compare files of this finished stage with their sizes and, if `content`, their digests in the manifest.
-
-        Raises
-        ------
-        InputError
-            If a file is missing or was changed.
-        """
+    def check_files(self, entries: Mapping[str, dict[str, Any]], *, content: bool = True) -> None:
+        """Refuse files of this finished stage that are missing or changed: in size or, if `content`, in digest."""
         folder = self.folder  # asked for once: a profile has very many files
         for name, entry in entries.items():
             if name == NOTEBOOK:
@@ -152,12 +144,6 @@ class Place:
                 raise self._unfit(f"{self._path(name)} is missing")
             if path.stat().st_size != entry["bytes"] or (content and digest(path) != entry):
                 raise self._unfit(f"{self._path(name)} was changed after its stage finished")
-
-    def _read_manifest(self) -> dict[str, Any]:
-        path = self.folder / "manifest.json"
-        if not path.is_file():
-            raise InputError(f"The {self.label} was not found in {self._path()}; make it with `{self.command}`.")
-        return json.loads(path.read_text(encoding="utf-8"))
 
     def _check_origin(self, manifest: dict[str, Any], earlier: Mapping["Place", dict[str, Any]]) -> None:
         """Refuse this stage if it was made from other runs or files than those that are there now."""

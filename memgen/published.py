@@ -62,19 +62,10 @@ class Published:
         return self._numbers[self._numbers.stage == stage].reset_index(drop=True)
 
     def table(self, stage: str, name: str, run: str = "") -> pd.DataFrame:
-        """The table, or the data of the figure, of that name; numbers that begin with a 0 stay text.
+        """The table, or the data of the figure, that the stage's notebook gave that name.
 
-        Parameters
-        ----------
-        stage, name : str
-            The stage and the name that the stage's notebook gave.
-        run : str
-            Such as ``addition/gpt2-3x64/seed0``; empty for a stage of the whole profile.
-
-        Raises
-        ------
-        InputError
-            If none was published; the sentence says which were.
+        `run` is such as ``addition/gpt2-3x64/seed0``; empty for a stage of the whole profile. Numbers that begin with a
+        0 stay text. If none was published, an InputError says which were.
         """
         folder = self.folder / run / stage
         paths = {path.stem: path for kind in ("figures", "tables") for path in sorted(folder.glob(f"{kind}/*.csv"))}
@@ -109,14 +100,9 @@ def folder_of(profile: str) -> Path:
 
 
 def published(profile: str = "full") -> Published | None:
-    """Read what the repository has of a profile; None if that is nothing.
+    """Read what the repository has of a profile; None if that is nothing, an InputError if it is incomplete.
 
     A stage asks its run instead (:meth:`memgen.run.Run.published`), which notes the files as inputs.
-
-    Raises
-    ------
-    InputError
-        If the folder is there but incomplete.
     """
     folder = folder_of(profile)
     if not folder.is_dir():

@@ -62,7 +62,9 @@ def begin(
     """
     if stage not in STAGES:
         raise ValueError(f"stage must be one of {', '.join(STAGES)}, not {stage!r}.")
-    _limit_threads()
+    # One thread, or as many as OMP_NUM_THREADS says: their number changes the last digits of sums.
+    n_threads = os.environ.setdefault("OMP_NUM_THREADS", "1")  # for torch, which notebooks import later
+    threadpool_limits(int(n_threads.partition(",")[0]))
     warnings.filterwarnings("ignore", message="IProgress not found")  # text bars of tqdm are fine
     config.require(isinstance(results, str), f"The parameter results must be text, not {results!r}.")
     for name, value in others.items():
@@ -131,12 +133,8 @@ class Run:
     def input(self, stage: str, *parts: str, cell: Cell | None = None) -> Path:
         """A file or folder of an earlier stage, noted in the manifest as an input; a folder counts with all its files.
 
-        A stage of the whole profile, which reads many runs, names the run by `cell`.
-
-        Raises
-        ------
-        InputError
-            If the earlier stage has no such file, or a stage of the whole profile asks for one that was changed.
+        A stage of the whole profile, which reads many runs, names the run by `cell`. A file that the earlier stage does
+        not have, or that was changed since, is an InputError.
         """
         need, name = self.place.at(stage, cell), "/".join(parts)
         if need not in self._earlier:
@@ -159,15 +157,8 @@ class Run:
         words = hashlib.sha256(f"{self.place.stage}/{name}".encode()).digest()
         return np.random.default_rng([self.place.seed, int.from_bytes(words[:16], "big")])
 
-    def metrics(self, query: str | None = None, *, comparisons: bool = True) -> pd.DataFrame:
-        """The numbers of all runs that a stage of the whole profile reads, one a row.
-
-        Parameters
-        ----------
-        query : str, optional
-            A question to the table, as `pandas.DataFrame.query` takes it.
-        comparisons : bool
-            Whether to include runs that are no main runs.
+    def metrics(self, *, comparisons: bool = True) -> pd.DataFrame:
+        """The numbers of all runs, or of the main runs, that a stage of the whole profile reads, one a row.
 
         Returns
         -------
@@ -186,8 +177,7 @@ class Run:
                 frames.append(frame.fillna({"form": spec.form, "conflicts": spec.conflicts}))
         metrics = pd.concat(frames, ignore_index=True)
         first = [*Cell._fields, "stage", "base_task", "form", "conflicts", "measure"]
-        metrics = metrics[[*first, *metrics.columns.difference(first, sort=False)]]
-        return metrics if query is None else metrics.query(query).reset_index(drop=True)
+        return metrics[[*first, *metrics.columns.difference(first, sort=False)]]
 
     def published(self, profile: str = "full") -> Published | None:
         """The published results of a profile, noted as inputs; None if there are none.
@@ -288,17 +278,7 @@ class Run:
         myst_nb.glue(key, text, display=False)
 
     def figure(self, chart: Any, name: str, *, caption: str, data: pd.DataFrame) -> display.Figure:
-        """Write a chart, its data and its picture to ``figures/``, and return it for display.
-
-        Parameters
-        ----------
-        chart : altair chart
-            Its `description` is the alternative text.
-        caption : str
-            A sentence.
-        data : DataFrame
-            The numbers that the figure shows, at most 5,000 rows.
-        """
+        """Write a chart, its data and its picture to ``figures/`` and return it (:class:`memgen.display.Figure`)."""
         figure = display.Figure(chart, name, caption=caption, data=data)
         self.path("figures", f"{name}.vl.json").write_text(figure.specification, encoding="utf-8")
         self.path("figures", f"{name}.csv").write_text(figure.csv, encoding="utf-8")
@@ -371,7 +351,11 @@ def _record(
         raise ValueError(f"{measure!r} is {row['value']}; only a number with n = 0 may be undefined.")
     if low is not None and high is not None and low > high:
         raise ValueError(f"{measure!r} has an interval from {low} to {high}.")
-    where = {name: _plain(place) for name, place in coordinates.items() if not pd.isna(place)}
+    where = {
+        name: place.item() if isinstance(place, np.generic) else place  # as JSON can hold it
+        for name, place in coordinates.items()
+        if not pd.isna(place)
+    }
     numbers = (value, low, high, int(row["n"]), unit, definition)
     record = {"measure": measure, **where, **dict(zip(manifest.NUMBER_FIELDS, numbers, strict=True))}
     return (measure, *sorted(where.items())), record
@@ -400,6 +384,8 @@ def _digits(value: float, unit: str) -> str:
     """A number with the digits that its unit deserves, with a minus sign, and without one before a zero."""
     if unit in SHARES:
         text = f"{100 * value:.1f}"
+    elif unit in ("AUROC 0-1", "correlation"):
+        text = f"{value:.3f}"
     elif abs(value) >= 1000 or (unit in COUNTED and (value == round(value) or abs(value) >= 100)):
         text = f"{value:,.0f}"
     else:
@@ -410,17 +396,6 @@ def _digits(value: float, unit: str) -> str:
 def _finite(value: Any) -> float | None:
     """A number as JSON can hold it: undefined is null."""
     return None if value is None or not math.isfinite(value) else float(value)
-
-
-def _plain(value: Any) -> Any:
-    """A coordinate as JSON can hold it."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _limit_threads() -> None:
-    """Use one thread, or as many as OMP_NUM_THREADS says: their number changes the last digits of sums."""
-    number = os.environ.setdefault("OMP_NUM_THREADS", "1")  # for torch, which notebooks import later
-    threadpool_limits(int(number.partition(",")[0]))
 
 
 def _now() -> str:

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,7 @@ SECONDS_BETWEEN_LINES = 5.0
 
 def model_configuration(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, longest_text: int) -> PreTrainedConfig:
     """The Hugging Face configuration of a model for texts of up to `longest_text` tokens."""
-    of_architecture = {
+    of_architecture: dict[str, dict[str, Any]] = {
         "llama": {"intermediate_size": 4 * config.n_embd},
         # GPT-2's own GELU in one operation, and no dropout.
         "gpt2": {"activation_function": "gelu_pytorch_tanh", "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
@@ -121,8 +122,10 @@ class Progress:
             per_step = (now - began) / max(1, state.step - first_step)
             minutes, seconds = divmod(round(now - began if is_last else per_step * (state.steps - state.step)), 60)
             parts = [f"▶ {self.label} training: step {state.step:,}/{state.steps:,}", f"loss {state.loss:.3f}"]
-            accuracies = {kind: state.evaluation.get(kind) for kind in behavior.SINGLE_ANSWER.values()}
-            parts += [f"{kind.replace('_', '-')} {rate:.2f}" for kind, rate in accuracies.items() if rate is not None]
+            shown = {"memorized-only": "memorized_only", "inferred-only": "inferred_only"}
+            parts += [
+                f"{name} {state.evaluation[kind]:.2f}" for name, kind in shown.items() if kind in state.evaluation
+            ]
             clear_output(wait=True)
             print(*parts, f"{'took' if is_last else 'left'} {minutes}:{seconds:02d}", sep=", ", flush=True)
 

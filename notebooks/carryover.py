@@ -99,7 +99,7 @@ members = {key: same_run for key, same_run in members.items() if len(same_run) >
 rngs = {key: run.rng(f"seeds {key[0]}") for key in members}
 states = {}
 for key, same_run in members.items():
-    tests = [inputs(cell, "test").query("kind == 'conflict'") for cell in same_run]
+    tests = [inputs(cell, "test") for cell in same_run]
     prompts = matching.common_prompts(tests, 1024, rngs[key])
     states[key] = {cell.seed: behavior.states(load(cell), prompts, SITES) for cell in same_run}
 
@@ -348,9 +348,10 @@ show_probes(probes, "tasks")
 # %%
 def show_headlines(name, query, by, within):
     """Figure and table of the headline numbers of runs that differ in a column; published ones where there are none."""
-    numbers, note = tables.differing(metrics.query(query), by, within), ""
+    numbers, note = tables.differing(summary.headline(metrics.query(query)), by, within), ""
     if numbers.empty and published:
-        numbers, note = tables.differing(published.metrics.query(query), by, within), f" {published.label}."
+        numbers = summary.headline(published.metrics.query(query))
+        numbers, note = tables.differing(numbers, by, within), f" {published.label}."
     if numbers.empty:
         print("Neither this profile nor the published results have such runs.")
         return

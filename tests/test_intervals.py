@@ -10,7 +10,6 @@ import scipy.stats
 from sklearn.metrics import roc_auc_score
 
 from memgen import intervals
-from memgen.intervals import Estimate
 
 N_DATA_SETS = 300
 N_GROUPS = [10, 20, 60]

@@ -384,7 +384,7 @@ def test_stages_of_the_whole_profile_read_every_run_and_those_before_them(projec
         *("task", "model", "seed", "stage", "base_task", "form", "conflicts"),
         "measure",
     ]
-    matched = run.metrics("task == 'inference-matched' and stage == 'data'").iloc[0]
+    matched = metrics.query("task == 'inference-matched' and stage == 'data'").iloc[0]
     assert (matched.base_task, matched.form, matched.conflicts, matched.layer) == ("inference", "matched", "graded", 1)
     assert run.input("steering", "one.txt", cell=CELLS[2]).read_text() == "steering one.txt"
     with pytest.raises(ValueError, match="carryover does not read steering of joint"):
@@ -421,7 +421,7 @@ def test_a_record_that_names_a_form_keeps_it(project):
     run.path("one.txt").touch()
     run.finish()
     make("training", task="joint")
-    assert started("carryover").metrics("stage == 'data'").form.tolist() == ["matched", "both"]
+    assert started("carryover").metrics().query("stage == 'data'").form.tolist() == ["matched", "both"]
 
 
 def test_a_stage_of_the_whole_profile_checks_what_it_uses(project, monkeypatch):

@@ -68,10 +68,10 @@ def at_checkpoint(
         labels = behavior.measure(subject, behavior.prepare(subject, conflicts)).behavior
         measured[split] = frame.assign(behavior=labels)
     shown = measured["validation"].dropna(subset="behavior")
-    shares = {name: intervals.share(shown.behavior == label, shown.group) for label, name in NAMES.items()}
-    rows = [
-        {"measure": "checkpoint_behavior_share", "behavior": name, **part._asdict()} for name, part in shares.items()
-    ]
+    rows = []
+    for label, name in NAMES.items():
+        estimate = intervals.share(shown.behavior == label, shown.group)
+        rows.append({"measure": "checkpoint_behavior_share", "behavior": name, **estimate._asdict()})
     shifts = {}  # with the first penalty: nothing is chosen
     for target in TARGETS:
         for candidate in fit_candidates(subject, measured["train"], target, analysis.norm_penalties[:1], analysis, rng):
@@ -85,8 +85,5 @@ def at_checkpoint(
     r = neuron_correlations(subject, measured["train"], SITE)
     if r is not None and final_r is not None:
         rows.append({"measure": "checkpoint_top_shared", "value": top_overlap(final_r, r), "n": len(r)})
-    return (
-        pd.DataFrame(rows)
-        .reindex(columns=["measure", "behavior", "target", "control", *Estimate._fields])
-        .astype({"n": int})
-    )
+    columns = ["measure", "behavior", "target", "control", *Estimate._fields]
+    return pd.DataFrame(rows).reindex(columns=columns).astype({"n": int})

@@ -26,11 +26,9 @@ BySeed = Mapping[int, Mapping[str, np.ndarray]]
 def common_prompts(frames: Sequence[pd.DataFrame], n: int, rng: np.random.Generator) -> pd.DataFrame:
     """About `n` conflict inputs, equally many from each model's frame, so that no model is favoured."""
     per_frame = -(-n // len(frames))
-    parts = []
-    for frame in frames:
-        conflicts = frame[frame.kind == "conflict"]
-        parts.append(conflicts.sample(min(per_frame, len(conflicts)), random_state=rng))
-    return pd.concat(parts, ignore_index=True)
+    conflicts = [frame[frame.kind == "conflict"] for frame in frames]
+    sampled = [frame.sample(min(per_frame, len(frame)), random_state=rng) for frame in conflicts]
+    return pd.concat(sampled, ignore_index=True)
 
 
 def _standardized(activations: np.ndarray) -> np.ndarray:
@@ -44,8 +42,6 @@ def _standardized(activations: np.ndarray) -> np.ndarray:
 
 def correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Pearson's correlations [neurons of a, neurons of b] of activations over the same inputs; 0 for a constant."""
-    if len(a) != len(b):
-        raise ValueError(f"Both models must have read the same inputs, not {len(a)} and {len(b)}.")
     return _standardized(a).T @ _standardized(b)
 
 
@@ -64,10 +60,10 @@ def site_correlations(neurons: pd.DataFrame, site: str) -> np.ndarray:
     return neurons[neurons.site == site].sort_values(["layer", "neuron"]).r.to_numpy()
 
 
-def top(r: np.ndarray, share: float = TOP_SHARE) -> np.ndarray:
-    """Mask of the given share of the neurons: those of largest `|r|`; ties go to the earlier neuron."""
+def top(r: np.ndarray) -> np.ndarray:
+    """Mask of the `TOP_SHARE` of the neurons of largest `|r|`; ties go to the earlier neuron."""
     mask = np.zeros(len(r), dtype=bool)
-    mask[np.argsort(-np.abs(r), kind="stable")[: fraction_to_count(share, len(r))]] = True
+    mask[np.argsort(-np.abs(r), kind="stable")[: fraction_to_count(TOP_SHARE, len(r))]] = True
     return mask
 
 
@@ -78,10 +74,7 @@ def top_overlap(r_a: np.ndarray, r_b: np.ndarray) -> float:
 
 def one_to_one(correlation: np.ndarray) -> np.ndarray:
     """The match [neurons of a] of largest summed `|correlation|` that uses no neuron of `b` twice."""
-    rows, columns = linear_sum_assignment(-np.abs(correlation))
-    if len(rows) < len(correlation):
-        raise ValueError(f"{len(correlation)} neurons need as many partners, not {correlation.shape[1]}.")
-    return columns
+    return linear_sum_assignment(-np.abs(correlation))[1]
 
 
 def matched_overlap(top_a: np.ndarray, top_b: np.ndarray, match: np.ndarray, layer: np.ndarray) -> tuple[float, float]:

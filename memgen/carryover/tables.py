@@ -8,14 +8,12 @@ import pandas as pd
 
 from memgen import intervals
 from memgen.config import InputError
-from memgen.synthesis import summary
 
 CHANCE = 0.5  # AUROC of states that do not differ
 
 
-def differing(metrics: pd.DataFrame, by: str, within: Sequence[str]) -> pd.DataFrame:
-    """The headline numbers of every seed, of runs that differ in the column `by` and agree in the columns `within`."""
-    numbers = summary.headline(metrics)
+def differing(numbers: pd.DataFrame, by: str, within: Sequence[str]) -> pd.DataFrame:
+    """The numbers of runs that differ in the column `by` and agree in the columns `within`."""
     return numbers[numbers.groupby(list(within))[by].transform("nunique") > 1]
 
 

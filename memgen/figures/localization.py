@@ -59,13 +59,12 @@ def heat_map(frame: pd.DataFrame) -> alt.TopLevelMixin:
 
 def _single_neuron(frame: pd.DataFrame) -> alt.LayerChart:
     """The activations of the neuron that the controls of :func:`heat_map` choose."""
-    columns = [name for name in ("site", "layer", "rank", "neuron", "last", "n") if name in frame]
+    place = ["site", "layer", "rank", "neuron"]
     parts = [
-        frame[columns].assign(behavior=name, **{f"q{q}": frame[f"{name}_{q}"] for q in SHOWN_QUANTILES})
+        frame[[*place, "last", "n"]].assign(behavior=name, **{f"q{q}": frame[f"{name}_{q}"] for q in SHOWN_QUANTILES})
         for name in theme.TARGETS
     ]
     rows = pd.concat(parts, ignore_index=True)
-    labels = ["behavior", *(name for name in columns if name not in ("last", "n"))]
     title = alt.Title(alt.expr("at_site + ', layer ' + at_layer"), fontSize=12)
     base = (
         alt.Chart(rows, height=60, width=theme.FACETS_WIDTH, title=title)
@@ -73,7 +72,7 @@ def _single_neuron(frame: pd.DataFrame) -> alt.LayerChart:
         .encode(
             y=alt.Y("behavior:N", title=None, sort=list(theme.TARGETS)),
             color=theme.behavior_color("behavior", theme.TARGETS).legend(None),
-            tooltip=theme.tooltip(rows, labels, [f"q{q}" for q in SHOWN_QUANTILES]),
+            tooltip=theme.tooltip(rows, ["behavior", *place], [f"q{q}" for q in SHOWN_QUANTILES]),
         )
     )
     x = alt.X("q10:Q", title="activation in pairs", scale=alt.Scale(zero=False))

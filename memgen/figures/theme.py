@@ -19,7 +19,6 @@ BEHAVIOR_COLORS = {"memorization": MEMORIZATION, "generalization": GENERALIZATIO
 TARGETS = ("memorization", "generalization")
 
 # How figures and tables call what the columns of the results name.
-BEHAVIOR_NAMES = {"memorization": "memorized answer", "generalization": "inferred answer", "other": "neither"}
 KIND_NAMES = {
     "memorized_only": "memorized-only",
     "inferred_only": "inferred-only",
@@ -46,7 +45,6 @@ CONTROL_NAMES = {
     "least_correlated": "least correlated neurons",
     "best": "strongest control",
 }
-INTERVAL_NAME = "95 % interval"
 
 HEIGHT = 260
 FACETS_WIDTH = 560  # of all facets in a row, where the page does not decide
@@ -157,7 +155,7 @@ def tooltip(
     if {"ci_low", "ci_high"} <= set(frame.columns) and frame.ci_low.notna().any():
         bounds = zip(frame.ci_low, frame.ci_high, strict=True)
         frame["interval"] = ["none" if pd.isna(low) else f"{low:{form}} to {high:{form}}" for low, high in bounds]
-        shown.append(altair.Tooltip("interval:N", title=INTERVAL_NAME))
+        shown.append(altair.Tooltip("interval:N", title="95 % interval"))
     return shown + ([altair.Tooltip("n:Q", format=",")] if "n" in frame else [])
 
 

@@ -15,17 +15,14 @@ CURVES = {
 }
 
 
-def trajectory(frame: pd.DataFrame, chosen: int | None = None) -> alt.TopLevelMixin:
-    """Show when each behaviour appears: columns step, and those of `CURVES` (shares 0-1).
-
-    A rule stands at the step `chosen`.
-    """
+def trajectory(frame: pd.DataFrame, chosen: int) -> alt.TopLevelMixin:
+    """Show when each behaviour appears, with a rule at the step `chosen`: columns step and `CURVES` (shares 0-1)."""
     frame = theme.require(frame, "step", *CURVES)
     names = {column: name for column, (name, _, _) in CURVES.items()}
     _, colors, dashes = zip(*CURVES.values(), strict=True)
     rows = frame.rename(columns=names).melt("step", list(names.values()), var_name="curve")
     domain, legend = list(names.values()), alt.Legend(symbolType="stroke", symbolSize=400)
-    chart: alt.Chart | alt.LayerChart = (
+    lines = (
         alt.Chart(rows)
         .mark_line(point={"size": 18})
         .encode(
@@ -38,16 +35,13 @@ def trajectory(frame: pd.DataFrame, chosen: int | None = None) -> alt.TopLevelMi
     )
     last = frame.sort_values("step").iloc[-1]
     words = ", ".join(f"{name} {last[column]:.0%}" for column, name in names.items())
-    if chosen is not None:
-        mark = alt.Chart(pd.DataFrame({"step": [chosen], "note": [f"step {chosen:,} is analysed"]}))
-        rule = mark.mark_rule(strokeDash=[2, 2]).encode(x="step:Q", tooltip="note:N")
-        is_late = bool(chosen > frame.step.mean())
-        note = mark.mark_text(y="height", dy=-8, dx=-4 if is_late else 4, align="right" if is_late else "left")
-        chart = chart + rule + note.encode(x="step:Q", text="note:N")
-        words += f". Step {chosen:,} is marked"
-    return theme.finish(
-        chart, f"Lines over training steps. At the last, step {last.step:,.0f}: {words}.", legend_columns=2
-    )
+    mark = alt.Chart(pd.DataFrame({"step": [chosen], "note": [f"step {chosen:,} is analysed"]}))
+    rule = mark.mark_rule(strokeDash=[2, 2]).encode(x="step:Q", tooltip="note:N")
+    is_late = bool(chosen > frame.step.mean())
+    note = mark.mark_text(y="height", dy=-8, dx=-4 if is_late else 4, align="right" if is_late else "left")
+    chart = lines + rule + note.encode(x="step:Q", text="note:N")
+    words = f"At the last, step {last.step:,.0f}: {words}. Step {chosen:,} is marked."
+    return theme.finish(chart, f"Lines over training steps. {words}", legend_columns=2)
 
 
 def loss(frame: pd.DataFrame) -> alt.TopLevelMixin:

@@ -96,13 +96,12 @@ def null_selection(
         `site` (each, and ``all``), `measure` (``null_selected_share``: the mean share of neurons with a q-value below
         `level`; ``null_any_selected``: the share of draws with at least one), `value, ci_low, ci_high, n` (draws).
     """
-    n_groups = len(next(iter(accumulated.values())).group_pairs)
-    labels = rng.choice([-1.0, 1.0], size=(n_draws, n_groups))
+    labels = rng.choice([-1.0, 1.0], size=(n_draws, len(next(iter(accumulated.values())).group_pairs)))
     p = {site: intervals.sign_flip_p(s.group_sums, rng, n_permutations, labels) for site, s in accumulated.items()}
     selected = false_discovery_control(np.concatenate(list(p.values()), axis=1), axis=1) < level
-    site_of = np.repeat(list(p), [values.shape[1] for values in p.values()])
+    ends = np.cumsum([values.shape[1] for values in p.values()])[:-1]
     rows = []
-    for site, found in [*((site, selected[:, site_of == site]) for site in p), ("all", selected)]:
+    for site, found in zip([*p, "all"], [*np.split(selected, ends, axis=1), selected], strict=True):
         for measure, by_draw in (("null_selected_share", found.mean(1)), ("null_any_selected", found.any(1))):
             estimate = intervals.share(by_draw, np.arange(n_draws))
             rows.append({"site": site, "measure": measure, **estimate._asdict()})

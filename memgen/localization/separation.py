@@ -1,6 +1,6 @@
 """The effect size of a layer: how well it tells which member of an unseen pair is the memorized one."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -35,7 +35,6 @@ def pair_auroc(
     held_out_pairs: pd.DataFrame,
     rng: np.random.Generator,
     n_draws: int = 1000,
-    fit_direction: Callable[[np.ndarray], np.ndarray] = fisher_direction,
 ) -> pd.DataFrame:
     """How well each layer tells which member of an unseen pair is the memorized one.
 
@@ -60,7 +59,7 @@ def pair_auroc(
     tables = []
     for site, differences in training.items():
         for layer in range(differences.shape[1]):
-            scores = held_out[site][:, layer] @ fit_direction(differences[:, layer])
+            scores = held_out[site][:, layer] @ fisher_direction(differences[:, layer])
             estimate = intervals.auroc(order, order * np.tile(scores, 2), np.tile(groups, 2))._replace(n=n_pairs)
             null = np.array([intervals.auroc_value(order, order * np.tile(scores * draw, 2)) for draw in signs])
             tables.append(with_null("pair_auroc", {"site": site, "layer": layer}, estimate, null))

@@ -15,6 +15,7 @@ no effect, so it is *replicated* no more often than the tests err, and a wide in
 fewer have no interval, a missing number fulfils nothing, and both are *not testable here*.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -23,15 +24,12 @@ import pandas as pd
 import scipy.optimize
 import scipy.stats
 
-from memgen import intervals
+from memgen import config, intervals
 
 REPLICATED, SMALLER = "replicated", "smaller than reported"
 NOT_REPLICATED, NOT_TESTABLE = "not replicated", "not testable here"
 LEVEL, POWER = 0.05, 0.8
 ROUNDING = 1e-12  # values that differ by less are equal
-#: Seeds whose test results were known before choices were made (probes of all layers, the rule for the dose, this
-#: rule): a verdict that rests on any of them is exploratory.
-SEEN_SEEDS = frozenset(range(8))
 MAX_LOST = 0.10  # accuracy that steering may cost on either kind of input with one right answer
 MATCHED_SHARE = 0.5  # of the effect must be left where both answers have the same format
 CHANCE = 0.5  # accuracy of a guess between two behaviours
@@ -80,14 +78,10 @@ def gain(metrics: pd.DataFrame) -> pd.Series:
     return accuracy.accuracy - accuracy.best_baseline_accuracy.clip(lower=CHANCE)
 
 
-def net_effect(target: str) -> Callable[[pd.DataFrame], pd.Series]:
+def net_effect(metrics: pd.DataFrame, target: str) -> pd.Series:
     """Share of opposite conflicts that the study's shift brings to the target, minus that under its best control."""
-
-    def values(metrics: pd.DataFrame) -> pd.Series:
-        query = f"measure == 'net' and method == 'study' and target == '{target}' and population == 'conflicts'"
-        return by_seed(metrics, query, "target").reindex(columns=[target])[target]
-
-    return values
+    query = "measure == 'net' and method == 'study' and population == 'conflicts'"
+    return by_seed(metrics, query, "target").reindex(columns=[target])[target]
 
 
 def concentration(metrics: pd.DataFrame) -> pd.Series:
@@ -141,7 +135,7 @@ ENDPOINTS = (
     Endpoint(
         "c1",
         "study's shift to generalization, net",
-        net_effect("generalization"),
+        functools.partial(net_effect, target="generalization"),
         0.0,
         {"inference": 0.837, "addition": 0.703},
         "random baseline 0",
@@ -149,7 +143,7 @@ ENDPOINTS = (
     Endpoint(
         "c2",
         "study's shift to memorization, net",
-        net_effect("memorization"),
+        functools.partial(net_effect, target="memorization"),
         0.0,
         {"inference": 0.358, "addition": 0.676},
         "random baseline 0",
@@ -171,7 +165,7 @@ STEERED = {"c1": "generalization", "c2": "memorization"}  # the target of a clai
 
 def status(seeds: Iterable[int]) -> str:
     """*exploratory* if a seed's test results were known before choices were made, else *confirmatory*."""
-    return "exploratory" if SEEN_SEEDS.intersection(seeds) else "confirmatory"
+    return "exploratory" if config.SEEN_SEEDS.intersection(seeds) else "confirmatory"
 
 
 def p_value(values: np.ndarray, empty: float) -> float:
@@ -183,15 +177,15 @@ def p_value(values: np.ndarray, empty: float) -> float:
     return float(scipy.stats.ttest_1samp(values, empty).pvalue)
 
 
-def detectable(values: np.ndarray, level: float = LEVEL / len(ENDPOINTS)) -> float:
-    """The smallest effect that a t-test at this level sees with a power of `POWER`, given the scatter of the seeds.
+def detectable(values: np.ndarray) -> float:
+    """The smallest effect that a t-test sees with a power of `POWER`, given the scatter of the seeds.
 
-    By default at the strictest level that Holm's correction can ask for; nan without an interval or scatter.
+    At the strictest level that Holm's correction can ask for; nan without an interval or scatter.
     """
     n = len(values)
     if n < intervals.LEAST_SEEDS or np.ptp(values) < ROUNDING:
         return np.nan
-    critical = scipy.stats.t.ppf(1 - level / 2, n - 1)
+    critical = scipy.stats.t.ppf(1 - LEVEL / len(ENDPOINTS) / 2, n - 1)
     shift = scipy.optimize.brentq(lambda shift: scipy.stats.nct.sf(critical, n - 1, shift) - POWER, 0, 4 * critical)
     return float(shift * scipy.stats.sem(values))
 
@@ -241,9 +235,8 @@ def verdicts(metrics: pd.DataFrame, matched: pd.DataFrame) -> pd.DataFrame:
     tables = []
     for (task, model), run in metrics.query(STUDY_FORM).groupby(["base_task", "model"], sort=False):
         partner = matched.query("form == 'matched' and base_task == @task and model == @model")
-        table = pd.DataFrame([_tested(endpoint, run, partner, str(task)) for endpoint in ENDPOINTS])
-        table.insert(0, "task", task)
-        table.insert(1, "model", model)
+        about = {"task": task, "model": model}
+        table = pd.DataFrame([about | _tested(endpoint, run, partner, str(task)) for endpoint in ENDPOINTS])
         tables.append(table.assign(p_holm=intervals.holm(table.p.fillna(1.0))))
     result = pd.concat(tables, ignore_index=True)
     result["verdict"] = [_verdict(row) for row in result.itertuples()]
@@ -261,8 +254,10 @@ def in_words(row: Any) -> str:
     """The verdict of a row of the table; *not testable here* with the smallest effect that could have been seen."""
     if row.verdict != NOT_TESTABLE:
         return row.verdict
+    if row.n == 0:
+        return f"{NOT_TESTABLE} (not measured)"
     if row.n < intervals.LEAST_SEEDS:
-        return f"{NOT_TESTABLE} (seeds with a value: {row.n}; an interval needs {intervals.LEAST_SEEDS})"
+        return f"{NOT_TESTABLE} ({row.n} {'seed' if row.n == 1 else 'seeds'})"
     if row.p_holm <= LEVEL:
         return f"{NOT_TESTABLE} (what it costs, or the matched form, was not measured)"
     return f"{NOT_TESTABLE} (smallest effect that could have been seen: {row.detectable:.2f})"

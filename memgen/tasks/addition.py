@@ -116,14 +116,12 @@ class Task(common.GradedTask):
         pairs = np.empty((n, 2), dtype=int)
         pairs[~is_bound] = _draw_unbound((~is_bound).sum(), self.digits, reserved, rng, distinct=False)
         # Every bound pair comes equally often in each kind; the order of its addends is drawn anew.
-        entity = np.full(n, -1)
+        entity = np.zeros(n, dtype=int)
         for kind in self.kinds[1:]:
             entity[kinds == kind] = rng.permutation(np.resize(np.arange(len(memory)), (kinds == kind).sum()))
-        bound = memory.iloc[entity[is_bound]]
-        pairs[is_bound] = rng.permuted(bound[["a", "b"]].to_numpy(), axis=1)
-        share = np.zeros(n)
-        share[is_bound] = self._memorized_share(pairs[is_bound], bound)
-        share[kinds == "memorized_only"] = 1.0
+        pairs[is_bound] = rng.permuted(memory[["a", "b"]].to_numpy()[entity[is_bound]], axis=1)
+        by_grade = self._memorized_share(pairs, memory.iloc[entity])
+        share = np.select([kinds == "memorized_only", kinds == "conflict"], [1.0, by_grade], 0.0)
         from_memory = rng.random(n) < share
         prompts, end = _prompt_ids(pairs, self.digits, kinds == "memorized_only"), np.full((n, 1), _ID[EOS])
         answers = self.tokenizer()(list(memory.answer_memorization), add_special_tokens=False).input_ids
@@ -144,13 +142,15 @@ class Task(common.GradedTask):
         # An unbound pair stands beside some row of the memory, of which it takes nothing.
         entity = memory.iloc[np.r_[:n, [0] * n_unbound, :n, :n]]
         ids, row = _prompt_ids(pairs, self.digits, is_hidden), np.arange(len(pairs))
+        sums = np.array(_words(_number_ids(pairs.sum(1), self.digits + 1)), dtype=object)
+        sums[is_hidden] = None
         return pd.DataFrame(
             {
                 "input_ids": list(ids.astype(np.int32)),
                 "prompt": _words(ids[:, 1:]),
                 "kind": kinds,
                 "answer_memorization": np.where(is_bound, entity.answer_memorization, None),
-                "answer_generalization": np.where(is_hidden, None, _words(_number_ids(pairs.sum(1), self.digits + 1))),
+                "answer_generalization": sums,
                 "group": [_group(a, b) for a, b in pairs],
                 "variant_of": np.where(row < 2 * n + n_unbound, -1, row - n),
                 "memorized_share": np.where(is_conflict, self._memorized_share(pairs, entity), np.nan),

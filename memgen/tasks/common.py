@@ -84,7 +84,7 @@ class GradedTask(BaseTask):
     conflicts: Conflicts = "graded"
     kind_shares: KindShares
     memorized_share: Grades
-    n_bound: Annotated[int, Field(ge=10)]
+    n_bound: int
 
     @model_validator(mode="after")
     def _has_a_share_for_each_kind(self) -> Self:

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from memgen.config import Count, require
 from memgen.tasks import common
-from memgen.tasks.common import BOS, EOS, PAD, SPLITS, TaskData
+from memgen.tasks.common import BOS, EOS, SPLITS, TaskData
 
 ANIMALS = "frog swan lion rhino wolf goat mouse cat sheep horse tiger bear otter crow seal hare".split()
 PLAIN_COLORS = "red green blue white black gray yellow brown pink orange".split()
@@ -53,10 +53,9 @@ class Task(common.GradedTask):
 
     @model_validator(mode="after")
     def _has_enough_names(self) -> Self:
-        require(
-            self.n_bound + self.n_free <= len(NAMES),
-            f"n_bound and n_free must be at most {len(NAMES)} together, not {self.n_bound} and {self.n_free}.",
-        )
+        given = f"{self.n_bound} and {self.n_free}"
+        enough = self.n_bound + self.n_free <= len(NAMES)
+        require(enough, f"n_bound and n_free must be at most {len(NAMES)} together, not {given}.")
         return self
 
     @property
@@ -88,14 +87,14 @@ class Task(common.GradedTask):
         splits = {}
         for split in SPLITS:
             bound_here, free_here = ([name for name in names if split_of[name] == split] for names in (bound, free))
-            asked = {
+            names_by_kind = {
                 "memorized_only": bound_here * self.others_per_group,
                 "aligned": bound_here * self.others_per_group,
                 "inferred_only": free_here * self.others_per_group,
                 "conflict": bound_here * self.conflicts_per_group,
             }
-            kinds = np.repeat(list(asked), list(map(len, asked.values())))
-            prompts = writer.prompts(writer.write(kinds, np.concatenate(list(asked.values()))))
+            kinds = np.repeat(list(names_by_kind), list(map(len, names_by_kind.values())))
+            prompts = writer.prompts(writer.write(kinds, np.concatenate(list(names_by_kind.values()))))
             splits[split] = prompts.assign(form=prompts.group.map(memory.set_index("group").form))
         return TaskData(memory, corpus, splits)
 
@@ -119,7 +118,7 @@ class _Writer:
 
     def __init__(self, task: Task, memory: dict[str, str], free: list[str], rng: np.random.Generator):
         self.task, self.rng = task, rng
-        self.vocabulary = np.array([PAD, BOS, EOS, *task.words], dtype=object)
+        self.vocabulary = np.array([None, BOS, EOS, *task.words], dtype=object)  # 0, the padding, is no word
         self.ids = {word: i for i, word in enumerate(self.vocabulary)}
         self.memory = {self.ids[name]: self.ids[color] for name, color in memory.items()}
         self.free = self._ids(free)
@@ -169,15 +168,6 @@ class _Writer:
         first = np.full(n, self.ids[BOS])
         return np.column_stack([first, sentences, stories.asked, the[:, 0], stories.asked_animal])
 
-    def _text(self, ids: np.ndarray) -> list[str]:
-        return [" ".join(row) for row in self.vocabulary[ids[:, 1:]]]
-
-    def _answer(self, ids: np.ndarray) -> np.ndarray:
-        """The answers as words, None where there is none."""
-        words = self.vocabulary[ids]
-        words[ids == 0] = None
-        return words
-
     def _memorized_share(self, stories: _Stories) -> np.ndarray:
         """The share of the memorized answer in training, by the strength of the evidence; nan without a conflict."""
         recent = stories.animals[:, -1] == stories.asked_animal
@@ -196,7 +186,7 @@ class _Writer:
                 "input_ids": list(ids.astype(np.int32)),
                 "prompt_length": np.int32(prompts.shape[1]),
                 "kind": stories.kinds,
-                "text": self._text(ids),
+                "text": [" ".join(words) for words in self.vocabulary[ids[:, 1:]]],
             }
         )
 
@@ -215,10 +205,10 @@ class _Writer:
         return pd.DataFrame(
             {
                 "input_ids": list(ids.astype(np.int32)),
-                "prompt": self._text(ids),
+                "prompt": [" ".join(words) for words in self.vocabulary[ids[:, 1:]]],
                 "kind": written.kinds,
-                "answer_memorization": self._answer(written.memorized),
-                "answer_generalization": self._answer(written.inferred),
+                "answer_memorization": self.vocabulary[written.memorized],
+                "answer_generalization": self.vocabulary[written.inferred],
                 "group": self.vocabulary[written.asked],
                 "variant_of": np.concatenate([np.full(n, -1), original]),
                 "memorized_share": self._memorized_share(written),

@@ -90,7 +90,7 @@ class Task(BaseTask):
     def _translated(self, part: BaseTask, data: TaskData) -> TaskData:
         """The data of a part with its tokens' numbers in the joint vocabulary."""
         tokenizer = part.tokenizer()
-        words = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+        words = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
         table = np.array(self.tokenizer().convert_tokens_to_ids(words), dtype=np.int32)
         corpus, *splits = (
             frame.assign(input_ids=[table[ids] for ids in frame.input_ids])

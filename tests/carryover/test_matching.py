@@ -91,8 +91,6 @@ def test_correlations_are_pearsons(rng):
     expected = np.corrcoef(a.reshape(50, 6).T[:5], b.reshape(50, 4).T)[:5, 5:]
     np.testing.assert_allclose(found[:5], expected, atol=1e-6)
     assert (found[5] == 0).all()
-    with pytest.raises(ValueError, match="50 and 49"):
-        matching.correlations(a, b[:-1])
 
 
 def test_a_rotation_preserves_the_space_of_each_layer(rng):
@@ -108,8 +106,6 @@ def test_one_to_one_is_the_best_pairing(rng):
     correlation = rng.uniform(-1, 1, (5, 5))
     sums = {order: np.abs(correlation)[np.arange(5), order].sum() for order in itertools.permutations(range(5))}
     assert tuple(matching.one_to_one(correlation)) == max(sums, key=sums.get)
-    with pytest.raises(ValueError, match="5 neurons"):
-        matching.one_to_one(correlation[:, :4])
 
 
 def test_chance_is_the_mean_over_permuted_matches_in_each_layer(rng):
@@ -126,9 +122,8 @@ def test_chance_is_the_mean_over_permuted_matches_in_each_layer(rng):
 
 
 def test_top():
-    r = np.array([0.1, -0.9, 0.5, 0.5, 0.0, 0.2, -0.3, 0.0, 0.0, 0.0])
-    assert np.flatnonzero(matching.top(r)).tolist() == [1]
-    assert np.flatnonzero(matching.top(r, 0.2)).tolist() == [1, 2]  # the earlier of equals
+    r = np.append([0.1, -0.9, 0.5, 0.5, 0.0, 0.2, -0.3], np.zeros(13))
+    assert np.flatnonzero(matching.top(r)).tolist() == [1, 2]  # the earlier of equals
 
 
 def test_top_overlap(rng):

@@ -6,6 +6,7 @@ import pytest
 
 from memgen import intervals
 from memgen.carryover import tables
+from memgen.synthesis import summary
 from memgen.config import InputError
 from tests.synthesis.runs import run
 
@@ -13,13 +14,13 @@ from tests.synthesis.runs import run
 def test_differing_runs():
     runs = [run(range(3)), run(range(3), model="llama-3x64"), run(range(3), task="addition")]
     metrics = pd.concat(runs, ignore_index=True)
-    numbers = tables.differing(metrics, "model", ["base_task"])
+    numbers = tables.differing(summary.headline(metrics), "model", ["base_task"])
     assert set(numbers.base_task) == {"inference"}
     assert numbers.model.drop_duplicates().tolist() == ["gpt2-3x64", "llama-3x64"]
     assert numbers.quantity.iloc[0] == "memorized-only accuracy"
-    assert tables.differing(metrics, "conflicts", ["base_task", "model"]).empty
+    assert tables.differing(summary.headline(metrics), "conflicts", ["base_task", "model"]).empty
     half = pd.concat([metrics, run(range(3)).assign(conflicts="half")], ignore_index=True)
-    numbers = tables.differing(half, "conflicts", ["base_task", "model"])
+    numbers = tables.differing(summary.headline(half), "conflicts", ["base_task", "model"])
     assert set(numbers.model) == {"gpt2-3x64"}
 
 

@@ -1,17 +1,15 @@
 """The figures of the chapter on what carries over."""
 
-import itertools
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from memgen.figures import carryover
+from tests.figures import data_of, rows
 
 
 def rows_of(**columns):
-    frame = pd.DataFrame(list(itertools.product(*columns.values())), columns=list(columns))
-    return frame.assign(value=0.5, ci_low=0.4, ci_high=0.6, n=8, best_control=0.1, share=0.2)
+    return rows(**columns).assign(best_control=0.1, share=0.2)
 
 
 TARGETS = ["memorization", "generalization"]
@@ -46,9 +44,8 @@ def test_a_figure_shows_its_rows_and_leaves_them_alone(name):
     draw, frame = CHARTS[name]
     before = frame.copy()
     chart = draw(frame)
-    content = chart.to_dict()  # checked against the schema
-    assert sum(map(len, content["datasets"].values())) == len(frame)
-    assert "tooltip" in str(content)
+    assert len(data_of(chart)) == len(frame)
+    assert "tooltip" in str(chart.to_dict())
     assert chart.description
     pd.testing.assert_frame_equal(frame, before)
     with pytest.raises(ValueError, match="task"):
@@ -56,10 +53,9 @@ def test_a_figure_shows_its_rows_and_leaves_them_alone(name):
 
 
 def test_checkpoints_tell_the_control_from_the_model():
-    chart = carryover.checkpoints(CHARTS["checkpoints"][1]).to_dict()
-    rows = pd.DataFrame(next(iter(chart["datasets"].values())))
-    assert rows.kind.value_counts().to_dict() == {"model": 10, "random direction": 4}
-    assert rows.panel.unique().tolist() == ["t, behaviour", "t, steering", "t, top neurons"]
+    shown = pd.DataFrame(data_of(carryover.checkpoints(CHARTS["checkpoints"][1])))
+    assert shown.kind.value_counts().to_dict() == {"model": 10, "random direction": 4}
+    assert shown.panel.unique().tolist() == ["t, behaviour", "t, steering", "t, top neurons"]
 
 
 def test_a_matrix_without_intervals_says_so():

@@ -1,6 +1,5 @@
 """The figures of the localization chapter."""
 
-import itertools
 import json
 
 import numpy as np
@@ -8,34 +7,24 @@ import pandas as pd
 import pytest
 
 from memgen.figures import localization
+from tests.figures import data_of, rows
 
 SITES, TARGETS = ["resid_post", "mlp.hook_post"], ["memorization", "generalization"]
-
-
-def rows_of(**columns):
-    frame = pd.DataFrame(list(itertools.product(*columns.values())), columns=list(columns))
-    return frame.assign(value=0.5, ci_low=0.4, ci_high=0.6, n=8)
-
-
-def data_of(chart):
-    return [row for rows in chart.to_dict()["datasets"].values() for row in rows]
-
-
 LABELS = ["observed", "null (group sign flips)"]
-NEURONS = rows_of(site=SITES, layer=[0, 1], rank=range(8)).assign(neuron=3, nmd=0.1)
+NEURONS = rows(site=SITES, layer=[0, 1], rank=range(8)).assign(neuron=3, nmd=0.1)
 NEURONS[list(localization.QUANTILES)] = np.arange(10.0)
 SETS = pd.concat(
     [
-        rows_of(site=SITES, ranking=["r", "nmd"], end=["top", "bottom"], share=[0.1, 1.0], target=TARGETS),
-        rows_of(site=SITES, ranking=["random"], end=["random"], share=[0.1, 1.0], target=TARGETS).assign(value=0.2),
+        rows(site=SITES, ranking=["r", "nmd"], end=["top", "bottom"], share=[0.1, 1.0], target=TARGETS),
+        rows(site=SITES, ranking=["random"], end=["random"], share=[0.1, 1.0], target=TARGETS).assign(value=0.2),
     ],
     ignore_index=True,
 )
 CHARTS = {
     "heat_map": lambda: localization.heat_map(NEURONS),
-    "by_layer": lambda: localization.by_layer(rows_of(site=SITES, layer=[0, 1], labels=LABELS), "mean |r|"),
-    "by_layer of targets": lambda: localization.by_layer(rows_of(site=SITES, layer=[0], target=TARGETS), "s", "target"),
-    "by_category": lambda: localization.by_category(rows_of(site=SITES, ranking=["r"], labels=LABELS), "ranking", "x"),
+    "by_layer": lambda: localization.by_layer(rows(site=SITES, layer=[0, 1], labels=LABELS), "mean |r|"),
+    "by_layer of targets": lambda: localization.by_layer(rows(site=SITES, layer=[0], target=TARGETS), "s", "target"),
+    "by_category": lambda: localization.by_category(rows(site=SITES, ranking=["r"], labels=LABELS), "ranking", "x"),
     "patched_sets": lambda: localization.patched_sets(SETS, "share"),
 }
 
@@ -50,7 +39,7 @@ def test_every_chart_has_words_and_shows_the_tables_intervals(name):
 
 
 def test_heat_map_is_centred_on_zero():
-    frame = rows_of(site=SITES, layer=[0], rank=range(4)).assign(nmd=[4.0, 1.0, 0.0, -1.0, 0.1, 0.0, 0.0, -0.2])
+    frame = rows(site=SITES, layer=[0], rank=range(4)).assign(nmd=[4.0, 1.0, 0.0, -1.0, 0.1, 0.0, 0.0, -0.2])
     before = frame.copy()
     chart = localization.heat_map(frame)
     assert [row["scaled"] for row in data_of(chart)] == [1, 0.25, 0, -0.25, 0.5, 0, 0, -1]
@@ -74,8 +63,8 @@ def test_every_neuron_can_be_chosen_and_the_chart_begins_with_the_largest_differ
 
 
 def test_random_sets_stand_in_every_panel_of_their_site():
-    rows = pd.DataFrame(data_of(localization.patched_sets(SETS, "share")))
-    panels = rows[rows.end == "random"].groupby("panel").value.agg(["size", "mean"])
+    shown = pd.DataFrame(data_of(localization.patched_sets(SETS, "share")))
+    panels = shown[shown.end == "random"].groupby("panel").value.agg(["size", "mean"])
     assert set(panels.index) == {f"{site}, |{ranking}|" for site in SITES for ranking in ("r", "nmd")}
     assert (panels["size"] == 2 * 2).all()  # sizes, targets
     assert panels["mean"].to_list() == pytest.approx([0.2] * 4)
@@ -83,4 +72,4 @@ def test_random_sets_stand_in_every_panel_of_their_site():
 
 def test_a_missing_column_is_named():
     with pytest.raises(ValueError, match="needs the columns labels; the frame has site"):
-        localization.by_layer(rows_of(site=SITES, layer=[0]), "x")
+        localization.by_layer(rows(site=SITES, layer=[0]), "x")

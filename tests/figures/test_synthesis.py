@@ -1,33 +1,22 @@
 """The figures over seeds."""
 
-import itertools
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from memgen.figures import synthesis
+from tests.figures import data_of, rows
 
-
-def rows_of(**columns):
-    frame = pd.DataFrame(list(itertools.product(*columns.values())), columns=list(columns))
-    return frame.assign(value=0.5, ci_low=0.4, ci_high=0.6, n=8, control=0.1)
-
-
-def data_of(chart):
-    return [row for rows in chart.to_dict()["datasets"].values() for row in rows]
-
-
-SEEDS = rows_of(quantity=["x", "y"], task=["a", "b"], seed=[0, 1])
-SUMMARY = rows_of(quantity=["x", "y"], task=["a", "b"])
+SEEDS = rows(quantity=["x", "y"], task=["a", "b"], seed=[0, 1])
+SUMMARY = rows(quantity=["x", "y"], task=["a", "b"])
 
 
 @pytest.mark.parametrize("panel", ["", "form"])
 def test_quantities_show_every_seed_and_the_mean(panel):
     chart = synthesis.quantities(SEEDS.assign(form="study"), SUMMARY.assign(form="study"), "task", panel)
-    rows = pd.DataFrame(data_of(chart))
-    assert rows.mark.value_counts().to_dict() == {"seed": 8, "mean": 4}
-    assert set(rows.interval[rows.mark == "mean"]) == {"0.400 to 0.600"}
+    shown = pd.DataFrame(data_of(chart))
+    assert shown.mark.value_counts().to_dict() == {"seed": 8, "mean": 4}
+    assert set(shown.interval[shown.mark == "mean"]) == {"0.400 to 0.600"}
     assert chart.description
 
 
@@ -38,8 +27,10 @@ def test_a_mean_without_an_interval_has_no_line():
     assert all(row["ci_low"] is None for row in next(iter(chart["datasets"].values())))
 
 
-DEPTH = rows_of(base_task=["a", "b"], form=["study", "matched"], seed=[0, 1], layer=[0, 1, 2])
-STEERING = rows_of(task=["a"], method=["study", "fitted_mlp"], target=["memorization", "generalization"])
+DEPTH = rows(base_task=["a", "b"], form=["study", "matched"], seed=[0, 1], layer=[0, 1, 2])
+STEERING = rows(task=["a"], method=["study", "fitted_mlp"], target=["memorization", "generalization"]).assign(
+    control=0.1
+)
 
 
 @pytest.mark.parametrize(

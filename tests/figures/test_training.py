@@ -26,12 +26,6 @@ def test_trajectory():
     pd.testing.assert_frame_equal(TRAJECTORY, before)
 
 
-def test_no_checkpoint_is_marked_before_one_is_chosen():
-    chart = training.trajectory(TRAJECTORY)
-    check(chart)
-    assert "marked" not in chart.description
-
-
 def test_loss():
     chart = training.loss(TRAJECTORY)
     check(chart)

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from memgen.localization import separation
 from memgen.localization.nulls import mean_abs
 from memgen.localization.separation import pair_auroc, pair_differences
 from tests.localization.test_differences import streamed
@@ -39,10 +40,11 @@ def test_the_planted_model_tells_unseen_pairs_at_every_layer(planted, planted_pa
     assert (table.n == 30).all()
 
 
-def test_it_is_scikit_learns_auroc_of_ordered_and_exchanged_differences(rng):
+def test_it_is_scikit_learns_auroc_of_ordered_and_exchanged_differences(rng, monkeypatch):
+    monkeypatch.setattr(separation, "fisher_direction", lambda pairs: pairs.mean(0))
     training, _ = drawn(rng, 20, 1.0)
     held_out, groups = drawn(rng, 10, 1.0)
-    table = pair_auroc(training, held_out, pairs_of(groups), rng, 10, fit_direction=lambda pairs: pairs.mean(0))
+    table = pair_auroc(training, held_out, pairs_of(groups), rng, 10)
     scores = held_out["site"][:, 0] @ training["site"][:, 0].mean(0)
     expected = roc_auc_score(np.repeat([1, 0], 50), np.concatenate([scores, -scores]))
     assert table.value[0] == pytest.approx(expected)

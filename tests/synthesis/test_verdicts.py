@@ -211,7 +211,7 @@ def test_verdicts_in_words():
     words = [verdicts.in_words(row) for row in verdicts.verdicts(run(NEW), run([0], "matched")[:0]).itertuples()]
     assert words[4] == "not testable here (what it costs, or the matched form, was not measured)"
     (few,) = {verdicts.in_words(row) for row in verdicts.verdicts(run([10]), run([10], "matched")).itertuples()}
-    assert few == "not testable here (seeds with a value: 1; an interval needs 4)"
+    assert few == "not testable here (1 seed)"
 
 
 def test_a_number_recorded_twice_is_an_error():
