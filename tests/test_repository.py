@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "prediction": ANALYSIS,
     "steering": ANALYSIS | {"config", "localization"},  # the neurons that come first in its ranking
     "carryover": ANALYSIS | {"config", "localization", "prediction", "steering"},
-    "synthesis": {"intervals", "localization", "prediction", "steering", "carryover"},
+    "synthesis": {"config", "intervals", "localization", "prediction", "steering", "carryover"},
 }
 OF_ALL = {"memgen.config.InputError", "memgen.config.require", "memgen.config.fraction_to_count"}
 COMMON_PARAMETERS = {"profile": "str", "task": "str", "model": "str", "seed": "int", "results": "str"}

@@ -6,8 +6,8 @@ import pytest
 
 from memgen import intervals
 from memgen.carryover import tables
-from memgen.synthesis import summary
 from memgen.config import InputError
+from memgen.synthesis import summary
 from tests.synthesis.runs import run
 
 
