@@ -96,8 +96,9 @@ run.table(
 # %%
 published = run.published()
 if published:
-    first_models = published.metrics[published.metrics.model.isin(metrics.model.unique())]
-    published_table = verdicts.verdicts(first_models, matched=first_models)
+    models, tasks = list(metrics.model.unique()), list(metrics.base_task.unique())
+    same_runs = published.metrics.query("model in @models and base_task in @tasks")
+    published_table = verdicts.verdicts(same_runs, matched=same_runs)
     caption = f"Each claim's endpoint from published results. {published.label}."
     display(
         run.table(published_table[shown].sort_values("claim", kind="stable"), "published_verdicts", caption=caption)
