@@ -44,8 +44,8 @@ run = begin("carryover", profile=profile, results=results)
 # Each section takes the runs that it needs. Where this profile has none, the published results of the largest profile
 # are shown in their place, and the caption says so. Shares are means over seeds with Student's 95 % interval on the logit
 # scale; three seeds or fewer have no interval, and their dots are all there is. What is fitted is fitted on training
-# groups, what is chosen is chosen on validation groups by the rules of the earlier chapters, and test groups are used
-# once. Each section brings its own controls.
+# groups, what is chosen is chosen on validation groups by the rules of the earlier chapters. Test groups of seeds 0 to 7 had
+# been seen before these rules were made, so results on them are exploratory. Each section brings its own controls.
 
 # %%
 import dataclasses
