@@ -65,6 +65,7 @@ run = begin("steering", profile=profile, task=task, model=model, seed=seed, resu
 # %%
 import pandas as pd
 import torch
+from IPython.display import display
 
 from memgen import behavior
 from memgen.behavior import NAMES, TARGETS
@@ -343,7 +344,7 @@ run.record_table(
     lost,
     measure="lost",
     definition="Accuracy lost on {inputs} test inputs when {method} steers to {target}.",
-    unit="accuracy 0-1",
+    unit="difference of shares",
     coordinates=["method", "target", "inputs"],
 )
 run.table(lost, "side_effects", caption="Accuracy lost on test inputs with one right answer, paired by input.")
@@ -380,12 +381,19 @@ run.table(kl, "unrelated", caption="Mean KL in nats where the next token is no a
 # %%
 answers = outcomes.by_answer(result)
 shown = answers[(answers.method == HEADLINE) & (answers.behavior == "memorization")]
-run.figure(
-    figures.dots(shown.sort_values("value", ascending=False), "answer", "share that reaches the target"),
-    "by_answer",
-    caption="Share of test inputs that the shift fitted to MLP neurons moves to the target, by the memorized answer.",
-    data=answers,
-)
+shown = shown.sort_values("value", ascending=False)
+
+# %%
+if shown.empty:
+    print("No answer has enough inputs for a rate of its own.")
+else:
+    by_answer = run.figure(
+        figures.dots(shown, "answer", "share that reaches the target"),
+        "by_answer",
+        caption="Share of test inputs that the shift fitted to MLP neurons moves to the target, by the memorized answer.",
+        data=answers,
+    )
+    display(by_answer)
 
 # %% [markdown]
 # The lowest rate of any answer with five or more inputs, and the mean rate of the tenth of the groups with the lowest

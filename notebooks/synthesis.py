@@ -64,7 +64,7 @@ print(f"{', '.join(metrics.task.unique())}: seeds {', '.join(map(str, sorted(met
 # ## The verdicts
 #
 # Each task has six primary endpoints, with a value for each seed. Two questions decide. Is there an *effect*: does
-# Student's t-test over seeds reject the value that an empty claim gives, at the level of 5 %, Holm-corrected for the six?
+# Student's t-test over seeds reject the value that an empty claim gives, at the level of [5 %]{.set}, Holm-corrected for the six?
 # And is the *reported size excluded*: does the 95 % interval of the mean over seeds end below it?
 #
 # |  | reported size not excluded | reported size excluded |
@@ -106,7 +106,7 @@ if published:
 
 # %% [markdown]
 # Where the study gives no comparable number, the reported size is what its words imply (`source`). `detectable` is the
-# smallest effect that the seeds' scatter would have let the test see with a power of 80 %, at the strictest level that
+# smallest effect that the seeds' scatter would have let the test see with a power of [80 %]{.set}, at the strictest level that
 # Holm's correction can ask for. `lost` is the accuracy that steering costs on the worse kind of input, `matched` the
 # same effect in the matched form; both are means over seeds.
 
@@ -224,7 +224,7 @@ cost = plain.rename(columns={"lost": "value"}).dropna(subset="value")
 run.record_table(
     control, measure="best_control", definition=mean + "share under the best control.", unit=share, coordinates=where
 )
-run.record_table(cost, measure="lost", definition=mean + "accuracy lost.", unit="accuracy 0-1", coordinates=where)
+run.record_table(cost, measure="lost", definition=mean + "accuracy lost.", unit=points, coordinates=where)
 
 # %% [markdown]
 # ## Where the difference begins
