@@ -25,7 +25,7 @@
 # | --- | --- | --- |
 # | 0. A model shows both behaviours | {glue:text}`verdict_0_inference` | {glue:text}`verdict_0_addition` |
 # | a. Its states differ between them, more with depth | {glue:text}`verdict_a_inference` | {glue:text}`verdict_a_addition` |
-# | b. They tell the behaviour, better than the input does | {glue:text}`verdict_b_inference` | {glue:text}`verdict_b_addition` |
+# | b. They tell the behaviour, better than a predictor without them | {glue:text}`verdict_b_inference` | {glue:text}`verdict_b_addition` |
 # | c. The study's shift steers to generalization | {glue:text}`verdict_c1_inference` | {glue:text}`verdict_c1_addition` |
 # | c. The study's shift steers to memorization | {glue:text}`verdict_c2_inference` | {glue:text}`verdict_c2_addition` |
 # | d. Distinct neurons carry the difference | {glue:text}`verdict_d_inference` | {glue:text}`verdict_d_addition` |
@@ -91,7 +91,7 @@ run.table(
 
 # %% [markdown]
 # The same rule on the published results, which have eight seeds. Their shifts were chosen by an earlier rule, and
-# differences within held-out pairs and the strong input-only predictors were not recorded then.
+# differences within held-out pairs and the strong predictors of the input alone were not recorded then.
 
 # %%
 published = run.published()
@@ -276,7 +276,7 @@ QUANTITIES = {
     "accuracy_memorized_only": "memorized-only accuracy",
     "accuracy_inferred_only": "inferred-only accuracy",
     "prediction": "prediction, conflicts",
-    "best_baseline": "best input-only predictor, conflicts",
+    "best_baseline": "best predictor without hidden states, conflicts",
 }
 for task in TASKS:
     this = f"task == '{task}' and model == '{first_model.get(task)}'"
@@ -304,8 +304,9 @@ run.finish()
 # ## What this means
 #
 # - Telling the behaviour is not telling what the input does not tell: on conflicts the probe is right for
-#   {glue:text}`prediction_inference` (inference) and {glue:text}`prediction_addition` (addition), the best predictor that
-#   sees the input alone for {glue:text}`best_baseline_inference` and {glue:text}`best_baseline_addition`.
+#   {glue:text}`prediction_inference` (inference) and {glue:text}`prediction_addition` (addition), the best predictor
+#   without hidden states for {glue:text}`best_baseline_inference` and {glue:text}`best_baseline_addition`. (For sums that
+#   is the grade of the pair in the training texts, which no input shows.)
 # - The study's shift moves, net of its strongest control, {glue:text}`net_generalization_study_inference` (inference) and
 #   {glue:text}`net_generalization_study_addition` (addition) to generalization, and
 #   {glue:text}`net_memorization_study_inference` and {glue:text}`net_memorization_study_addition` to memorization.
