@@ -276,7 +276,7 @@ QUANTITIES = {
     "accuracy_memorized_only": "memorized-only accuracy",
     "accuracy_inferred_only": "inferred-only accuracy",
     "prediction": "prediction, conflicts",
-    "best_baseline": "best predictor without hidden states, conflicts",
+    "best_baseline": "best predictor without states, conflicts",
 }
 for task in TASKS:
     this = f"task == '{task}' and model == '{first_model.get(task)}'"

@@ -72,7 +72,7 @@ def rise_with_depth(metrics: pd.DataFrame) -> pd.Series:
 
 
 def gain(metrics: pd.DataFrame) -> pd.Series:
-    """Accuracy of the best probe minus that of the best predictor without hidden states; one below chance counts as chance."""
+    """Accuracy of the best probe minus that of the best predictor without states; one below chance counts as chance."""
     query = "population == 'conflicts' and measure in ['accuracy', 'best_baseline_accuracy']"
     accuracy = by_seed(metrics, query, "measure").reindex(columns=["accuracy", "best_baseline_accuracy"])
     return accuracy.accuracy - accuracy.best_baseline_accuracy.clip(lower=CHANCE)
