@@ -7,7 +7,8 @@
   // Widths are given here, to facets and to views below one another, too, with room for labels and legends. Vega's own
   // "container" measures a column while a window grows, and gets it wrong.
   function fit(specification, room, labels) {
-    if (room < 2 * NARROWEST && specification.config?.legend) specification.config.legend.columns = 1;
+    const legend = specification.config?.legend;
+    if (room < 2 * NARROWEST && legend) Object.assign(legend, { columns: 1, layout: { direction: "vertical" } });
     if (specification.width === "container") {
       specification.width = room;
       specification.autosize = { type: "fit-x", contains: "padding" };

@@ -1,5 +1,6 @@
 """Figures of the steering chapter. Frames are tidy: `value, ci_low, ci_high, n`, and the columns that are required."""
 
+import textwrap
 from collections.abc import Mapping
 
 import altair
@@ -15,8 +16,8 @@ MEASURE_NAMES = {
     "best_control": "best control",
     "other": "other answers",
     "wrong_way": "pushed away",
-    "lost_memorized_only": "memorized-only accuracy lost",
-    "lost_inferred_only": "inferred-only accuracy lost",
+    "lost_memorized_only": "lost, memorized-only",
+    "lost_inferred_only": "lost, inferred-only",
     "log_odds": "log-odds",
 }
 AT_SLIDERS = "datum.at_n === at_n && datum.at_alpha === at_alpha"
@@ -34,13 +35,16 @@ def outcomes(frame: pd.DataFrame) -> altair.TopLevelMixin:
     frame["behavior"] = frame.target.where(frame.measure == "reached", opposite).where(
         frame.measure != "other", "other"
     )
-    frame["title"], frame["name"] = "steered to " + frame.target, frame.method.map(theme.METHOD_NAMES)
+    frame["title"] = "steered to " + frame.target
+    frame["name"] = frame.method.map(theme.METHOD_NAMES).map(lambda name: textwrap.fill(name, 18))
     frame["shift"] = frame.control.map(theme.CONTROL_NAMES).fillna("shift")
     order = theme.names_of(frame, "shift")
     bars = altair.Chart(frame).transform_calculate(rank=f"indexof({list(theme.BEHAVIOR_COLORS)}, datum.behavior)")
     bars = bars.mark_bar().encode(
         x=altair.X("value:Q", title="share of inputs", scale=SHARE),
-        y=altair.Y("name:N", title=None, sort=theme.names_of(frame, "name"), axis=altair.Axis(labelLimit=LABELS)),
+        y=altair.Y("name:N", title=None, sort=theme.names_of(frame, "name")).axis(
+            labelExpr="split(datum.label, '\\n')"
+        ),
         yOffset=altair.YOffset("shift:N", sort=order),
         color=theme.behavior_color("behavior"),
         opacity=altair.Opacity("shift:N", sort=order, title=None).scale(domain=order, range=[1, 0.5]),
@@ -49,7 +53,7 @@ def outcomes(frame: pd.DataFrame) -> altair.TopLevelMixin:
     )
     alt = "Stacked bars for each method and target, those of its control below: memorization, generalization, other."
     chart = theme.facet(bars, frame, "title", height=44 * frame.method.nunique())
-    return theme.finish(chart, alt, labels=LABELS)
+    return theme.finish(chart, alt, labels=140)
 
 
 def sweep(frame: pd.DataFrame) -> altair.TopLevelMixin:
