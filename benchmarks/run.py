@@ -37,7 +37,7 @@ def medians(**functions: Callable[[], object]) -> dict[str, float]:
 
 def training_steps(model, packed: torch.Tensor, settings: config.TrainingConfig) -> Callable[[], None]:
     """Some training steps of the loop's own parts, without evaluations."""
-    optimizer = training._optimizer(model, settings)
+    optimizer = training.make_optimizer(model, settings)
 
     def run() -> None:
         for i in range(N_STEPS):

@@ -130,6 +130,13 @@ class Progress:
             print(*parts, f"{'took' if is_last else 'left'} {minutes}:{seconds:02d}", sep=", ", flush=True)
 
 
+def make_optimizer(model: PreTrainedModel, config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices alone."""
+    matrices, others = [p for p in model.parameters() if p.dim() >= 2], [p for p in model.parameters() if p.dim() < 2]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=BETAS, fused=True)
+
+
 def fit(
     model: PreTrainedModel,
     packed: Tensor,
@@ -161,9 +168,7 @@ def fit(
     set_seed(seed)
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
     model.to(accelerator.device)
-    matrices, others = [p for p in model.parameters() if p.dim() >= 2], [p for p in model.parameters() if p.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=BETAS, fused=True)
+    optimizer = make_optimizer(model, config)
     start, rows = _resume(model, optimizer, folder)
     model, optimizer = accelerator.prepare(model, optimizer)
     plain = accelerator.unwrap_model(model)
