@@ -8,7 +8,7 @@ CORES ?= all
 THREADS ?= 1
 PORT ?= 8000
 RUNS_PER_ACCELERATOR ?= 1
-TESTERS ?= 3
+TESTERS ?= 2
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -78,7 +78,7 @@ serve: $(READY)  ## Show the book on http://localhost:8000 (PORT=...)
 lab: $(READY)  ## Open JupyterLab on the notebooks; the .py and .ipynb of a pair are saved together
 	@. $(BIN)/activate && jupytext --quiet --sync notebooks/*.py && jupyter lab notebooks
 
-test: $(READY) lint  ## Run all tests, TESTERS=3 at a time, the smoke profile and the strict book build among them
+test: $(READY) lint  ## Run all tests, TESTERS=2 at a time, the smoke profile and the strict book build among them
 	@. $(BIN)/activate && python -m pytest --numprocesses $(TESTERS)
 
 lint: $(READY)  ## Check style, format and types
