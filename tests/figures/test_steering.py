@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from memgen.figures import steering, theme
+from tests.figures import entries
 
 TARGETS = list(theme.TARGETS)
 COSTS = ["best_control", "other", "lost_memorized_only", "lost_inferred_only"]
@@ -51,16 +52,6 @@ def chart(request):
     return draw(*arguments)
 
 
-def found(content, key):
-    """Every value of `key`, at any depth."""
-    if isinstance(content, dict):
-        yield from (content[key] for _ in range(key in content))
-        content = list(content.values())
-    if isinstance(content, list):
-        for part in content:
-            yield from found(part, key)
-
-
 def data(chart):
     return pd.DataFrame([row for part in chart.to_dict()["datasets"].values() for row in part])
 
@@ -78,7 +69,7 @@ def test_valid_with_theme_and_alternative_text(chart):
 def test_every_share_is_shown_with_the_interval_of_its_row(chart):
     """No interval is computed where the chart is drawn."""
     assert "sqrt" not in json.dumps(chart.to_dict())
-    for tooltip in found(chart.to_dict(), "tooltip"):
+    for tooltip in entries(chart.to_dict(), "tooltip"):
         assert {"value", "interval", "n"} <= {entry["field"] for entry in tooltip}
     for row in data(chart).itertuples():
         low, high = (float(bound.strip("%")) for bound in row.interval.split(" to "))
@@ -105,8 +96,8 @@ def test_bars_say_what_inputs_become():
 
 
 def sliders(chart):
-    entries = [entry for params in found(chart.to_dict(), "params") for entry in params if "bind" in entry]
-    return {entry["name"]: entry for entry in entries}
+    bound = [entry for params in entries(chart.to_dict(), "params") for entry in params if "bind" in entry]
+    return {entry["name"]: entry for entry in bound}
 
 
 def test_sliders_step_through_every_n_and_alpha_and_start_at_the_largest_net_effect():
@@ -138,6 +129,6 @@ def test_the_frontier_has_a_panel_for_each_target_and_cost_with_its_limit_and_ma
     shown = pd.DataFrame(next(iter(specification["datasets"].values())))
     assert shown.title.nunique() == 2 * len(COSTS)
     assert set(shown[shown.cost == "other"].limit) == {0.03}
-    filters = [step["filter"] for steps in found(specification, "transform") for step in steps]
+    filters = [step["filter"] for steps in entries(specification, "transform") for step in steps]
     assert "datum.is_chosen" in filters
-    assert len(set(found(specification["spec"], "range").__next__())) == 2  # a colour for each method
+    assert len(set(entries(specification["spec"], "range").__next__())) == 2  # a colour for each method
