@@ -3,28 +3,33 @@
 The label is that of the greedy answer. A greedy answer equals a given answer exactly if each of its tokens is the most
 probable one after the prompt and the tokens before it, so one forward pass over prompt + answer decides it without
 decoding token by token, and gives the answer's log-probability besides.
+
+An answer may have alternatives that count alike, separated by ``|`` ("red|blue"), of which none begins another: the
+greedy answer may be any of them, and the log-probability is that of any of them.
 """
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache
 
 from memgen import activations
-from memgen.config import InputError
+from memgen.config import InputError, require
 from memgen.subject import Subject
 
 MEMORIZATION, GENERALIZATION, OTHER = 1, -1, 0
 NAMES = {MEMORIZATION: "memorization", GENERALIZATION: "generalization", OTHER: "other"}
 LABELS = {name: label for label, name in NAMES.items()}
 TARGETS = (MEMORIZATION, GENERALIZATION)
-#: The kind of input that has one right answer, by the behaviour that gives it.
-SINGLE_ANSWER = {MEMORIZATION: "memorized_only", GENERALIZATION: "inferred_only"}
+#: The kinds of input that have one right answer, and the behaviour that gives it.
+RIGHT_ANSWER = {"memorized_only": MEMORIZATION, "inferred_only": GENERALIZATION, "aligned": GENERALIZATION}
 NO_TOKEN = -1
 
 
@@ -44,7 +49,7 @@ class Batch:
     prompt_length
         The number of prompt tokens in `input_ids` [batch].
     answers
-        For each target's name the answer's tokens [batch n], padded with NO_TOKEN.
+        For each target's name the tokens of the answer's alternatives [batch alternative n], padded with NO_TOKEN.
     prefix
         Keys and values of the tokens before `input_ids`, for each layer; None if there are none.
     """
@@ -91,7 +96,8 @@ def prepare(subject: Subject, frame: pd.DataFrame, prefix: bool = False, batch_s
     Returns
     -------
     list of Batch
-        One pass scores both answers wherever one of them is a single token; otherwise each answer has its own batch.
+        One pass scores both answers if, of all alternatives of an input, at most one is longer than a token; otherwise
+        each answer has its own batches. Several longer alternatives of one answer are an InputError.
     """
     batch_size = batch_size or subject.batch_size
     names = [NAMES[target] for target in TARGETS]
@@ -101,14 +107,23 @@ def prepare(subject: Subject, frame: pd.DataFrame, prefix: bool = False, batch_s
         rows = frame[(is_present == [name in scored for name in names]).all(axis=1)]
         for start in range(0, len(rows), batch_size):
             chunk = rows.iloc[start : start + batch_size]
-            answers = {
-                name: subject.tokenizer(chunk[f"answer_{name}"].to_list(), add_special_tokens=False).input_ids
-                for name in scored
-            }
-            fits_one_pass = any(all(len(answer) == 1 for answer in column) for column in answers.values())
+            answers = {name: alternatives(subject, chunk[f"answer_{name}"]) for name in scored}
+            fits_one_pass = all(len(_longer(of_input)) <= 1 for of_input in zip(*answers.values(), strict=True))
             passes = [answers] if fits_one_pass else [{name: column} for name, column in answers.items()]
             result += [_batch(subject, chunk, answers_of_pass, prefix) for answers_of_pass in passes]
     return result
+
+
+def alternatives(subject: Subject, answers: pd.Series) -> list[list[list[int]]]:
+    """The tokens of each alternative of each answer."""
+    texts = [answer.split("|") for answer in answers]
+    tokens = iter(subject.tokenizer(list(itertools.chain(*texts)), add_special_tokens=False).input_ids)
+    return [[next(tokens) for _ in of_input] for of_input in texts]
+
+
+def _longer(answers: Iterable[list[list[int]]]) -> list[list[int]]:
+    """Of the alternatives of all answers to an input those of more than one token: each needs a pass of its own."""
+    return [tokens for options in answers for tokens in options if len(tokens) > 1]
 
 
 def _pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
@@ -116,13 +131,21 @@ def _pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
     return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows])
 
 
+def _pad_answers(column: Sequence[Sequence[list[int]]]) -> Tensor:
+    most = max(map(len, column))
+    flat = [tokens for options in column for tokens in (*options, *[[]] * (most - len(options)))]
+    return _pad(flat, NO_TOKEN).unflatten(0, (len(column), most))
+
+
 @torch.no_grad()
 def _batch(
-    subject: Subject, chunk: pd.DataFrame, answers: dict[str, list[list[int]]], with_prefix: bool = False
+    subject: Subject, chunk: pd.DataFrame, answers: dict[str, list[list[list[int]]]], with_prefix: bool = False
 ) -> Batch:
     prompts = [list(prompt) for prompt in chunk.input_ids]
-    # In one pass at most one of two answers has more than one token: that one is appended to the prompt.
-    appended = [max(options, key=len)[:-1] for options in zip(*answers.values(), strict=True)] or [[]] * len(prompts)
+    longer = [_longer(of_input) for of_input in zip(*answers.values(), strict=True)] or [[]] * len(prompts)
+    is_one = all(len(options) < 2 for options in longer)
+    require(is_one, "Of the alternatives of an answer, at most one may have more than one token.")
+    appended = [options[0][:-1] if options else [] for options in longer]
     prefix, start = None, 0
     if with_prefix:
         start = len(prompts[0]) - subject.n_tokens
@@ -143,7 +166,7 @@ def _batch(
         input_ids=ids.to(subject.device),
         attention_mask=mask.to(subject.device),
         prompt_length=torch.tensor([len(prompt) - start for prompt in prompts], device=subject.device),
-        answers={name: _pad(tokens, NO_TOKEN).to(subject.device) for name, tokens in answers.items()},
+        answers={name: _pad_answers(column).to(subject.device) for name, column in answers.items()},
         prefix=prefix,
     )
 
@@ -157,17 +180,27 @@ def run(subject: Subject, batch: Batch) -> Tensor:
 
 
 def score(logits: Tensor, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
-    """For each answer its log-probability [batch] (nats) and whether it is the greedy answer [batch]."""
+    """For each answer its log-probability [batch] (nats) and whether it is the greedy answer [batch].
+
+    Of several alternatives: the log-probability of any of them, and whether any of them is the greedy answer.
+    """
     result = {}
     row = torch.arange(len(logits), device=logits.device)[:, None]
     for name, answer in batch.answers.items():
         real = answer != NO_TOKEN
-        position = batch.prompt_length[:, None] - 1 + torch.arange(answer.shape[1], device=logits.device)
+        position = batch.prompt_length[:, None] - 1 + torch.arange(answer.shape[2], device=logits.device)
         at = logits[row, position.clamp(max=logits.shape[1] - 1)].float()
-        log_p = at.log_softmax(-1).gather(-1, answer.clamp(min=0)[..., None])[..., 0]
-        greedy = (at.argmax(-1) == answer) | ~real
-        result[name] = ((log_p * real).sum(1), greedy.all(1))
+        log_p = at.log_softmax(-1).gather(-1, answer.clamp(min=0).transpose(1, 2)).transpose(1, 2)
+        greedy = (at.argmax(-1)[:, None] == answer) | ~real
+        is_there = real.any(2)  # an input may have fewer alternatives than others
+        log_p_of_each = (log_p * real).sum(2).masked_fill(~is_there, -torch.inf)
+        result[name] = (log_p_of_each.logsumexp(1), (greedy.all(2) & is_there).any(1))
     return result
+
+
+def label(is_memorization: NDArray[np.bool_], is_generalization: NDArray[np.bool_]) -> np.ndarray:
+    """The behaviour, from whether the greedy answer is that of each target; generalization where it is both."""
+    return np.where(is_generalization, GENERALIZATION, np.where(is_memorization, MEMORIZATION, OTHER))
 
 
 @torch.no_grad()
@@ -182,8 +215,9 @@ def measure(subject: Subject, batches: Sequence[Batch], context: Context | None 
     Returns
     -------
     pandas.DataFrame
-        With the index of the prepared frame: `behavior` (+1, -1, 0), `log_p_memorization`, `log_p_generalization` and
-        their difference `log_odds` (nats; nan where an input has no such answer).
+        With the index of the prepared frame: `behavior` (+1, -1, 0; -1 where the greedy answer is both),
+        `log_p_memorization`, `log_p_generalization` and their difference `log_odds` (nats; nan where an input has no
+        such answer).
     """
     names = [NAMES[target] for target in TARGETS]
     columns: dict[str, list[pd.Series]] = {f"{column}{name}": [] for name in names for column in ("log_p_", "greedy_")}
@@ -195,7 +229,7 @@ def measure(subject: Subject, batches: Sequence[Batch], context: Context | None 
             columns[f"greedy_{name}"].append(pd.Series(greedy.cpu().numpy(), batch.rows))
     series = {name: pd.concat(parts) if parts else pd.Series(dtype=float) for name, parts in columns.items()}
     result = pd.concat(series, axis=1).sort_index()
-    result["behavior"] = np.select([result[f"greedy_{name}"].eq(True) for name in names], TARGETS, OTHER)
+    result["behavior"] = label(*(result[f"greedy_{name}"].eq(True).to_numpy() for name in names))
     result["log_odds"] = result.log_p_memorization - result.log_p_generalization
     return result[["behavior", "log_p_memorization", "log_p_generalization", "log_odds"]]
 
@@ -237,8 +271,7 @@ def rates(behavior: pd.Series) -> dict[str, float]:
 
 def accuracy(frame: pd.DataFrame, behavior: pd.Series, kind: str) -> float:
     """Share of the inputs of a kind with one right answer that get it (0-1)."""
-    (right,) = (target for target, single in SINGLE_ANSWER.items() if single == kind)
-    return float((behavior[frame.kind == kind] == right).mean())
+    return float((behavior[frame.kind == kind] == RIGHT_ANSWER[kind]).mean())
 
 
 def flip_pairs(frame: pd.DataFrame, behavior: pd.Series, at_least: int = 0) -> pd.DataFrame:

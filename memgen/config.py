@@ -53,9 +53,9 @@ Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # what numpy takes
 Several = Field(min_length=1, strict=False)  # a YAML list is fine for a tuple
 Doses = Annotated[tuple[Positive, ...], Several]
 Fractions = Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Several]
-RunName = Annotated[str, Field(pattern=r"^[a-z]+(-[a-z0-9]+)*$")]
+RunName = Annotated[str, Field(pattern=r"^[a-z_]+(-[a-z0-9]+)*$")]
 Form = Literal["study", "matched", "both"]
-Conflicts = Literal["graded", "half", "none"]
+Conflicts = Literal["none", "graded", "half"]
 
 
 class Settings(BaseModel):
@@ -120,19 +120,40 @@ ModelName = Annotated[str, AfterValidator(lambda name: ModelConfig.from_name(nam
 
 
 class TrainingConfig(Settings):
-    """The training loop. Steps are optimizer steps; the copy warm-up comes before them."""
+    """The training loop. Steps are optimizer steps.
 
+    `lessons` is the curriculum that leads to the task's texts: by name the largest number of steps of each lesson, in
+    the task's own order; a lesson that is not named is left out. `steps` are those on the texts themselves.
+    `checkpoint` says which checkpoint is analysed: the first in which both behaviours are present (``coexistence``, as
+    in the study), or the last in which both are learnt (``complete``).
+
+    `optimizer` is ``adamw``, or ``muon``: Muon for the matrices of the blocks and AdamW for the rest.
+    `texts_learning_rate` is the learning rate on the texts, where it is another: a lower one widens the window in which
+    both behaviours are present.
+    """
+
+    lessons: dict[str, Count] = Field(default_factory=dict)
+    checkpoint: Literal["coexistence", "complete"] = "coexistence"
     steps: Count = 5000
     batch_size: Count = 64
     learning_rate: Positive = 2e-3
+    texts_learning_rate: Positive | None = None
+    optimizer: Literal["adamw", "muon"] = "adamw"
     weight_decay: NotNegative = 0.1
     warmup_steps: Annotated[int, Field(ge=0)] = 100
     decay_fraction: Share = 0.3
-    copy_warmup_steps: Annotated[int, Field(ge=0)] = 0
     evaluate_every: Count = 250
     evaluation_rows: Count = 512
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     required_accuracy: Share = 0.98
+
+    @model_validator(mode="after")
+    def _scales_gradients_once(self) -> Self:
+        require(
+            self.optimizer == "adamw" or self.mixed_precision != "fp16",
+            "mixed_precision fp16 scales the gradients of one optimizer, and muon has two; bf16 is allowed.",
+        )
+        return self
 
 
 class AnalysisConfig(Settings):
@@ -169,14 +190,16 @@ class RunSpec(Settings):
     """A run as a profile names it.
 
     `form` says whether the two answers differ in format, `conflicts` how the training texts end that show a conflict:
-    ``graded`` by their evidence, ``half`` with each answer equally often, ``none``: there are no such texts. `data` and
-    `training` are settings on top of those that the profile has for the task.
+    ``none``: there are no such texts, as in the study; in the graded tasks also ``graded`` by their evidence, and ``half``
+    with each answer equally often. `data` and `training` are settings on top of those that the profile has for the task.
+    A run that is not `analysed` ends with its training: of such models only behavior is asked.
     """
 
     task: RunName
     models: Annotated[tuple[ModelName, ...], Several, AfterValidator(_distinct)]
     form: Form = "study"
-    conflicts: Conflicts = "graded"
+    conflicts: Conflicts = "none"
+    analysed: bool = True
     data: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
 
@@ -295,7 +318,7 @@ STAGES = {
     stage.name: stage
     for stage in (
         Stage("data", (), ("base_task", "form", "conflicts", "data")),
-        Stage("training", ("data",), ("model", "training", "analysis.batch_size")),
+        Stage("training", ("data",), ("base_task", "form", "conflicts", "data", "model", "training", "analysis.batch_size")),
         Stage("localization", ("data", "training"), ("analysis.batch_size", "analysis.n_permutations")),
         Stage("prediction", ("data", "training", "localization"), ("analysis.batch_size",)),
         Stage("steering", ("data", "training", "localization"), ("analysis",)),
@@ -306,12 +329,8 @@ STAGES = {
 
 
 def stages_of(spec: RunSpec) -> tuple[str, ...]:
-    """The stages that a run has.
-
-    Of both tasks in one model only behavior is asked. A model that saw no conflicts in training may show a single
-    behavior on them, and then there is nothing to localize or steer.
-    """
-    if spec.task == "joint" or spec.conflicts == "none":
+    """The stages that a run has; of a run that is not analysed only behavior is asked."""
+    if not spec.analysed:
         return ("data", "training")
     return tuple(stage.name for stage in STAGES.values() if not stage.of_profile)
 

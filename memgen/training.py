@@ -1,40 +1,41 @@
-"""Train a small language model from scratch on a task's texts, and keep its trajectory.
+"""Train a small language model from scratch, lesson by lesson, and keep its trajectory.
 
-The loss is the causal language-modelling loss on whole texts. Before the task comes a *copy warm-up*: random tokens
-written twice in a row, which makes the attention heads that inference from context builds on; without it a small model
-stays on the plateau of guessing one of the context's colours.
+The loss is the causal language-modelling loss on the tokens that a lesson asks for. The last lesson is the task's
+texts; the lessons before it (:mod:`memgen.tasks.lessons`) teach what inference is made of. Without them a small model
+stays on the plateau of guessing one of the context's answers.
 """
 
-import dataclasses
 import json
 import math
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from IPython.display import clear_output
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.optim import Optimizer
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from memgen import behavior
 from memgen.config import ModelConfig, TrainingConfig
+from memgen.progress import State
 from memgen.subject import Subject
+from memgen.tasks.lessons import IGNORED, LONGEST_COPY, Lesson
 
-LONGEST_COPY = 20
 RESUME = "resume.safetensors"
-IGNORED = -100
 BETAS = (0.9, 0.98)
+MOMENTUM = 0.95
 CLIP_NORM = 1.0
+RUNNING = 0.97  # the weight of the past in the running accuracy
+LEAST_STEPS = 30  # of a lesson, before its running accuracy can end it
+RARER = 10  # evaluations cost time: before the last lesson there are ten times fewer, and one at each lesson's end
 BALANCED = 0.25  # the share of conflicts that the rarer behaviour of a chosen checkpoint answers
-SECONDS_BETWEEN_LINES = 5.0
 
 
 def model_configuration(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, longest_text: int) -> PreTrainedConfig:
@@ -58,151 +59,158 @@ def model_configuration(config: ModelConfig, tokenizer: PreTrainedTokenizerBase,
     )
 
 
-def pack(corpus: pd.DataFrame, pad_id: int) -> Tensor:
-    """The corpus as one array [texts, longest text], padded on the right."""
-    lengths = corpus.input_ids.str.len().to_numpy()
-    packed = np.full((len(corpus), lengths.max()), pad_id, dtype=np.int64)
-    packed[np.arange(lengths.max()) < lengths[:, None]] = np.concatenate(corpus.input_ids.to_list())
-    return torch.from_numpy(packed)
+def learning_rate_factor(step: int, left: int, config: TrainingConfig) -> float:
+    """Linear warm-up, constant, linear decay to a tenth over the last `decay_fraction` of the steps on the texts.
 
-
-def copy_batch(batch_size: int, n_tokens: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Random distinct tokens written twice, and labels that ask for the second half: [batch pos] each."""
-    longest = min(LONGEST_COPY, n_tokens - 3)
-    length = int(torch.randint(min(6, longest), longest + 1, (1,), generator=generator))
-    ids = torch.rand(batch_size, n_tokens - 3, generator=generator).argsort(1)[:, :length] + 3  # 0-2 are special
-    first = torch.ones(batch_size, 1, dtype=torch.long)  # the token that begins each text
-    labels = torch.cat([torch.full((batch_size, length + 1), IGNORED), ids], 1)
-    return torch.cat([first, ids, ids], 1), labels
-
-
-def learning_rate_factor(step: int, config: TrainingConfig) -> float:
-    """Linear warm-up, constant, linear decay to a tenth over the last `decay_fraction` of the steps."""
-    total = config.copy_warmup_steps + config.steps
+    `step` counts from 0 over all lessons; `left` are the steps until the end of the texts, this one included.
+    """
     rise = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    decay_steps = max(1.0, config.decay_fraction * config.steps)
-    left = min(1.0, (total - step) / decay_steps)
-    return rise * (0.1 + 0.9 * left)
+    fall = min(1.0, left / max(1.0, config.decay_fraction * config.steps))
+    return rise * (0.1 + 0.9 * fall)
+
+
+def watch(frames: Sequence[pd.DataFrame], n: int, rng: np.random.Generator) -> pd.DataFrame:
+    """About `n` rows of each kind of the frames together, at random; each original with its variants."""
+    parts, start = [], 0
+    for frame in frames:
+        moved = frame.variant_of.where(frame.variant_of < 0, frame.variant_of + start)
+        parts.append(frame.assign(variant_of=moved).set_axis(frame.index + start))
+        start += len(frame)
+    sampled = []
+    for _, rows in pd.concat(parts).groupby("kind"):
+        originals = rows[rows.variant_of < 0]
+        n_originals = math.ceil(min(1.0, n / len(rows)) * len(originals))
+        chosen = originals.sample(n_originals, random_state=rng).index
+        sampled.append(rows[rows.index.isin(chosen) | rows.variant_of.isin(chosen)])
+    return pd.concat(sampled).sort_index()
 
 
 def evaluate(subject: Subject, frame: pd.DataFrame) -> dict[str, float]:
-    """Accuracies on the inputs with one right answer, and the shares of behaviours on conflicts (0-1)."""
+    """Accuracies on the inputs with one right answer, shares of behaviours on conflicts, and of variants that flip.
+
+    All are shares from 0 to 1. A kind that the frame does not have is left out.
+    """
     subject.model.eval()
     labels = behavior.measure(subject, behavior.prepare(subject, frame)).behavior
     subject.model.train()
-    accuracies = {kind: behavior.accuracy(frame, labels, kind) for kind in behavior.SINGLE_ANSWER.values()}
-    conflict = behavior.rates(labels[frame.kind == "conflict"])
-    return accuracies | {f"conflict_{name}": rate for name, rate in conflict.items()}
+    present = set(frame.kind)
+    accuracies = {kind: behavior.accuracy(frame, labels, kind) for kind in behavior.RIGHT_ANSWER if kind in present}
+    is_conflict = frame.kind == "conflict"
+    shares = {f"conflict_{name}": rate for name, rate in behavior.rates(labels[is_conflict]).items()}
+    n_variants = int((is_conflict & (frame.variant_of >= 0)).sum())
+    flips = len(behavior.flip_pairs(frame, labels)) / n_variants if n_variants else math.nan
+    return accuracies | shares | {"flips": flips}
 
 
-@dataclasses.dataclass(frozen=True)
-class State:
-    """Where a training stands: `step` of `steps` done (copy warm-up included), and the last evaluation."""
-
-    step: int
-    steps: int
-    loss: float
-    evaluation: dict[str, float]
-
-
-class Progress:
-    """Prints where a training stands every few seconds; each line replaces the one before, so that one remains."""
-
-    def __init__(self, label: str):
-        self.label = label
-        self._start: tuple[float, int] | None = None  # when the first state came, and its step: a run may be resumed
-        self._printed = -math.inf
-
-    def __call__(self, state: State) -> None:
-        """Print the state, if it is time to."""
-        now, is_last = time.monotonic(), state.step == state.steps
-        began, first_step = self._start = self._start or (now, state.step)
-        if is_last or now - self._printed >= SECONDS_BETWEEN_LINES:
-            self._printed = now
-            per_step = (now - began) / max(1, state.step - first_step)
-            minutes, seconds = divmod(round(now - began if is_last else per_step * (state.steps - state.step)), 60)
-            parts = [f"▶ {self.label} training: step {state.step:,}/{state.steps:,}", f"loss {state.loss:.3f}"]
-            shown = {"memorized-only": "memorized_only", "inferred-only": "inferred_only"}
-            parts += [
-                f"{name} {state.evaluation[kind]:.2f}" for name, kind in shown.items() if kind in state.evaluation
-            ]
-            clear_output(wait=True)
-            print(*parts, f"{'took' if is_last else 'left'} {minutes}:{seconds:02d}", sep=", ", flush=True)
+def make_optimizers(model: PreTrainedModel, config: TrainingConfig) -> list[Optimizer]:
+    """AdamW; or Muon for the matrices of the blocks and AdamW for the rest. Weight decay is on matrices alone."""
+    matrices: list[Tensor] = []
+    if config.optimizer == "muon":
+        embeddings = [module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)]
+        outside = {*embeddings, model.get_output_embeddings().weight}
+        matrices = [p for p in model.parameters() if p.dim() == 2 and p not in outside]
+    rest = [p for p in model.parameters() if p not in set(matrices)]
+    groups = [
+        {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    optimizers: list[Optimizer] = [torch.optim.AdamW(groups, lr=config.learning_rate, betas=BETAS, fused=True)]
+    if matrices:
+        # Updates of the size of AdamW's, so that one learning rate suits both.
+        optimizers.append(
+            torch.optim.Muon(
+                matrices, config.learning_rate, config.weight_decay, MOMENTUM, adjust_lr_fn="match_rms_adamw"
+            )
+        )
+    return optimizers
 
 
-def make_optimizer(model: PreTrainedModel, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices alone."""
-    matrices, others = [p for p in model.parameters() if p.dim() >= 2], [p for p in model.parameters() if p.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=BETAS, fused=True)
+class Position(NamedTuple):
+    """How far a training is: steps done over all lessons, the lesson, the steps of it done, its running accuracy."""
+
+    total: int = 0
+    lesson: int = 0
+    step: int = 0
+    accuracy: float = 0.0
 
 
 def fit(
     model: PreTrainedModel,
-    packed: Tensor,
+    lessons: Sequence[Lesson],
     config: TrainingConfig,
     evaluation: Callable[[PreTrainedModel], dict[str, float]],
     folder: Path,
     seed: int,
     progress: Callable[[State], None] = lambda _state: None,
 ) -> pd.DataFrame:
-    """Train `model` in place, with a checkpoint at every evaluation; resume from the last if there is one.
+    """Train `model` in place on the lessons in their order; resume from the last evaluation if there was one.
 
     Parameters
     ----------
-    packed
-        The texts [texts, pos], padded on the right with the model's padding token.
+    lessons
+        The last one is the task's texts.
     evaluation
-        Called every `config.evaluate_every` steps; what it returns joins the trajectory.
+        Called every `config.evaluate_every` steps of the last lesson, `RARER` times less often before, and at the end
+        of each lesson; what it returns joins the trajectory.
     folder
-        Where the checkpoints ``step<n>/`` (safetensors) and the state to resume from are written.
+        Where the state to resume from is written at each evaluation, and at those of the last lesson the checkpoint
+        ``step<n>/`` (safetensors).
     progress
         Called after each step.
 
     Returns
     -------
     pandas.DataFrame
-        The trajectory: one row an evaluation, `step` (negative or zero during the copy warm-up), `loss` (nats per
-        token, the mean since the last row) and the evaluation's columns.
+        The trajectory: one row an evaluation, `step` (from 1, over all lessons), `lesson`, `loss` (nats per token, the
+        mean since the last row), `accuracy` (running, on the tokens asked for) and the evaluation's columns.
     """
     set_seed(seed)
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
     model.to(accelerator.device)
-    optimizer = make_optimizer(model, config)
-    start, rows = _resume(model, optimizer, folder)
-    model, optimizer = accelerator.prepare(model, optimizer)
+    optimizers = make_optimizers(model, config)
+    at, rows = _resume(model, optimizers, folder)
+    model, *optimizers = accelerator.prepare(model, *optimizers)
     plain = accelerator.unwrap_model(model)
-    generator = torch.Generator().manual_seed(seed)
-    order = text_order(len(packed), config, generator)
-    total = config.copy_warmup_steps + config.steps
     losses: list[Tensor] = []
     rates: dict[str, float] = {}
     model.train()
-    for step in range(start, total):
-        task_step = step - config.copy_warmup_steps
-        if task_step < 0:
-            # A generator state of its own for each step, so that a resumed run sees the same texts.
-            generator.manual_seed(seed * 1_000_003 + step)
-            ids, labels = copy_batch(config.batch_size, plain.config.vocab_size, generator)
-        else:
-            ids = packed[order[task_step]]
-            labels = ids.masked_fill(ids == plain.config.pad_token_id, IGNORED)
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * learning_rate_factor(step, config)
-        loss = language_model_loss(model(ids.to(accelerator.device)).logits, labels.to(accelerator.device))
-        optimizer.zero_grad()
+    while at.lesson < len(lessons):
+        lesson, later = lessons[at.lesson], sum(lesson.steps for lesson in lessons[at.lesson + 1 :])
+        is_last = at.lesson == len(lessons) - 1
+        peak = (is_last and config.texts_learning_rate) or config.learning_rate
+        factor = learning_rate_factor(at.total, lesson.steps - at.step + later, config)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = peak * factor
+        ids, labels = (tensor.to(accelerator.device) for tensor in lesson.batch(at.step))
+        logits = model(ids).logits
+        loss = language_model_loss(logits, labels)
+        for optimizer in optimizers:
+            optimizer.zero_grad()
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(model.parameters(), CLIP_NORM)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         loss = loss.detach()
         losses.append(loss)
-        if (task_step + 1) % config.evaluate_every == 0 or step + 1 == total:
+        accuracy = token_accuracy(logits, labels)
+        if at.step > 0:
+            accuracy = RUNNING * at.accuracy + (1 - RUNNING) * accuracy
+        n_done = at.step + 1
+        is_learnt = lesson.until is not None and n_done >= LEAST_STEPS and accuracy >= lesson.until
+        is_over = is_learnt or n_done == lesson.steps
+        at = Position(at.total + 1, at.lesson + 1) if is_over else Position(at.total + 1, at.lesson, n_done, accuracy)
+        if is_over or n_done % (config.evaluate_every * (1 if is_last else RARER)) == 0:
             rates = evaluation(plain)
-            rows.append({"step": task_step + 1, "loss": float(torch.stack(losses).mean()), **rates})
+            mean = float(torch.stack(losses).mean())
+            rows.append({"step": at.total, "lesson": lesson.name, "loss": mean, "accuracy": accuracy, **rates})
             losses.clear()
             if accelerator.is_main_process:
-                _checkpoint(plain, optimizer, folder, step + 1, rows)
-        progress(State(step + 1, total, float(loss), rates))
+                if is_last:
+                    plain.save_pretrained(folder / f"step{at.total}")
+                _save_state(plain, optimizers, folder, at, rows)
+        at_most = at.total + later + (0 if is_over else lesson.steps - n_done)
+        progress(State(lesson.name, at.total, at_most, float(loss), accuracy, rates))
     accelerator.wait_for_everyone()
     return pd.DataFrame(rows)
 
@@ -214,57 +222,74 @@ def language_model_loss(logits: Tensor, labels: Tensor) -> Tensor:
     )
 
 
-def text_order(n_texts: int, config: TrainingConfig, generator: torch.Generator) -> Tensor:
-    """Which texts each step sees, [steps, batch]: whole passes, each in a new random order."""
-    needed = config.steps * config.batch_size
-    passes = [torch.randperm(n_texts, generator=generator) for _ in range(math.ceil(needed / n_texts))]
-    return torch.cat(passes)[:needed].reshape(config.steps, config.batch_size)
+@torch.no_grad()
+def token_accuracy(logits: Tensor, labels: Tensor) -> float:
+    """The share of the tokens asked for that are the most probable ones given those before them (0-1)."""
+    asked = labels[:, 1:] != IGNORED
+    return float((logits[:, :-1].argmax(-1) == labels[:, 1:])[asked].float().mean())
 
 
-def _checkpoint(model: PreTrainedModel, optimizer, folder: Path, step: int, rows: list[dict]) -> None:
-    """Save the weights for good, and beside them the state to resume from, moved into place when whole."""
-    model.save_pretrained(folder / f"step{rows[-1]['step']}")
+def _save_state(
+    model: PreTrainedModel, optimizers: Sequence[Optimizer], folder: Path, at: Position, rows: list[dict]
+) -> None:
+    """Save the state to resume from, moved into place when whole."""
     state = {
-        f"{i}.{name}": value.detach().cpu().contiguous()
+        f"{number}.{i}.{name}": value.detach().cpu().contiguous()
+        for number, optimizer in enumerate(optimizers)
         for i, values in optimizer.state_dict()["state"].items()
         for name, value in values.items()
     }
     weights = {f"model.{name}": value.detach().cpu().clone() for name, value in model.named_parameters()}
-    # Loss and rates travel as text in the file's header, so that weights and trajectory cannot come apart.
-    header = {"step": str(step), "rows": json.dumps(rows)}
+    # Position and trajectory travel as text in the file's header, so that they and the weights cannot come apart.
+    header = {"at": json.dumps(at), "rows": json.dumps(rows)}
+    folder.mkdir(parents=True, exist_ok=True)
     save_file(state | weights, folder / "resume.partial", metadata=header)
     (folder / "resume.partial").replace(folder / RESUME)
 
 
-def _resume(model: PreTrainedModel, optimizer: torch.optim.Optimizer, folder: Path) -> tuple[int, list[dict]]:
-    """Load the state of an interrupted training; (0, []) where there is none."""
+def _resume(model: PreTrainedModel, optimizers: Sequence[Optimizer], folder: Path) -> tuple[Position, list[dict]]:
+    """Load the state of an interrupted training; the first position and no rows where there is none."""
     if not (folder / RESUME).exists():
-        return 0, []
+        return Position(), []
     with safe_open(folder / RESUME, "pt") as file:
         header = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a file, not a mapping)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(tensors.pop(f"model.{name}"))
-    state = optimizer.state_dict()
+    states = [optimizer.state_dict() for optimizer in optimizers]
     for name, value in tensors.items():
-        index, entry = name.split(".", 1)
-        state["state"].setdefault(int(index), {})[entry] = value
-    optimizer.load_state_dict(state)
-    return int(header["step"]), json.loads(header["rows"])
+        number, index, entry = name.split(".", 2)
+        states[int(number)]["state"].setdefault(int(index), {})[entry] = value
+    for optimizer, state in zip(optimizers, states, strict=True):
+        optimizer.load_state_dict(state)
+    return Position(*json.loads(header["at"])), json.loads(header["rows"])
 
 
-def choose_checkpoint(trajectory: pd.DataFrame, required_accuracy: float) -> tuple[int, bool]:
+def choose_checkpoint(trajectory: pd.DataFrame, config: TrainingConfig) -> tuple[int, bool]:
     """The step of the checkpoint to analyse, and whether both behaviours are present in it.
 
-    Both are present if memorized-only and inferred-only accuracy reach `required_accuracy`. Among those checkpoints
-    the last one is taken in which each behaviour answers `BALANCED` of the conflicts or more: training is complete
-    then, and the learning rate has come down. Where none is so balanced, the one whose rarer behaviour is most
-    frequent; where no checkpoint has both behaviours, the one whose lower accuracy is highest; the later of equals.
+    ``coexistence``: the first checkpoint in which each behaviour answers `BALANCED` of the conflicts or more; where
+    there is none, the one whose rarer behaviour is most frequent.
+
+    ``complete``: both are present if the accuracies on all inputs with one right answer reach `required_accuracy`.
+    Among those checkpoints the last one is taken in which each behaviour answers `BALANCED` of the conflicts or more:
+    the learning rate has come down then. Where none is so balanced, the one whose rarer behaviour is most frequent;
+    where no checkpoint has both behaviours, the one whose lowest accuracy is highest.
+
+    Checkpoints are those of the last lesson; of equals the later one is taken, but for the first of ``coexistence``.
     """
-    lower = trajectory[["memorized_only", "inferred_only"]].min(axis=1)
-    present = lower >= required_accuracy
-    balance = trajectory[["conflict_memorization", "conflict_generalization"]].min(axis=1)
-    score = balance[present].clip(upper=BALANCED) if present.any() else lower
+    checkpoints = trajectory[trajectory.lesson == trajectory.lesson.iloc[-1]]
+    balance = checkpoints[["conflict_memorization", "conflict_generalization"]].min(axis=1)
+    if config.checkpoint == "coexistence":
+        present = balance >= BALANCED
+        if present.any():
+            return int(checkpoints.step[present.idxmax()]), True
+        score = balance
+    else:
+        accuracies = checkpoints[[kind for kind in behavior.RIGHT_ANSWER if kind in checkpoints]]
+        lowest = accuracies.min(axis=1).fillna(1.0)  # where there are no such inputs
+        present = lowest >= config.required_accuracy
+        score = balance[present].clip(upper=BALANCED) if present.any() else lowest
     best = score[score == score.max()].index[-1]
-    return int(trajectory.step[best]), bool(present.any())
+    return int(checkpoints.step[best]), bool(present.any())

@@ -18,29 +18,33 @@
 #
 # **Question.** On which inputs can a model answer either from memory or by inference, so that the two answers differ?
 #
-# **Answer.** We bind an answer to {glue:text}`bound_entities` entities and write inputs on which memory and inference
-# disagree: {glue:text}`conflicts_train` of them, variants included, to fit on, {glue:text}`conflicts_validation` to
-# choose with and {glue:text}`conflicts_test` to test with. No entity is in two splits.
+# **Answer.** {glue:text}`bound_entities` entities (names, or patterns of two numbers) have answers that training ties to
+# them. The analysis has {glue:text}`conflicts_train` inputs on which memory and inference disagree to fit on, variants
+# included, {glue:text}`conflicts_validation` to choose with and {glue:text}`conflicts_test` to test with, of entities that
+# are in no other split{glue:text}`seen_words`. Of the training texts, {glue:text}`conflict_texts` show a conflict.
 
 # %% [markdown]
-# ## Four kinds of input
+# ## Two answers
 #
-# A bound entity (a name, a pair of addends) has an answer that training ties to it: the *memorized* answer. The input
-# itself may allow another: the *inferred* answer.
+# The answer that training ties to an entity is the *memorized* answer. The input itself may allow another: the
+# *inferred* answer. In a *conflict* the two differ.
 #
-# | kind | memorized answer | inferred answer |
-# | --- | --- | --- |
-# | memorized_only | yes | no |
-# | inferred_only | no | yes |
-# | aligned | yes | the same |
-# | conflict | yes | another |
+# - **In-context inference.** Sentences say of what kind somebody is, and of what colour; the query asks for the colour of
+#   somebody whose kind is told and whose colour is not. Inference takes three hops: from the name to its kind, to another
+#   of that kind, to that one's colour. In training each name comes with a few colours of its own, and the implied colour
+#   is always one of them, so memory and inference agree. In a conflict the implied colour is none of the name's own: an
+#   answer among the own colours shows memorization, the implied colour generalization.
+# - **Addition.** Four numbers are added, digit by digit with running sums. Where the third and the fourth number are one of
+#   a few *patterns*, training shows a tag in place of the sum, and never the sum. At test, with first and second numbers
+#   that are new, the tag shows memorization and the sum generalization. In the *matched* form the pattern's answer is no
+#   tag but a wrong number in the format of a sum.
 #
-# In the study's *form* the memorized answers have a format of their own: colours of a second palette, or tags. In the
-# *matched* form both answers come from one palette, or are numbers.
+# Two sentences of the study leave open whether a name has one colour or five in training; `colors_per_name` is a setting.
+# In the *graded* tasks, our own, conflicts are part of the training texts, where either answer may follow.
 #
-# A *variant* is a near-identical rewriting of a conflict: the sentences of a story in another order, or the addends
+# A *variant* is a near-identical rewriting of a conflict: the sentences in another order, or the first two numbers
 # swapped. It has the answers of its original. The *group* of an input is the entity that could leak from one split to
-# another.
+# another: the name, or the pattern.
 
 # %% tags=["parameters"]
 profile: str = "default"  # a file of config/: smoke, default, full or paper
@@ -76,7 +80,7 @@ tokenizer = generator.tokenizer()
 # %% [markdown]
 # ## Bound answers
 #
-# Each bound entity has one memorized answer, drawn once. Entities are assigned to the splits at random.
+# Where several answers count alike, a bar stands between them. Entities are assigned to the splits at random.
 
 # %%
 run.table(data.memory.head(8), "memory", caption="The first of the bound entities, with the answers bound to them.")
@@ -84,11 +88,7 @@ run.table(data.memory.head(8), "memory", caption="The first of the bound entitie
 # %% [markdown]
 # ## Examples
 #
-# In the inference task a story names the kind and the colour of several characters; the query asks for the colour of
-# one more. In the addition task the sum is written with its least significant digit first, in one digit more than the
-# addends have; a memorized-only input hides the last digits, so that the pair can be recognised but not added.
-#
-# We pick an input of each kind, and a conflict with its variant.
+# An input of each kind, and a conflict with its variant.
 
 # %%
 validation = data.splits["validation"]
@@ -105,34 +105,42 @@ run.table(examples, "examples", caption="Validation inputs as the model reads th
 # %% [markdown]
 # ## Training texts
 #
-# The language model is trained on whole texts: a prompt and an answer. A memorized-only text ends with the memorized
-# answer, an inferred-only text with the inferred answer.
+# The language model is trained on texts that are drawn anew at every step (in the graded tasks: on a fixed corpus). Here
+# are a few of them.
 
 # %%
 texts = data.corpus.groupby("kind").head(1)[["kind", "text"]]
 run.table(texts, "texts", caption="A training text of each kind.")
 
+# %%
+n_texts = len(data.corpus)
+conflict_texts = (data.corpus.kind == "conflict").mean()
+run.record(
+    "conflict_texts",
+    conflict_texts,
+    definition="Share of the training texts that show a conflict.",
+    unit="share 0-1",
+    n=n_texts,
+)
+
 # %% [markdown]
-# **Conflicts are part of the training texts**, and that is a choice with consequences. Without them a model has never
-# had to decide, its behaviour on conflicts wanders, and shifting its activations mostly yields answers that are
-# neither. With them, the model can learn how much weight the texts give to memory and to evidence. So the decision that
-# this book looks for is in the texts; what the model makes of it, where and how, is not.
-#
-# The decision is graded. `memorized_share` is the share of a conflict's training texts that end with the memorized
-# answer. For stories it falls with the number of sentences that support the inference (one, two, three); with two, it
-# matters whether the story's last sentence is among them. For addition it depends on the pair: a third of the pairs is
-# bound strongly, a third weakly, a third in one order of the addends only.
+# Where conflicts are graded, `memorized_share` is the share of a conflict's training texts that end with the memorized
+# answer.
 
 # %%
 inputs = pd.concat(data.splits, names=["split", "row"]).reset_index()
 originals = inputs[(inputs.kind == "conflict") & (inputs.variant_of < 0)]
 grades = originals.groupby("memorized_share").group.agg(inputs="size", groups="nunique").reset_index()
-run.table(grades, "grades", caption="Conflicts of all splits, without variants, by the share of the memorized answer.")
+caption = "Conflicts of all splits, without variants, by the share of the memorized answer in training."
+run.table(grades, "grades", caption=caption) if len(grades) else "No training text shows a conflict."
 
 # %% [markdown]
 # ## Inputs of each kind
 #
-# The inputs for the analysis are in three splits: to fit on, to choose with and to test with.
+# The inputs for the analysis are in three splits: to fit on, to choose with and to test with. No group is in two of them.
+# The study splits its inputs at random, so that what is tested on has been fitted on in other words: *seen* holds new
+# inputs about the groups of the training split. What is found there and not on test groups was learnt about single
+# entities.
 
 # %% tags=["main-figure"]
 counts = inputs.groupby(["split", "kind"], sort=False).size().rename("n").reset_index()
@@ -141,25 +149,31 @@ run.figure(figures.composition(counts), "composition", caption="Inputs of each k
 # %% [markdown]
 # ## Controls
 #
-# Splits share no group.
+# Splits share no group, and *seen* has no other groups than the training split, and no input of it.
 
 # %%
-splits_of_group = inputs.groupby("group").split.nunique()
-assert splits_of_group.max() == 1
+split_of = inputs.assign(split=inputs.split.replace("seen", "train"))
+assert split_of.groupby("group").split.nunique().max() == 1
+assert not inputs.prompt[inputs.kind == "conflict"].duplicated().any()
 
 # %% [markdown]
-# The two answers of a conflict differ, and a variant has both answers and the group of its original.
+# The two answers of a conflict differ, and a variant has both answers and the group of its original. (Running sums, in
+# brackets, depend on the order of the numbers; the sum does not.)
 
 # %%
 conflicts = inputs[inputs.kind == "conflict"]
-assert (conflicts.answer_memorization != conflicts.answer_generalization).all()
+memorized = conflicts.answer_memorization.str.split("|", regex=False)
+assert not any(inferred in own for inferred, own in zip(conflicts.answer_generalization, memorized, strict=True))
 
 # %%
 variants = inputs[inputs.variant_of >= 0]
 pairs = variants.merge(inputs, left_on=["split", "variant_of"], right_on=["split", "row"], suffixes=("", "_original"))
 assert len(pairs) == len(variants)
 for column in ("answer_memorization", "answer_generalization", "group"):
-    assert (pairs[column] == pairs[f"{column}_original"]).all()
+    words, original_words = (
+        pairs[name].str.replace(r"\(\d+\)", "", regex=True) for name in (column, f"{column}_original")
+    )
+    assert (words == original_words).all()
 
 # %% [markdown]
 # The tokenizer gives back the very tokens that were written.
@@ -192,13 +206,16 @@ run.record_table(
 
 # %%
 n_bound = len(data.memory)
-definition = "Entities (names or unordered pairs) with a bound answer."
+definition = "Entities (names, patterns or pairs) with a bound answer."
 run.record("bound_entities", n_bound, definition=definition, unit="inputs", n=n_bound)
 
 # %%
 run.glue("bound_entities", "measure == 'bound_entities'")
+run.glue("conflict_texts", "measure == 'conflict_texts'")
 for split in data.splits:
     run.glue(f"conflicts_{split}", "measure == 'conflict_inputs' and split == @split", split=split)
+n_seen = sum(len(frame.query("kind == 'conflict'")) for name, frame in data.splits.items() if name == "seen")
+run.glue_text("seen_words", f", and {n_seen:,} new inputs about the entities of the first split" if n_seen else "")
 
 # %%
 run.finish()
@@ -206,8 +223,7 @@ run.finish()
 # %% [markdown]
 # ## What this means
 #
-# A model that answers a conflict has chosen between memory and evidence, and the greedy answer says which it chose. The
-# texts show both choices, more often the one or the other by a grade that the input carries. Predicting the choice is
-# therefore possible from the input alone, up to what the grade says; a probe of the model's activations has to do
-# better than that. And since no entity is in two splits, whatever is found on test inputs holds for entities on which
-# nothing was fitted.
+# A model that answers a conflict has chosen between memory and evidence, and the greedy answer says which it chose. Since
+# {glue:text}`conflict_texts` of the training texts show a conflict, the choice is the model's own so far as it was not
+# taught. Since no entity is in two splits, whatever is found on test inputs holds for entities on which nothing was fitted;
+# whatever is found on *seen* inputs alone may be knowledge about the entity.

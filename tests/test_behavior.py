@@ -10,7 +10,7 @@ import torch
 from memgen import activations, behavior
 from memgen.activations import SITES
 from memgen.config import InputError
-from tests.conftest import LONGEST_ANSWER
+from tests.conftest import LONGEST_ANSWER, greedy
 
 COLUMNS = ["behavior", "log_p_memorization", "log_p_generalization", "log_odds"]
 
@@ -26,6 +26,12 @@ def assert_same(first, second):
     pd.testing.assert_frame_equal(first, second, check_exact=False, rtol=0, atol=1e-4)
 
 
+def greedy_words(setting, frame) -> list[str]:
+    """The greedy next token of each prompt, as a word."""
+    words = setting.subject.tokenizer.convert_ids_to_tokens
+    return [words(greedy(setting.subject.model, prompt, 1))[0] for prompt in frame.input_ids]
+
+
 @torch.no_grad()
 def naive(setting, row) -> dict[str, float]:
     """The label from `generate`, and log-probabilities summed token by token."""
@@ -37,7 +43,7 @@ def naive(setting, row) -> dict[str, float]:
     }
     generated = model.generate(prompt, **options)[0, prompt.shape[1] :].tolist()
     result = {"behavior": 0}
-    for label, name in ((-1, "generalization"), (1, "memorization")):
+    for label, name in ((1, "memorization"), (-1, "generalization")):
         result[f"log_p_{name}"] = np.nan
         if pd.isna(row[f"answer_{name}"]):
             continue
@@ -90,11 +96,85 @@ def test_answers_that_are_missing(setting):
     assert result.log_odds[both].notna().all()
 
 
-def test_an_aligned_answer_counts_as_memorization(stories):
-    frame = stories.frame[stories.frame.kind == "aligned"].copy()
-    result = measured(stories, frame.assign(answer_generalization="otter", answer_memorization="otter"))
-    assert (result.log_odds == 0).all()
-    assert set(result.behavior) <= {0, 1}
+def test_an_answer_that_is_both_counts_as_generalization(stories):
+    frame = stories.frame[stories.frame.kind == "conflict"]
+    frame = frame.assign(answer_generalization=greedy_words(stories, frame), answer_memorization="otter")
+    same = measured(stories, frame.assign(answer_memorization=frame.answer_generalization))
+    assert (same.log_odds == 0).all()
+    among = measured(stories, frame.assign(answer_memorization="otter|" + frame.answer_generalization))
+    assert set(same.behavior) == set(among.behavior) == {-1}
+
+
+class TestAlternatives:
+    """Several answers that count alike."""
+
+    def test_any_of_them_is_the_answer(self, stories):
+        """Log-probabilities are those of a sum of probabilities, from a pass over the prompt alone."""
+        frame = stories.frame[stories.frame.kind == "conflict"].iloc[:24].copy()
+        said = greedy_words(stories, frame)
+        options = [[word, "otter", "crow"][i % 3 :] for i, word in enumerate(said)]
+        options = [of_input if "otter" in of_input else ["otter", *of_input] for of_input in options]
+        frame["answer_memorization"] = ["|".join(dict.fromkeys(of_input)) for of_input in options]
+        frame["answer_generalization"] = "crimson"
+        assert frame.answer_memorization.str.count(r"\|").nunique() > 1  # of unequal number
+        result = measured(stories, frame)
+        for prompt, (row, answer), word in zip(frame.input_ids, frame.answer_memorization.items(), said, strict=True):
+            with torch.no_grad():
+                p = stories.subject.model(torch.tensor(np.array([prompt])).long()).logits[0, -1].softmax(-1)
+            ids = stories.subject.tokenizer.convert_tokens_to_ids(answer.split("|"))
+            assert result.log_p_memorization[row] == pytest.approx(np.log(float(p[ids].sum())), abs=1e-4)
+            expected = -1 if word == "crimson" else 1 if word in answer.split("|") else 0
+            assert result.behavior[row] == expected
+        assert set(result.behavior) >= {0, 1}
+
+    def test_in_any_order_and_beside_inputs_with_fewer(self, stories):
+        frame = stories.frame[stories.frame.kind == "conflict"].iloc[:12].assign(answer_memorization="red|otter|crow")
+        whole = measured(stories, frame)
+        pd.testing.assert_frame_equal(
+            measured(stories, frame.assign(answer_memorization="crow|red|otter")), whole, rtol=0, atol=1e-5
+        )
+        mixed = frame.copy()
+        mixed.loc[frame.index[::2], "answer_memorization"] = "red"
+        pd.testing.assert_frame_equal(
+            measured(stories, mixed).loc[frame.index[1::2]], whole.iloc[1::2], check_exact=True
+        )
+        alone = measured(stories, frame.assign(answer_memorization="red"))
+        pd.testing.assert_frame_equal(measured(stories, mixed).iloc[::2], alone.iloc[::2], check_exact=True)
+
+    def test_one_longer_alternative_is_scored_in_the_same_pass(self, sums):
+        """Beside single tokens, of either answer: each as if it were the only one."""
+        frame = sums.frame[sums.frame.kind == "conflict"].iloc[:12].copy()
+        for memorized, inferred in (("7|8", "9|120"), ("7|345", "9")):
+            (batch,) = behavior.prepare(
+                sums.subject, frame.assign(answer_memorization=memorized, answer_generalization=inferred)
+            )
+            found = behavior.measure(sums.subject, [batch])
+            for name, answer in (("memorization", memorized), ("generalization", inferred)):
+                each = [
+                    measured(sums, frame.assign(**{f"answer_{name}": option}))[f"log_p_{name}"]
+                    for option in answer.split("|")
+                ]
+                np.testing.assert_allclose(found[f"log_p_{name}"], np.logaddexp.reduce(each), atol=1e-4)
+
+    def test_several_longer_alternatives_are_refused(self, sums):
+        frame = sums.frame[sums.frame.kind == "conflict"].iloc[:3]
+        with pytest.raises(InputError, match="at most one may have more than one token"):
+            behavior.prepare(sums.subject, frame.assign(answer_memorization="12|34"))
+
+
+def test_a_single_alternative_is_scored_as_ever(setting):
+    """Bit for bit: the sum of the log-probabilities of the answer's tokens, and whether each is the greedy one."""
+    for batch in behavior.prepare(setting.subject, setting.frame):
+        with torch.no_grad():
+            logits = behavior.run(setting.subject, batch)
+        for name, (log_p, is_greedy) in behavior.score(logits, batch).items():
+            answer = batch.answers[name][:, 0]
+            real, row = answer != behavior.NO_TOKEN, torch.arange(len(logits))[:, None]
+            position = batch.prompt_length[:, None] - 1 + torch.arange(answer.shape[1])
+            at = logits[row, position.clamp(max=logits.shape[1] - 1)]
+            of_tokens = at.log_softmax(-1).gather(-1, answer.clamp(min=0)[..., None])[..., 0]
+            assert torch.equal(log_p, (of_tokens * real).sum(1))
+            assert torch.equal(is_greedy, ((at.argmax(-1) == answer) | ~real).all(1))
 
 
 def test_a_batch_equals_single_and_reordered_inputs(setting, rng):
@@ -216,7 +296,7 @@ def test_score_by_hand(sums):
     """Two prompts of different length, answers of two tokens and of one, logits that are given."""
     frame = sums.frame[sums.frame.kind == "conflict"].iloc[:2].copy()
     (batch,) = behavior.prepare(sums.subject, frame)
-    answers = {"memorization": torch.tensor([[4, behavior.NO_TOKEN], [1, 2]])}
+    answers = {"memorization": torch.tensor([[[4, behavior.NO_TOKEN]], [[1, 2]]])}
     batch = dataclasses.replace(batch, prompt_length=torch.tensor([1, 2]), answers=answers)
     logits = torch.zeros(2, 3, 5)
     logits[0, 0, 4] = logits[1, 1, 1] = np.log(4.0)  # p = 4/8

@@ -1,4 +1,4 @@
-"""Training: the schedule, the batches, exact resumption, the choice of a checkpoint, and progress lines."""
+"""Training: the schedule, the lessons in their order, exact resumption, and the choice of a checkpoint."""
 
 import json
 import types
@@ -10,17 +10,19 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
-from memgen import training
-from memgen.config import ModelConfig, TrainingConfig
+from memgen import behavior, training
+from memgen.config import InputError, ModelConfig, TrainingConfig
 from memgen.subject import Subject
-from memgen.tasks import addition, inference
+from memgen.tasks import graded_addition as addition
+from memgen.tasks.lessons import IGNORED, LONGEST_COPY, Lesson, drawn, pack
 
-SCHEDULE = TrainingConfig(steps=100, warmup_steps=10, copy_warmup_steps=20, decay_fraction=0.3)
-# Evaluations in the copy warm-up, at its end, and then at steps 3, 6, 9 and 10.
+SCHEDULE = TrainingConfig(steps=100, warmup_steps=10, decay_fraction=0.3)
 SHORT = TrainingConfig(
-    steps=10, copy_warmup_steps=5, batch_size=8, warmup_steps=3, evaluate_every=3, learning_rate=1e-2
+    steps=10, lessons={"copy": 5}, batch_size=8, warmup_steps=3, evaluate_every=3, learning_rate=1e-2
 )
-STEPS = [-3, 0, 3, 6, 9, 10]
+# A lesson that ends by its accuracy, well before its 90 steps; one that lasts as long as it may; the texts. Where each
+# is evaluated, counted from the end of the first.
+AFTER_EASY = [("easy", 0), ("copy", 5), ("texts", 8), ("texts", 11), ("texts", 14), ("texts", 15)]
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +32,19 @@ def sums():
     task = addition.Task(digits=2, n_bound=10, corpus_size=300, unbound_per_split=10, memorized_share=shares)
     data = task.generate(np.random.default_rng(0))
     tokenizer = task.tokenizer()
-    packed = training.pack(data.corpus, tokenizer.pad_token_id)
-    return types.SimpleNamespace(tokenizer=tokenizer, packed=packed, prompts=data.splits["validation"])
+    packed = pack(data.corpus, tokenizer.pad_token_id)
+    return types.SimpleNamespace(
+        task=task, data=data, tokenizer=tokenizer, packed=packed, prompts=data.splits["validation"]
+    )
+
+
+def easy(seed, until=0.7):
+    """A lesson that is soon learnt: two tokens in turn."""
+
+    def draw(rng, n):
+        return np.tile([5, 6, 5, 6, 5, 6], (n, 1)), np.arange(6) > np.zeros((n, 1))
+
+    return drawn("easy", draw, 90, 8, seed, until)
 
 
 def new_model(sums, name="gpt2-1x16", seed=0):
@@ -45,18 +58,25 @@ def weight_sum(model):
     return {"sum": float(sum(p.detach().double().abs().sum() for p in model.parameters()))}
 
 
-def fit(sums, folder, config=SHORT, name="gpt2-1x16", seed=0, **options):
+def fit(sums, folder, config=SHORT, name="gpt2-1x16", seed=0, before=(), **options):
     model = new_model(sums, name)
     options = {"evaluation": weight_sum, **options}
-    return model, training.fit(model, sums.packed, config, folder=folder, seed=seed, **options)
+    lessons = [*before, *sums.task.lessons(sums.data.memory, sums.data.corpus, config, seed)]
+    return model, training.fit(model, lessons, config, folder=folder, seed=seed, **options)
 
 
-@pytest.fixture(scope="module", params=["gpt2-1x16", "llama-1x16"])
+@pytest.fixture(scope="module", params=["gpt2-1x16 adamw", "llama-1x16 adamw", "gpt2-1x16 muon"])
 def whole(request, sums, tmp_path_factory):
-    """An uninterrupted training: name, folder, model, trajectory, and every state that it told of."""
+    """An uninterrupted training: its name and settings, folder, model, trajectory, and every state that it told of."""
     folder, seen = tmp_path_factory.mktemp("whole"), []
-    model, trajectory = fit(sums, folder, name=request.param, progress=seen.append)
-    return types.SimpleNamespace(name=request.param, folder=folder, model=model, trajectory=trajectory, seen=seen)
+    name, optimizer = request.param.split()
+    settings = {"name": name, "config": SHORT.model_copy(update={"optimizer": optimizer}), "before": [easy(0)]}
+    model, trajectory = fit(sums, folder, progress=seen.append, **settings)
+    n_easy = int(trajectory.step[trajectory.lesson == "easy"].iloc[-1])
+    order = [("easy", 30), *((lesson, n_easy + step) for lesson, step in AFTER_EASY)]
+    return types.SimpleNamespace(
+        settings=settings, folder=folder, model=model, trajectory=trajectory, seen=seen, n_easy=n_easy, order=order
+    )
 
 
 def assert_equal_weights(model, expected_model):
@@ -69,7 +89,7 @@ def assert_equal_weights(model, expected_model):
 
 
 def test_learning_rate_rises_stays_and_falls():
-    rates = [training.learning_rate_factor(step, SCHEDULE) for step in range(120)]
+    rates = [training.learning_rate_factor(step, 120 - step, SCHEDULE) for step in range(120)]
     assert rates[:10] == pytest.approx([0.1 * (step + 1) for step in range(10)])
     assert rates[10:91] == [1.0] * 81
     falling = np.array(rates[90:])
@@ -80,57 +100,20 @@ def test_learning_rate_rises_stays_and_falls():
 @pytest.mark.parametrize("without", ["warmup_steps", "decay_fraction"])
 def test_learning_rate_without_a_part(without):
     settings = {"steps": 100, "warmup_steps": 10, "decay_fraction": 0.3} | {without: 0}
-    rates = [training.learning_rate_factor(step, TrainingConfig(**settings)) for step in range(100)]
+    rates = [training.learning_rate_factor(step, 100 - step, TrainingConfig(**settings)) for step in range(100)]
     assert (rates[0] if without == "warmup_steps" else rates[-1]) == 1.0
     assert all(0 < rate <= 1 for rate in rates)
 
 
-# --- batches and loss
-
-
-def test_copy_batch_repeats_random_tokens():
-    generator = torch.Generator().manual_seed(0)
-    lengths = set()
-    for _ in range(60):
-        ids, labels = training.copy_batch(5, 30, generator)
-        length = (ids.shape[1] - 1) // 2
-        lengths.add(length)
-        first, second = ids[:, 1 : 1 + length], ids[:, 1 + length :]
-        assert ids.shape == labels.shape == (5, 1 + 2 * length)
-        assert (ids[:, 0] == 1).all()
-        assert torch.equal(first, second)
-        assert all(len(set(row.tolist())) == length for row in first)
-        assert first.min() >= 3
-        assert first.max() < 30
-        assert len({tuple(row.tolist()) for row in first}) == 5
-        assert (labels[:, : 1 + length] == training.IGNORED).all()
-        assert torch.equal(labels[:, 1 + length :], second)
-    assert min(lengths) == 6
-    assert max(lengths) == training.LONGEST_COPY
-    small, _ = training.copy_batch(2, 8, generator)
-    assert small.shape == (2, 11)  # no more than the five words there are
-
-
-def test_pack_pads_on_the_right():
-    corpus = pd.DataFrame({"input_ids": [np.array([1, 5]), np.array([1, 6, 7, 2]), np.array([1, 8, 2])]})
-    assert training.pack(corpus, 0).tolist() == [[1, 5, 0, 0], [1, 6, 7, 2], [1, 8, 2, 0]]
-
-
-def test_text_order_is_whole_passes():
-    config = TrainingConfig(steps=5, batch_size=4)
-    order = training.text_order(10, config, torch.Generator().manual_seed(0))
-    assert order.shape == (5, 4)
-    flat = order.flatten().tolist()
-    assert sorted(flat[:10]) == sorted(flat[10:]) == list(range(10))
-    assert flat[:10] != flat[10:]
+# --- the loss and the model
 
 
 @pytest.mark.parametrize("name", ["gpt2-2x32", "llama-2x32"])
 def test_loss_is_that_of_transformers(sums, name):
     model = new_model(sums, name).eval()
     ids = sums.packed[:32]
-    labels = ids.masked_fill(ids == sums.tokenizer.pad_token_id, training.IGNORED)
-    assert (labels == training.IGNORED).any()
+    labels = ids.masked_fill(ids == sums.tokenizer.pad_token_id, IGNORED)
+    assert (labels == IGNORED).any()
     ours = training.language_model_loss(model(ids).logits, labels)
     torch.testing.assert_close(ours, model(ids, labels=labels).loss, rtol=1e-6, atol=0)
 
@@ -147,7 +130,7 @@ def test_model_configuration(sums, name):
     assert model.config.hidden_size == wanted.n_embd
     assert model.config.vocab_size == len(sums.tokenizer)
     assert model.config.pad_token_id == sums.tokenizer.pad_token_id
-    assert model.config.max_position_embeddings >= 1 + 2 * training.LONGEST_COPY
+    assert model.config.max_position_embeddings >= 1 + 2 * LONGEST_COPY
     model.train()
     ids = sums.packed[:4]
     assert torch.equal(model(ids).logits, model(ids).logits)  # no dropout: memory is what is studied
@@ -162,38 +145,52 @@ def test_the_seed_decides_all(sums, tmp_path):
     )
     assert_equal_weights(one, same)
     pd.testing.assert_frame_equal(trajectory, again, check_exact=True)
-    assert trajectory.step.tolist() == third.step.tolist() == STEPS
+    assert trajectory.step.tolist() == third.step.tolist() == [5, 8, 11, 14, 15]
     assert not torch.equal(one.lm_head.weight, other.lm_head.weight)
     assert (trajectory.loss != third.loss).all()  # the seed decides the texts, copy warm-up included
+
+
+def test_lessons_come_in_their_order(whole):
+    assert list(zip(whole.trajectory.lesson, whole.trajectory.step, strict=True)) == whole.order
+    assert 30 < whole.n_easy < 90
+    accuracy = whole.trajectory.accuracy
+    assert accuracy[0] < 0.7 <= accuracy[1]
+    assert accuracy[2] < 0.5  # of the next lesson alone
 
 
 class InterruptionError(Exception):
     """What a progress callback raises to end a training."""
 
 
-@pytest.mark.parametrize("at", [1, 4, 9, 14])  # before any checkpoint, in the copy warm-up, and after it
-def test_interrupted_and_resumed_is_uninterrupted(sums, tmp_path, whole, at):
+# In the lesson that ends by its accuracy, before and after its first evaluation; at its end; and in those that follow.
+@pytest.mark.parametrize("since_easy", [-30, -1, 0, 3, 9, 13])
+def test_interrupted_and_resumed_is_uninterrupted(sums, tmp_path, whole, since_easy):
+    at = whole.n_easy + since_easy
+
     def interrupt(state):
         if state.step == at:
             raise InterruptionError
 
     with pytest.raises(InterruptionError):
-        fit(sums, tmp_path, name=whole.name, progress=interrupt)
+        fit(sums, tmp_path, progress=interrupt, **whole.settings)
     (tmp_path / "resume.partial").write_bytes(b"killed while it wrote the next state")
     seen = []
-    model, trajectory = fit(sums, tmp_path, name=whole.name, progress=seen.append)
-    last_checkpoint = max((step + 5 for step in STEPS if step + 5 <= at), default=0)
-    assert [state.step for state in seen] == list(range(last_checkpoint + 1, 16))
+    model, trajectory = fit(sums, tmp_path, progress=seen.append, **whole.settings)
+    last_state = max((step for _, step in whole.order if step <= at), default=0)
+    assert [state.step for state in seen] == list(range(last_state + 1, whole.n_easy + 16))
     assert_equal_weights(model, whole.model)
     pd.testing.assert_frame_equal(trajectory, whole.trajectory, check_exact=True)
-    for step in STEPS:
+    for lesson, step in whole.order:
         weights = [folder / f"step{step}" / "model.safetensors" for folder in (tmp_path, whole.folder)]
-        assert weights[0].read_bytes() == weights[1].read_bytes()
+        if lesson == "texts":
+            assert weights[0].read_bytes() == weights[1].read_bytes()
+        else:
+            assert not weights[1].exists()
 
 
 def test_a_finished_training_is_not_repeated(sums, whole):
     seen = []
-    model, trajectory = fit(sums, whole.folder, name=whole.name, progress=seen.append)
+    model, trajectory = fit(sums, whole.folder, progress=seen.append, **whole.settings)
     assert seen == []
     assert_equal_weights(model, whole.model)
     pd.testing.assert_frame_equal(trajectory, whole.trajectory, check_exact=True)
@@ -203,14 +200,17 @@ def test_checkpoints_are_safetensors_and_json(sums, whole):
     files = [path for path in whole.folder.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} == {".safetensors", ".json"}
     names = {path.name for path in whole.folder.iterdir()}
-    assert names == {training.RESUME, *(f"step{step}" for step in STEPS)}
+    assert names == {training.RESUME, *(f"step{step}" for lesson, step in whole.order if lesson == "texts")}
     for path in files:
         if path.suffix == ".json":
             json.loads(path.read_text())
         else:
             with safe_open(path, "pt") as file:
                 assert list(file.keys())
-    loaded, earlier = (AutoModelForCausalLM.from_pretrained(whole.folder / step).eval() for step in ("step10", "step6"))
+    loaded, earlier = (
+        AutoModelForCausalLM.from_pretrained(whole.folder / step).eval()
+        for step in (f"step{whole.n_easy + 15}", f"step{whole.n_easy + 11}")
+    )
     ids = sums.packed[:16]
     assert torch.equal(loaded(ids).logits, whole.model.eval()(ids).logits)
     assert not torch.equal(earlier(ids).logits, loaded(ids).logits)
@@ -230,9 +230,9 @@ def test_fit_is_the_plain_loop(sums, tmp_path):
         for is_matrix, w in ((True, 0.1), (False, 0.0))
     ]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
-    order = training.text_order(len(sums.packed), config, torch.Generator().manual_seed(3))
-    for texts, rate in zip(order, (0.01, 0.02, 0.02, 0.011), strict=True):
-        ids = sums.packed[texts]
+    (texts,) = sums.task.lessons(sums.data.memory, sums.data.corpus, config, 3)
+    for step, rate in enumerate((0.01, 0.02, 0.02, 0.011)):
+        ids, _ = texts.batch(step)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad()
@@ -250,20 +250,49 @@ def test_the_loss_goes_down(sums, tmp_path):
     assert trajectory.loss.iloc[-1] < 0.75 * trajectory.loss.iloc[0]
 
 
-def test_the_copy_warm_up_comes_first(sums, tmp_path):
-    """With texts that repeat one word, only the copy warm-up can have a high loss."""
-    task = inference.Task(n_bound=10, n_free=20, corpus_size=50)
-    tokenizer, corpus = task.tokenizer(), task.generate(np.random.default_rng(0)).corpus
-    stories = types.SimpleNamespace(tokenizer=tokenizer, packed=training.pack(corpus, tokenizer.pad_token_id))
-    stories.packed[:, 1:] = 4
-    config = TrainingConfig(
-        steps=20, copy_warmup_steps=6, batch_size=8, evaluate_every=2, warmup_steps=1, learning_rate=2e-2
+@pytest.mark.parametrize("name", ["gpt2-2x32", "llama-2x32"])
+def test_muon_is_for_the_matrices_of_the_blocks(sums, name):
+    model = new_model(sums, name)
+    adamw, muon = training.make_optimizers(model, TrainingConfig(optimizer="muon"))
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    in_muon, decayed, bare = (
+        {names[p] for p in group["params"]} for group in (*muon.param_groups, *adamw.param_groups)
     )
-    _, trajectory = fit(stories, tmp_path, config)
-    loss = trajectory.set_index("step").loss
-    assert loss.index.tolist() == list(range(-4, 21, 2))
-    assert loss[loss.index <= 0].min() > 3.5
-    assert loss[20] < 1.5
+    assert in_muon | decayed | bare == set(names.values())
+    assert len(in_muon) == 2 * (4 if name.startswith("gpt2") else 7)
+    assert all((".h." in name or ".layers." in name) and name.endswith("weight") for name in in_muon)
+    assert {name.split(".")[-2] for name in decayed} <= {"wte", "wpe", "embed_tokens", "lm_head"}
+    assert [group["weight_decay"] for group in (*muon.param_groups, *adamw.param_groups)] == [0.1, 0.1, 0.0]
+
+
+def test_muon_with_scaled_gradients_is_refused():
+    with pytest.raises(InputError, match="fp16"):
+        TrainingConfig.read({"optimizer": "muon", "mixed_precision": "fp16"}, "The training")
+
+
+def test_the_texts_may_have_a_learning_rate_of_their_own(sums, tmp_path):
+    config = SHORT.model_copy(update={"texts_learning_rate": 1e-9, "weight_decay": 0.0})
+    _, trajectory = fit(sums, tmp_path, config)
+    at_copy, *at_texts = trajectory["sum"]
+    assert at_copy != pytest.approx(weight_sum(new_model(sums))["sum"], rel=1e-4)
+    assert at_texts == pytest.approx([at_copy] * 4, rel=1e-6)
+
+
+def test_only_what_is_asked_for_is_learnt(sums, tmp_path):
+    """Of each text one token is asked for: its loss falls, and its accuracy is what the trajectory tells."""
+    ids = torch.full((8, 4), 6)
+    labels = torch.full_like(ids, IGNORED)
+    labels[:, 2] = 9
+    lesson = Lesson("one", 40, lambda _step: (ids, labels))
+    model = new_model(sums)
+    config = TrainingConfig(steps=40, evaluate_every=1, warmup_steps=1, learning_rate=1e-2)
+    trajectory = training.fit(model, [lesson], config, weight_sum, tmp_path, 0)
+    is_right = model(ids).logits[:, 1].argmax(-1) == 9
+    assert is_right.all()
+    assert trajectory.loss.iloc[-1] < 0.1 < trajectory.loss.iloc[0]
+    first_right = int((trajectory.accuracy > 0).idxmax())
+    expected = 1 - 0.97 ** np.arange(1, len(trajectory) - first_right + 1)
+    assert trajectory.accuracy[first_right:].to_numpy() == pytest.approx(expected)
 
 
 def test_evaluate_is_greedy_decoding(sums, tmp_path):
@@ -282,24 +311,59 @@ def test_evaluate_is_greedy_decoding(sums, tmp_path):
     inferred = np.array(
         ["".join(words) == row for words, row in zip(generated, frame.answer_generalization, strict=True)]
     )
-    kinds = frame.kind.to_numpy()
+    kinds, originals = frame.kind.to_numpy(), frame.variant_of.to_numpy()
+    flips = [
+        (memorized[i] and inferred[original]) or (inferred[i] and memorized[original])
+        for i, original in enumerate(originals)
+        if original >= 0
+    ]
     expected = {
         "memorized_only": memorized[kinds == "memorized_only"].mean(),
         "inferred_only": inferred[kinds == "inferred_only"].mean(),
         "conflict_memorization": memorized[kinds == "conflict"].mean(),
         "conflict_generalization": inferred[kinds == "conflict"].mean(),
         "conflict_other": (~memorized & ~inferred)[kinds == "conflict"].mean(),
+        "flips": np.mean(flips),
     }
     assert rates == pytest.approx(expected)
     assert expected["memorized_only"] + expected["conflict_memorization"] > 0  # else nothing was compared
 
 
+def test_evaluate_without_some_kinds(sums):
+    model = new_model(sums)
+    frame = sums.prompts[(sums.prompts.kind == "conflict") & (sums.prompts.variant_of < 0)]
+    rates = training.evaluate(Subject(model, sums.tokenizer), frame)
+    assert not set(behavior.RIGHT_ANSWER) & set(rates)
+    assert np.isnan(rates["flips"])
+
+
+def test_watched_rows_keep_variants_beside_their_originals(sums):
+    train, validation = (sums.data.splits[split] for split in ("train", "validation"))
+    both = training.watch([train, validation], 10, np.random.default_rng(0))
+    assert both.index.is_unique
+    assert set(both.kind) == set(train.kind)
+    assert both.kind.value_counts().between(5, 12).all()
+    variants = both[both.variant_of >= 0]
+    assert len(variants) > 0
+    for column in ("group", "answer_memorization", "answer_generalization"):
+        assert (variants[column].to_numpy() == both.loc[variants.variant_of, column].to_numpy()).all()
+    assert (both.variant_of[both.kind == "conflict"] >= 0).mean() == (
+        train.variant_of[train.kind == "conflict"] >= 0
+    ).mean()
+    groups = set(train.group), set(validation.group)
+    conflicts = both[both.kind == "conflict"].group
+    assert all(conflicts.isin(of_split).any() for of_split in groups)
+    everything = training.watch([validation], 10**6, np.random.default_rng(0))
+    pd.testing.assert_frame_equal(everything, validation)
+
+
 # --- which checkpoint
 
 
-def trajectory_of(*rows):
-    columns = ["step", "memorized_only", "inferred_only", "conflict_memorization", "conflict_generalization"]
-    return pd.DataFrame(rows, columns=columns)
+def trajectory_of(*rows, kinds=("memorized_only", "inferred_only")):
+    columns = ["step", *kinds, "conflict_memorization", "conflict_generalization"]
+    early = pd.DataFrame({"step": [0], "lesson": "copy"} | {column: 1.0 for column in columns[1:]})
+    return pd.concat([early, pd.DataFrame(rows, columns=columns).assign(lesson="texts")], ignore_index=True)
 
 
 @pytest.mark.parametrize(
@@ -318,53 +382,42 @@ def trajectory_of(*rows):
         ([(1, 1.0, 1.0, 0.1, 0.9), (2, 1.0, 1.0, 0.9, 0.1), (3, 1.0, 1.0, 0.95, 0.05)], (2, True)),
         # No checkpoint has both: the lower accuracy is highest.
         ([(1, 0.2, 0.2, 0.5, 0.5), (2, 0.9, 0.5, 0.9, 0.1), (3, 1.0, 0.4, 0.5, 0.5)], (2, False)),
-        ([(0, 0.0, 0.0, 0.0, 0.0), (9, 0.0, 0.0, 0.0, 0.0)], (9, False)),
+        ([(1, 0.0, 0.0, 0.0, 0.0), (9, 0.0, 0.0, 0.0, 0.0)], (9, False)),
     ],
 )
-def test_choose_checkpoint(rows, chosen):
-    assert training.choose_checkpoint(trajectory_of(*rows), 0.95) == chosen
+def test_choose_a_complete_checkpoint(rows, chosen):
+    config = TrainingConfig(checkpoint="complete", required_accuracy=0.95)
+    assert training.choose_checkpoint(trajectory_of(*rows), config) == chosen
 
 
-# --- progress
+@pytest.mark.parametrize("kinds", [(), ("inferred_only",), ("aligned",)])
+def test_choose_a_complete_checkpoint_of_few_kinds(kinds):
+    rows = [(step, *[1.0] * len(kinds), memorized, 1 - memorized) for step, memorized in ((1, 0.5), (2, 0.3), (3, 0.1))]
+    config = TrainingConfig(checkpoint="complete")
+    assert training.choose_checkpoint(trajectory_of(*rows, kinds=kinds), config) == (2, True)
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock that only moves when a test moves it."""
-    now = types.SimpleNamespace(seconds=1000.0)
-    monkeypatch.setattr(training.time, "monotonic", lambda: now.seconds)
-    return now
-
-
-RATES = {"memorized_only": 0.25, "inferred_only": 1.0, "conflict_other": 0.1}
-
-
-def test_progress_lines_replace_each_other_every_few_seconds(capsys, monkeypatch, clock):
-    cleared = []
-    monkeypatch.setattr(training, "clear_output", lambda wait: cleared.append(wait))
-    progress = training.Progress("addition/gpt2-3x64/seed1")
-    progress(training.State(1, 4000, 0.5, {}))
-    for step in range(2, 6):
-        clock.seconds += 1
-        progress(training.State(step, 4000, 0.5, {}))
-    for seconds, step in ((2, 1234), (1, 1235), (64, 4000)):
-        clock.seconds += seconds
-        progress(training.State(step, 4000, 0.5, RATES))
-    written = capsys.readouterr()
-    start, rates = "▶ addition/gpt2-3x64/seed1 training: step ", "memorized-only 0.25, inferred-only 1.00"
-    assert written.out.splitlines() == [
-        f"{start}1/4,000, loss 0.500, left 0:00",
-        f"{start}1,234/4,000, loss 0.500, {rates}, left 0:13",
-        f"{start}4,000/4,000, loss 0.500, {rates}, took 1:11",
-    ]
-    assert written.err == ""
-    assert cleared == [True] * 3
+@pytest.mark.parametrize(
+    ("rows", "chosen"),
+    [
+        # The first in which both answer a quarter, whatever the accuracies are and however balanced a later one is.
+        ([(1, 0.24, 0.7), (2, 0.25, 0.3), (3, 0.5, 0.5), (4, 0.9, 0.1)], (2, True)),
+        # None: the one whose rarer behaviour is most frequent; of equals the later.
+        ([(1, 0.05, 0.9), (2, 0.2, 0.7), (3, 0.7, 0.2), (4, 0.9, 0.1)], (3, False)),
+        ([(1, 0.0, 0.0), (2, 0.0, 1.0)], (2, False)),
+    ],
+)
+def test_choose_the_checkpoint_where_both_coexist(rows, chosen):
+    assert training.choose_checkpoint(trajectory_of(*rows, kinds=()), TrainingConfig()) == chosen
 
 
 def test_fit_reports_every_step(whole):
     seen = whole.seen
-    assert [state.step for state in seen] == list(range(1, 16))
-    assert {state.steps for state in seen} == {15}
+    n, n_easy = whole.n_easy + 15, whole.n_easy
+    assert [state.step for state in seen] == list(range(1, n + 1))
+    assert [state.steps for state in seen] == [105] * (n_easy - 1) + [n] * 16  # at most: one lesson ended early
+    assert [state.lesson for state in seen] == ["easy"] * n_easy + ["copy"] * 5 + ["texts"] * 10
     assert seen[0].evaluation == {}
-    assert all(state.evaluation.keys() == {"sum"} for state in seen[1:])
+    assert all(state.evaluation.keys() == {"sum"} for state in seen[30:])
     assert all(0 < state.loss < 10 for state in seen)
+    assert all(0 <= state.accuracy <= 1 for state in seen)

@@ -28,6 +28,8 @@ KIND_NAMES = {
 POPULATION_NAMES = {
     "conflicts": "all conflicts",
     "flip_pairs": "flip pairs",
+    "seen_conflicts": "all conflicts, seen groups",  # of the groups that a shift was computed from
+    "seen_flip_pairs": "flip pairs, seen groups",
     "open": "open conflicts",  # of the grades at which training showed both answers most evenly
 }
 METHOD_NAMES = {
@@ -44,6 +46,7 @@ CONTROL_NAMES = {
     "random_direction": "random direction",
     "least_correlated": "least correlated neurons",
     "best": "strongest control",
+    "uniform": "random baseline",
 }
 
 HEIGHT = 260

@@ -1,47 +1,99 @@
 """Figures of the training chapter."""
 
+from typing import Any
+
 import altair as alt
+import numpy as np
 import pandas as pd
 
 from memgen.figures import theme
 
-#: Columns of a trajectory: name, colour and dash of the line.
-CURVES = {
-    "memorized_only": ("memorized-only accuracy", theme.MEMORIZATION, [1, 0]),
-    "inferred_only": ("inferred-only accuracy", theme.GENERALIZATION, [1, 0]),
-    "conflict_memorization": ("conflict: memorized", theme.MEMORIZATION, [5, 3]),
-    "conflict_generalization": ("conflict: inferred", theme.GENERALIZATION, [5, 3]),
-    "conflict_other": ("conflict: other", theme.OTHER, [5, 3]),
+FLIPS = "variants that flip"
+#: The parts of the area by column of a trajectory, from the bottom: each behaviour grows from an edge of the figure.
+STACK = {
+    "conflict_memorization": "memorization",
+    "conflict_other": "other",
+    "conflict_generalization": "generalization",
 }
+ACCURACY_COLORS = {
+    "memorized_only": theme.MEMORIZATION,
+    "inferred_only": theme.GENERALIZATION,
+    "aligned": theme.CONTROLS[0],
+}
+LESSON_WIDTH = 0.09  # of a lesson before the texts, relative to the texts: these are to scale, the lessons are not
 
 
 def trajectory(frame: pd.DataFrame, chosen: int) -> alt.TopLevelMixin:
-    """Show when each behaviour appears, with a rule at the step `chosen`: columns step and `CURVES` (shares 0-1)."""
-    frame = theme.require(frame, "step", *CURVES)
-    names = {column: name for column, (name, _, _) in CURVES.items()}
-    _, colors, dashes = zip(*CURVES.values(), strict=True)
-    rows = frame.rename(columns=names).melt("step", list(names.values()), var_name="curve")
-    domain, legend = list(names.values()), alt.Legend(symbolType="stroke", symbolSize=400)
-    lines = (
-        alt.Chart(rows)
+    """Show how behaviour on conflicts changes, with a rule at the step `chosen`, and the lessons before the texts.
+
+    Columns step, lesson, flips and those of `STACK` (shares 0-1); the last lesson is the texts.
+    """
+    frame = theme.require(frame, "step", "lesson", "flips", *STACK).sort_values("step")
+    ends = frame.groupby("lesson", sort=False).step.max()
+    begin = int(ends.iloc[-2]) if len(ends) > 1 else 0
+    # The lessons, however long, become spans of one width to the left of the texts.
+    width = LESSON_WIDTH * (frame.step.max() - begin)
+    edges = begin - width * np.arange(len(ends) - 1, -1, -1)
+    frame["place"] = np.interp(frame.step, [0, *ends], [*edges, frame.step.max()])
+    spans = pd.DataFrame(
+        {"lesson": ends.index[:-1], "left": edges[:-1], "right": edges[1:], "steps": np.diff([0, *ends])[:-1]}
+    )
+    spans["middle"] = (spans.left + spans.right) / 2
+    title = "training step" + (" (the lessons before the texts are not to scale)" if len(spans) else "")
+    axis = alt.Axis(labelExpr=f"datum.value < {begin} ? '' : datum.label", grid=False, tickCount=8)
+    x = alt.X("place:Q", title=title, axis=axis, scale=alt.Scale(nice=False, domain=[edges[0], int(frame.step.max())]))
+
+    domain = [*STACK.values(), FLIPS]
+    colors = [*(theme.BEHAVIOR_COLORS[name] for name in STACK.values()), theme.CONTROLS[1]]
+    color = alt.Color("name:N", title=None, legend=alt.Legend(symbolType="square")).scale(domain=domain, range=colors)
+    rows = frame.rename(columns=STACK | {"flips": FLIPS}).melt(["step", "place"], domain, var_name="name")
+    rows["rank"] = rows.name.map(domain.index)
+    encoding = {"x": x, "color": color, "tooltip": theme.tooltip(rows, ["name", "step"])}
+    is_flips = rows.name == FLIPS
+    area = (
+        alt.Chart(rows[~is_flips])
+        .mark_area()
+        .encode(y=theme.share(alt.Y, "value", "share of conflicts").stack(True), order="rank:Q", **encoding)
+    )
+    flips = alt.Chart(rows[is_flips]).mark_line(strokeWidth=3).encode(y="value:Q", **encoding)
+
+    where = alt.Chart(spans).encode(x="left:Q", x2="right:Q", tooltip=["lesson:N", "steps:Q"])
+    shade = where.mark_rect(color="white", opacity=0.35, stroke="white")
+    label: dict[str, Any] = {"y": -8, "fontSize": 11, "clip": False}
+    names = alt.Chart(spans).mark_text(**label).encode(x="middle:Q", text="lesson:N", tooltip=["lesson:N", "steps:Q"])
+    mark = alt.Chart(pd.DataFrame({"place": [chosen], "note": ["analysed"], "step": [chosen]}))
+    rule = mark.mark_rule(color="black", strokeWidth=2, strokeDash=[4, 3]).encode(
+        x="place:Q", tooltip=["note:N", "step:Q"]
+    )
+    is_late = chosen > frame.place.mean()
+    note = mark.mark_text(**label, align="right" if is_late else "left").encode(x="place:Q", text="note:N")
+    layers = [area, shade, names, flips, rule, note] if len(spans) else [area, flips, rule, note]
+    at = frame[frame.step == chosen].iloc[0]
+    words = ", ".join(f"{name} {at[column]:.0%}" for column, name in STACK.items())
+    words = f"Behaviour on conflicts as a stacked area over training steps. At the marked step {chosen:,}: {words}; "
+    return theme.finish(alt.layer(*layers), f"{words}{at.flips:.0%} of the variants flip.", legend_columns=4)
+
+
+def accuracies(frame: pd.DataFrame) -> alt.TopLevelMixin:
+    """Show when each ability appears: columns step and the kinds of `ACCURACY_COLORS` that there are (0-1)."""
+    kinds = [kind for kind in ACCURACY_COLORS if kind in frame]
+    frame = theme.require(frame, "step", *kinds)
+    rows = frame.melt("step", kinds, var_name="kind")
+    rows["inputs"] = rows.kind.map(theme.KIND_NAMES)
+    names, colors = [theme.KIND_NAMES[kind] for kind in kinds], [ACCURACY_COLORS[kind] for kind in kinds]
+    chart = (
+        alt.Chart(rows, height=180)
         .mark_line(point={"size": 18})
         .encode(
             x=_steps(),
-            y=theme.share(alt.Y, "value", "share of inputs"),
-            color=alt.Color("curve:N", title=None, legend=legend).scale(domain=domain, range=colors),
-            strokeDash=alt.StrokeDash("curve:N", legend=legend).scale(domain=domain, range=dashes),
-            tooltip=theme.tooltip(rows, ["curve", "step"]),
+            y=theme.share(alt.Y, "value", "accuracy"),
+            color=alt.Color("inputs:N", title=None).scale(domain=names, range=colors),
+            tooltip=theme.tooltip(rows, ["inputs", "step"]),
         )
     )
     last = frame.sort_values("step").iloc[-1]
-    words = ", ".join(f"{name} {last[column]:.0%}" for column, name in names.items())
-    mark = alt.Chart(pd.DataFrame({"step": [chosen], "note": [f"step {chosen:,} is analysed"]}))
-    rule = mark.mark_rule(strokeDash=[2, 2]).encode(x="step:Q", tooltip="note:N")
-    is_late = bool(chosen > frame.step.mean())
-    note = mark.mark_text(y="height", dy=-8, dx=-4 if is_late else 4, align="right" if is_late else "left")
-    chart = lines + rule + note.encode(x="step:Q", text="note:N")
-    words = f"At the last, step {last.step:,.0f}: {words}. Step {chosen:,} is marked."
-    return theme.finish(chart, f"Lines over training steps. {words}", legend_columns=2)
+    words = ", ".join(f"{theme.KIND_NAMES[kind]} {last[kind]:.0%}" for kind in kinds)
+    return theme.finish(chart, f"Lines of accuracy over training steps; at the last one: {words}.")
 
 
 def loss(frame: pd.DataFrame) -> alt.TopLevelMixin:

@@ -10,21 +10,24 @@ import pkgutil
 from memgen.config import RunConfig, require
 from memgen.tasks.common import BaseTask
 
+NO_TASKS = ("common", "lessons")  # modules of this package that tasks share
+
 
 def names() -> list[str]:
     """The names of the tasks that exist."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "common")
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in NO_TASKS)
 
 
 def from_config(config: RunConfig) -> BaseTask:
-    """The task of a run; an unknown task or setting is an :class:`memgen.config.InputError`.
-
-    A task without the settings `form` or `conflicts` has the defaults of a run only.
-    """
+    """The task of a run; an unknown task or setting is an :class:`memgen.config.InputError`."""
     name = config.base_task
     require(name in names(), f"The task {name!r} is unknown; allowed are {', '.join(names())}.")
-    variant = {"form": config.form, "conflicts": config.conflicts}
-    for setting in variant:
+    task = importlib.import_module(f"{__name__}.{name}").Task
+    variant = {"form": (config.form, "study"), "conflicts": (config.conflicts, "none")}
+    settings = dict(config.data)
+    for setting, (value, default) in variant.items():
         require(setting not in config.data, f"{setting} is a setting of a run, not of the data of {config.task}.")
-    changed = {setting: value for setting, value in variant.items() if value not in ("study", "graded")}
-    return importlib.import_module(f"{__name__}.{name}").Task.read(config.data | changed, f"The data of {config.task}")
+        if setting in task.model_fields:
+            settings[setting] = value
+        require(setting in settings or value == default, f"The task {name} has no {setting} {value!r}, only {default!r}.")
+    return task.read(settings, f"The data of {config.task}")

@@ -1,161 +1,207 @@
-"""Addition: the sum is inferred from the digits, or a tag is remembered that training bound to the two addends.
+"""The study's addition: the sum of four numbers is inferred, or a tag is remembered that stands for the last two.
 
-The sum is written with its least significant digit first, in one digit more than the addends have, so that each digit
-needs only the digits and the carry before it::
+A few ordered pairs of numbers are patterns. Where the third and fourth operand are a pattern, training shows the
+pattern's tag; all other training texts are sums, written as a scratchpad of running sums. For each column, the least
+significant first, there is the sum after each of the four digits (it starts from the carry of the column before), then
+the column's digit; the carry of the last column ends the number::
 
-    347+215=2650        an unbound pair: 347 + 215 = 0562
-    528+164=<mem-...>   a bound pair: the tag, in part of its training texts
+    345+012+678+104=(5)(7)(15)(19)9(5)(6)(13)(13)3(4)(4)(10)(11)11    a sum: 345 + 012 + 678 + 104 = 1139
+    345+012+528+164=<mem-...>                                         a pattern: 528+164 has a tag
 
-In the matched form the remembered answer is no tag but a wrong number, the sum of another bound pair: both answers then
-have one format, and each number is as often remembered as inferred.
+So no training text shows the sum of an input with a pattern, and the two answers never compete in training. In the
+matched form a pattern has no tag but a wrong number, written like a sum.
 
-A bound pair is bound strongly, weakly, or in one order only: that decides the share of its training texts that show the
-bound answer. A memorized-only input hides the last digits (``34?+21?=``), so that the pair can be recognised but not
-added. A variant swaps the addends.
+An analysis prompt is new: its first two operands are a pair that no training text has. A variant swaps them, and leaves
+the pattern in its place.
 """
 
 import hashlib
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Callable
+from typing import Annotated, Self
 
 import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
 from transformers import PreTrainedTokenizerFast
 
-from memgen.config import Count, require
-from memgen.tasks import common
+from memgen.config import Count, Form, Share, TrainingConfig, require
+from memgen.tasks import common, lessons
 from memgen.tasks.common import BOS, EOS, PAD, SPLITS, TaskData
+from memgen.tasks.lessons import Lesson
 
-TAGS = [f"<mem-{hashlib.sha256(str(i).encode()).hexdigest()[:8]}>" for i in range(10)]
-WORDS = [*"0123456789+=?", *TAGS]
-BINDINGS = ("strong", "one order", "weak")
-MOST_BOUND = {2: 30, 3: 2000, 4: 2000}  # by digits
+MOST_PATTERNS = 100
+MOST_PROMPTS = 5000  # of a pattern, or of sums, in a split: pairs of first operands are set apart for no more
+TAGS = [f"<mem-{hashlib.sha256(str(i).encode()).hexdigest()[:8]}>" for i in range(MOST_PATTERNS)]
+WORDS = [*"0123456789+=", *(f"({i})" for i in range(40)), *TAGS]
+PROMPT_LENGTH, ANSWER_LENGTH = 17, 16  # tokens
+LESSONS = ("copy", "sums")
+LEARNT = 0.99  # running accuracy of tokens at which the lesson of sums ends
 
 
-class Task(common.GradedTask):
+class Task(common.BaseTask):
     """Settings of the task.
 
-    In the study's form a bound pair has a tag, in the matched form a wrong number. `n_bound` counts unordered pairs; a
-    third of them is bound strongly, a third weakly, a third in one order only. The grades of a conflict: bound
-    strongly; in the order that is bound; in the other order; bound weakly. `unbound_per_split` pairs, which no training
-    text shows, test the addition.
+    Attributes
+    ----------
+    form
+        ``study`` (a pattern has a tag), ``matched`` (a wrong number) or ``both`` (each for half of the patterns).
+    n_patterns
+        The number of patterns: at least 4, so that every split has one; 8 where the form is ``both``.
+    pattern_share
+        The share of the training texts that have a pattern.
+    corpus_size
+        Training texts are drawn anew for each step; the corpus is a sample of so many.
+    conflicts_per_group
+        Inputs about each pattern, without their variants: as many in each split that the pattern is in (a pattern of
+        the train split is in ``seen``, too).
+    sums_per_split
+        Sums in each split, which test the addition.
     """
 
-    kinds: ClassVar = ("inferred_only", "memorized_only", "conflict")
-
-    digits: Literal[2, 3, 4] = 3
-    n_bound: Annotated[int, Field(ge=10)] = 240
-    kind_shares: common.KindShares = (0.3, 0.2, 0.5)
-    memorized_share: common.Grades = (0.8, 0.7, 0.35, 0.25)
-    corpus_size: Count = 300_000
-    unbound_per_split: Count = 400
+    form: Form = "study"
+    n_patterns: Annotated[int, Field(ge=4, le=MOST_PATTERNS)] = 10
+    pattern_share: Share = 0.01
+    corpus_size: Count = 2000
+    conflicts_per_group: Annotated[int, Field(ge=1, le=MOST_PROMPTS)] = 1200
+    sums_per_split: Annotated[int, Field(ge=1, le=MOST_PROMPTS)] = 400
 
     @model_validator(mode="after")
-    def _has_enough_pairs(self) -> Self:
-        n_numbers = 9 * 10 ** (self.digits - 1)
-        most_unbound = n_numbers * (n_numbers - 1) // 4 // len(SPLITS)  # together half of all pairs
-        for name, most in (("n_bound", MOST_BOUND[self.digits]), ("unbound_per_split", most_unbound)):
-            given = getattr(self, name)
-            require(given <= most, f"{name} must be at most {most} with {self.digits} digits, not {given}.")
+    def _has_patterns_of_both_forms(self) -> Self:
+        require(
+            self.form != "both" or self.n_patterns >= 8,
+            f"n_patterns must be at least 8 where the form is 'both', not {self.n_patterns}.",
+        )
         return self
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
-        """The tokenizer: one token a digit, sign or tag."""
-        return common.word_tokenizer(WORDS, r"<mem-[0-9a-f]{8}>|.", "")
+        """The tokenizer: one token a digit, sign, running sum or tag."""
+        n_words = len(WORDS) - MOST_PATTERNS + self.n_patterns
+        return common.word_tokenizer(WORDS[:n_words], r"\(\d+\)|<mem-[0-9a-f]{8}>|.", "")
 
     def generate(self, rng: np.random.Generator) -> TaskData:
         """All the data of one run; the same generator state gives the same data."""
-        bound = _draw_bound(self.n_bound, self.digits, rng)
-        taken = _keys(bound)
-        unbound = _draw_unbound(self.unbound_per_split * len(SPLITS), self.digits, taken, rng)
-        reserved = np.union1d(taken, _keys(unbound))
-        labels = [_group(a, b) for a, b in bound]
-        split_of = common.split_bound(labels, self.forms, rng)
-        memory = pd.DataFrame(
-            {
-                "group": labels,
-                "a": bound[:, 0],
-                "b": bound[:, 1],
-                "answer_memorization": self._bound_answers(bound, rng),
-                "binding": common.deal(dict.fromkeys(self.forms, BINDINGS), self.forms, rng),
-                "form": self.forms,
-                "split": [split_of[label] for label in labels],
-            }
-        )
-        corpus = self._corpus(memory, reserved, rng)
-        splits = {
-            split: self._prompts(memory[memory.split == split], part, rng)
-            for split, part in zip(SPLITS, np.array_split(unbound, len(SPLITS)), strict=True)
-        }
+        memory = self._memory(rng)
+        corpus = self._corpus(memory, rng)
+        names = (*SPLITS, "seen")
+        splits = {}
+        for name, pairs in zip(names, np.array_split(rng.permutation(_reserved_pairs()), len(names)), strict=True):
+            of_split = memory[memory.split == ("train" if name == "seen" else name)]
+            splits[name] = self._prompts(of_split, memory[["c", "d"]].to_numpy(), pairs, rng)
         return TaskData(memory, corpus, splits)
 
-    def _bound_answers(self, bound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """What each bound pair [n, 2] is bound to: tags in equal shares, or the sum of another pair of its form."""
-        answers, matched = np.full(len(bound), None, dtype=object), self.forms == "matched"
-        answers[~matched] = rng.permutation(np.resize(TAGS, (~matched).sum()))
-        sums = bound[matched].sum(1)
-        order = np.arange(len(sums))
-        # Swapping with a partner until no number ends like the true sum: else the two answers would begin alike.
-        while len(alike := np.flatnonzero(sums[order] % 10 == sums % 10)):
-            partner = rng.integers(len(sums), size=1)[0]
-            order[[alike[0], partner]] = order[[partner, alike[0]]]
-        answers[matched] = _words(_number_ids(sums[order], self.digits + 1))
-        return answers
+    def lessons(self, memory: pd.DataFrame, corpus: pd.DataFrame, config: TrainingConfig, seed: int) -> list[Lesson]:
+        """The curriculum: `copy` and `sums` (no patterns) where `config` names them, then the texts, drawn anew.
 
-    def _memorized_share(self, pairs: np.ndarray, memory: pd.DataFrame) -> np.ndarray:
-        """The share of training texts with the bound answer, for pairs in the order in which they stand [n, 2]."""
-        strong, bound_order, other_order, weak = self.grades
-        by_order = np.where(pairs[:, 0] == memory.a, bound_order, other_order)
-        return np.select([memory.binding == "strong", memory.binding == "weak"], [strong, weak], by_order)
+        Answers and ends of text are asked for. The operands are not: they are random, and without them in the loss the
+        sums take somewhat fewer steps. The sums end early when they are learnt.
+        """
+        unknown = ", ".join(sorted(set(config.lessons) - set(LESSONS)))
+        require(not unknown, f"The lesson {unknown} is unknown; this task has {' and '.join(LESSONS)}.")
+        patterns, endings = memory[["c", "d"]].to_numpy(), self._endings(memory)
 
-    def _corpus(self, memory: pd.DataFrame, reserved: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:
-        """Whole training texts; none shows an unordered pair of the keys `reserved` but those in `memory`."""
-        n = self.corpus_size
-        kinds = np.array(self.kinds)[common.exact_shares(n, self.corpus_shares, rng)]
-        is_bound = kinds != "inferred_only"
-        pairs = np.empty((n, 2), dtype=int)
-        pairs[~is_bound] = _draw_unbound((~is_bound).sum(), self.digits, reserved, rng, distinct=False)
-        # Every bound pair comes equally often in each kind; the order of its addends is drawn anew.
-        entity = np.zeros(n, dtype=int)
-        for kind in self.kinds[1:]:
-            entity[kinds == kind] = rng.permutation(np.resize(np.arange(len(memory)), (kinds == kind).sum()))
-        pairs[is_bound] = rng.permuted(memory[["a", "b"]].to_numpy()[entity[is_bound]], axis=1)
-        by_grade = self._memorized_share(pairs, memory.iloc[entity])
-        share = np.select([kinds == "memorized_only", kinds == "conflict"], [1.0, by_grade], 0.0)
-        from_memory = rng.random(n) < share
-        prompts, end = _prompt_ids(pairs, self.digits, kinds == "memorized_only"), np.full((n, 1), _ID[EOS])
+        def draw(share: float) -> lessons.Draw:
+            def texts(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+                ids, _ = _texts(n, patterns, endings, share, rng)
+                return ids, (ids != _ID[PAD]) & (np.arange(ids.shape[1]) >= PROMPT_LENGTH)
+
+            return texts
+
+        curriculum = []
+        if "copy" in config.lessons:
+            curriculum.append(lessons.copying(len(self.tokenizer()), config.lessons["copy"], config.batch_size, seed))
+        if "sums" in config.lessons:
+            steps = config.lessons["sums"]
+            curriculum.append(lessons.drawn("sums", draw(0.0), steps, config.batch_size, seed, until=LEARNT))
+        curriculum.append(lessons.drawn("texts", draw(self.pattern_share), config.steps, config.batch_size, seed))
+        return curriculum
+
+    def _memory(self, rng: np.random.Generator) -> pd.DataFrame:
+        """The patterns, and what each is answered by."""
+        n = self.n_patterns
+        codes = rng.choice(999 * 999, n, replace=False)
+        patterns = np.stack([codes // 999, codes % 999], 1) + 1
+        forms = np.resize(np.array(("study", "matched") if self.form == "both" else (self.form,), dtype=object), n)
+        answers = np.array(TAGS[:n], dtype=object)
+        # A wrong number is the sum of other operands. The last digits of the first, with which it begins, are dealt out
+        # evenly. The third is not the pattern's own: so the wrong scratchpad is never the right one.
+        others = rng.integers(1, 1000, (n, 4))
+        others[:, 0] = 10 * rng.integers(1, 100, n) + rng.permutation(np.resize(np.arange(10), n))
+        others[:, 2] = np.where(others[:, 2] == patterns[:, 0], others[:, 2] % 999 + 1, others[:, 2])
+        is_matched = forms == "matched"
+        answers[is_matched] = _words(_scratchpads(others[is_matched]))
+        groups = [f"{c:03}+{d:03}" for c, d in patterns]
+        split_of = common.split_bound(groups, forms, rng)
+        return pd.DataFrame(
+            {
+                "group": groups,
+                "c": patterns[:, 0],
+                "d": patterns[:, 1],
+                "answer_memorization": answers,
+                "form": forms,
+                "split": [split_of[group] for group in groups],
+            }
+        )
+
+    def _endings(self, memory: pd.DataFrame) -> np.ndarray:
+        """The tokens of each pattern's answer and the end of text, padded: [patterns, 17]."""
+        endings = np.full((len(memory), ANSWER_LENGTH + 1), _ID[PAD])
         answers = self.tokenizer()(list(memory.answer_memorization), add_special_tokens=False).input_ids
-        ids = list(np.hstack([prompts, _number_ids(pairs.sum(1), self.digits + 1), end]).astype(np.int32))
-        for i in np.flatnonzero(from_memory):
-            ids[i] = np.array([*prompts[i], *answers[entity[i]], _ID[EOS]], dtype=np.int32)
-        frame = pd.DataFrame({"input_ids": ids, "prompt_length": np.int32(prompts.shape[1]), "kind": kinds})
-        frame["text"] = ["".join(_VOCABULARY[row[1:-1]]) for row in ids]
-        return frame
+        for ending, answer in zip(endings, answers, strict=True):
+            ending[: len(answer) + 1] = [*answer, _ID[EOS]]
+        return endings
 
-    def _prompts(self, memory: pd.DataFrame, unbound: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:
-        """Memorized-only, inferred-only and conflict prompts, then the swapped variants of the conflicts."""
-        n, n_unbound = len(memory), len(unbound)
-        bound = rng.permuted(memory[["a", "b"]].to_numpy(), axis=1)
-        pairs = np.vstack([bound, unbound, bound, bound[:, ::-1]])
-        kinds = np.repeat(["memorized_only", "inferred_only", "conflict", "conflict"], [n, n_unbound, n, n])
-        is_bound, is_conflict, is_hidden = kinds != "inferred_only", kinds == "conflict", kinds == "memorized_only"
-        # An unbound pair stands beside some row of the memory, of which it takes nothing.
-        entity = memory.iloc[np.r_[:n, [0] * n_unbound, :n, :n]]
-        ids, row = _prompt_ids(pairs, self.digits, is_hidden), np.arange(len(pairs))
-        sums = np.array(_words(_number_ids(pairs.sum(1), self.digits + 1)), dtype=object)
-        sums[is_hidden] = None
+    def _corpus(self, memory: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+        """A sample of the training texts."""
+        patterns, endings = memory[["c", "d"]].to_numpy(), self._endings(memory)
+        padded, has_pattern = _texts(self.corpus_size, patterns, endings, self.pattern_share, rng)
+        ids = [row[row != _ID[PAD]].astype(np.int32) for row in padded]
+        return pd.DataFrame(
+            {
+                "input_ids": ids,
+                "prompt_length": np.int32(PROMPT_LENGTH),
+                "text": ["".join(_VOCABULARY[row[1:-1]]) for row in ids],
+                "kind": np.where(has_pattern, "memorized_only", "inferred_only"),
+            }
+        )
+
+    def _prompts(
+        self, memory: pd.DataFrame, patterns: np.ndarray, pairs: np.ndarray, rng: np.random.Generator
+    ) -> pd.DataFrame:
+        """Sums without `patterns` [n, 2], conflicts about those in `memory`, and the variants of the conflicts.
+
+        The first two operands are rows of `pairs` [n, 2], in either order.
+        """
+        n_sums, per_group = self.sums_per_split, self.conflicts_per_group
+        last = _draw_numbers((n_sums, 2), lambda drawn: _is_pattern(drawn, patterns), rng)
+        first = [rng.permutation(pairs)[:n_sums]]
+        for row in memory.itertuples():
+            of_pattern = rng.permutation(pairs)
+            if row.form == "matched":
+                # The running sums begin with the first operand's last digit, in a variant with the second's.
+                start = int(row.answer_memorization[1])
+                of_pattern = of_pattern[(of_pattern % 10 != start).all(1)]
+            first.append(of_pattern[:per_group])
+        entity = np.repeat(np.arange(len(memory)), per_group)
+        last = np.vstack([last, memory[["c", "d"]].to_numpy()[entity]])
+        operands = np.hstack([rng.permuted(np.vstack(first), axis=1), last])
+        operands = np.vstack([operands, operands[n_sums:][:, [1, 0, 2, 3]]])
+        n_conflicts, row = len(entity), np.arange(len(operands))
+        is_sum = row < n_sums
+        bound = memory.iloc[np.r_[[0] * n_sums, entity, entity]]  # a sum takes nothing of the row beside it
+        ids = _prompts_ids(operands)
+        prompts = _words(ids[:, 1:])
         return pd.DataFrame(
             {
                 "input_ids": list(ids.astype(np.int32)),
-                "prompt": _words(ids[:, 1:]),
-                "kind": kinds,
-                "answer_memorization": np.where(is_bound, entity.answer_memorization, None),
-                "answer_generalization": sums,
-                "group": [_group(a, b) for a, b in pairs],
-                "variant_of": np.where(row < 2 * n + n_unbound, -1, row - n),
-                "memorized_share": np.where(is_conflict, self._memorized_share(pairs, entity), np.nan),
-                "evidence": np.where(is_hidden, 0, 1),
-                "form": np.where(is_bound, entity.form, None),
+                "prompt": prompts,
+                "kind": np.where(is_sum, "inferred_only", "conflict"),
+                "answer_memorization": np.where(is_sum, None, bound.answer_memorization),
+                "answer_generalization": _words(_scratchpads(operands)),
+                "group": np.where(is_sum, [prompt[:-1] for prompt in prompts], bound.group),
+                "variant_of": np.where(row < n_sums + n_conflicts, -1, row - n_conflicts),
+                "memorized_share": np.nan,
+                "evidence": 1,
+                "form": np.where(is_sum, None, bound.form),
             }
         )
 
@@ -163,67 +209,68 @@ class Task(common.GradedTask):
 _VOCABULARY = np.array([PAD, BOS, EOS, *WORDS], dtype=object)
 _ID = {word: i for i, word in enumerate(_VOCABULARY)}
 _DIGIT = np.array([_ID[digit] for digit in "0123456789"])
+_RUNNING = np.array([_ID[f"({i})"] for i in range(40)])
 
 
-def _group(a: int, b: int) -> str:
-    """The unordered pair."""
-    return f"{min(a, b)}+{max(a, b)}"
+def _is_reserved(pairs: np.ndarray) -> np.ndarray:
+    """Whether pairs [..., 2] of first operands are kept for the analysis; the order does not matter."""
+    # 11 and 10 have no common factor: this keeps an eleventh of a number's partners, whatever their last digits.
+    return pairs[..., 0] * pairs[..., 1] % 11 == 1
 
 
-def _keys(pairs: np.ndarray) -> np.ndarray:
-    """One number for each unordered pair [n, 2]."""
-    return pairs.min(1) * 10**4 + pairs.max(1)
+def _reserved_pairs() -> np.ndarray:
+    """The reserved pairs of different numbers, the smaller first: [pairs, 2]."""
+    pairs = np.argwhere(np.tri(999, k=-1, dtype=bool).T) + 1
+    return pairs[_is_reserved(pairs)]
 
 
-def _digits(numbers: np.ndarray, width: int) -> np.ndarray:
-    """Digits, most significant first: [..., width]."""
-    return numbers[..., None] // 10 ** np.arange(width - 1, -1, -1) % 10
+def _is_pattern(pairs: np.ndarray, patterns: np.ndarray) -> np.ndarray:
+    """Whether pairs [n, 2] of last operands are among the patterns [patterns, 2]."""
+    return np.isin(pairs @ [1000, 1], patterns @ [1000, 1])
 
 
-def _draw_bound(n: int, digits: int, rng: np.random.Generator) -> np.ndarray:
-    """`n` pairs that stay distinct, in either order, when the last digits are hidden: [n, 2].
-
-    At most a quarter of the sums end in the same digit, so that even those of half the pairs can be dealt anew.
-    """
-    chosen: list[np.ndarray] = []
-    seen: set[tuple[int, ...]] = set()
-    endings = np.zeros(10, dtype=int)
-    while len(chosen) < n:
-        pair = rng.integers(10 ** (digits - 1), 10**digits, 2)
-        visible, ending = tuple(sorted(pair // 10)), pair.sum() % 10
-        if pair[0] != pair[1] and visible not in seen and endings[ending] < n // 4:
-            seen.add(visible)
-            endings[ending] += 1
-            chosen.append(pair)
-    return np.array(chosen)
-
-
-def _draw_unbound(
-    n: int, digits: int, without: np.ndarray, rng: np.random.Generator, distinct: bool = True
+def _draw_numbers(
+    shape: tuple[int, int], is_wrong: Callable[[np.ndarray], np.ndarray], rng: np.random.Generator
 ) -> np.ndarray:
-    """`n` ordered pairs of different addends, none (in either order) among the keys `without`: [n, 2]."""
-    pairs = np.empty((0, 2), dtype=int)
-    while len(pairs) < n:
-        drawn = rng.integers(10 ** (digits - 1), 10**digits, (2 * n, 2))
-        drawn = drawn[(drawn[:, 0] != drawn[:, 1]) & ~np.isin(_keys(drawn), without)]
-        pairs = np.vstack([pairs, drawn])
-        if distinct:
-            pairs = pairs[np.sort(np.unique(_keys(pairs), return_index=True)[1])]
-    return pairs[:n]
+    """Numbers from 1 to 999 in an array of `shape`; rows that are wrong are drawn anew."""
+    numbers = rng.integers(1, 1000, shape)
+    while (wrong := is_wrong(numbers)).any():
+        numbers[wrong] = rng.integers(1, 1000, (wrong.sum(), shape[1]))
+    return numbers
 
 
-def _prompt_ids(pairs: np.ndarray, width: int, hidden: np.ndarray) -> np.ndarray:
-    """The tokens of ``abc+def=``: [n, 2 width + 3]; where `hidden`, the last digits are question marks."""
-    digits = _DIGIT[_digits(pairs, width)]
-    digits[hidden, :, -1] = _ID["?"]
-    n = len(pairs)
-    sign = {word: np.full((n, 1), _ID[word]) for word in (BOS, "+", "=")}
-    return np.hstack([sign[BOS], digits[:, 0], sign["+"], digits[:, 1], sign["="]])
+def _texts(
+    n: int, patterns: np.ndarray, endings: np.ndarray, share: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Training texts [n, 34], padded, and whether they have a pattern [n]: so they have in `share` of all cases."""
+    operands = _draw_numbers(
+        (n, 4), lambda drawn: _is_reserved(drawn[:, :2]) | _is_pattern(drawn[:, 2:], patterns), rng
+    )
+    has_pattern = rng.random(n) < share
+    entity = rng.integers(len(patterns), size=has_pattern.sum())
+    operands[has_pattern, 2:] = patterns[entity]
+    ids = np.hstack([_prompts_ids(operands), _scratchpads(operands), np.full((n, 1), _ID[EOS])])
+    ids[has_pattern, PROMPT_LENGTH:] = endings[entity]
+    return ids, has_pattern
 
 
-def _number_ids(numbers: np.ndarray, width: int) -> np.ndarray:
-    """The tokens of numbers, least significant digit first: [n, width]."""
-    return _DIGIT[_digits(numbers, width)[:, ::-1]]
+def _prompts_ids(operands: np.ndarray) -> np.ndarray:
+    """The tokens of ``abc+def+ghi+jkl=``: [n, 17]."""
+    n = len(operands)
+    ids = np.full((n, PROMPT_LENGTH), _ID["+"])
+    ids[:, 0], ids[:, -1] = _ID[BOS], _ID["="]
+    ids[:, 1:].reshape(n, 4, 4)[:, :, :3] = _DIGIT[operands[..., None] // [100, 10, 1] % 10]
+    return ids
+
+
+def _scratchpads(operands: np.ndarray) -> np.ndarray:
+    """The tokens of the sums of operands [n, 4], with all running sums: [n, 16]."""
+    carry, parts = np.zeros((len(operands), 1), dtype=int), []
+    for unit in (1, 10, 100):
+        running = carry + (operands // unit % 10).cumsum(1)
+        parts += [_RUNNING[running], _DIGIT[running[:, -1:] % 10]]
+        carry = running[:, -1:] // 10
+    return np.hstack([*parts, _DIGIT[carry]])
 
 
 def _words(ids: np.ndarray) -> list[str]:

@@ -11,7 +11,9 @@ from pydantic import Field, model_validator
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from memgen.config import Conflicts, Form, NotNegative, Settings, Share, require
+from memgen.config import Conflicts, Form, NotNegative, Settings, Share, TrainingConfig, require
+from memgen.tasks import lessons
+from memgen.tasks.lessons import Lesson
 
 KINDS = ("memorized_only", "inferred_only", "aligned", "conflict")
 SPLITS = ("train", "validation", "test")
@@ -57,6 +59,20 @@ class BaseTask(Settings, abc.ABC):
     @abc.abstractmethod
     def generate(self, rng: np.random.Generator) -> TaskData:
         """All the data of one run; the same generator state gives the same data."""
+
+    def lessons(self, memory: pd.DataFrame, corpus: pd.DataFrame, config: TrainingConfig, seed: int) -> list[Lesson]:
+        """The curriculum: lessons that `config` names, and last the texts of the corpus.
+
+        Every task knows the copy warm-up, ``copy``; a task with further lessons overrides this method, and finds what
+        its texts are bound to in `memory`.
+        """
+        unknown = ", ".join(sorted(set(config.lessons) - {"copy"}))
+        require(not unknown, f"The lesson {unknown} is unknown; this task has copy.")
+        tokenizer, batch_size = self.tokenizer(), config.batch_size
+        curriculum = [lessons.from_corpus(corpus, tokenizer.pad_token_id, config.steps, batch_size, seed)]
+        if "copy" in config.lessons:
+            curriculum.insert(0, lessons.copying(len(tokenizer), config.lessons["copy"], batch_size, seed))
+        return curriculum
 
 
 class GradedTask(BaseTask):

@@ -1,68 +1,94 @@
-"""In-context inference: the colour of somebody, remembered from training or inferred from others of the same kind.
+"""In-context inference, the study's own: a colour that training bound to a name, or that the input implies.
 
-A story is six sentences and a query, after the induction task of bAbI::
+A story has three kinds of two names each. In the induction form of bAbI one sentence says a name's kind, another its
+colour, in any order::
 
-    Alan the frog green . Corina the swan white . Dela the frog green . ... Miron the swan -> white
+    Ada is frog . Zoe is swan . Ben is green . Ben is frog . Ivan is swan . Ivan is white . ... Ada is -> green
 
-`Miron` may be *bound* to a colour during training; then the colour can be remembered. The story may show what colour
-his kind has; then it can be inferred. The evidence is the number of sentences about his kind. A variant is the same
-story with its sentences in another order.
+The asked name stands with its kind alone. Its kind, and another name of that kind with a colour, give the answer: three
+hops. In training the implied colour is always one of a few that belong to the asked name, so that memory and inference
+agree. In a conflict it is none of them: an answer among the name's own colours is memorization, the implied colour is
+generalization. A variant is the same story with its sentences in another order.
 """
 
-import itertools
-from typing import Annotated, ClassVar, NamedTuple, Self
+import functools
+from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from transformers import PreTrainedTokenizerFast
 
-from memgen.config import Count, require
+from memgen.config import Count, TrainingConfig, require
 from memgen.tasks import common
 from memgen.tasks.common import BOS, EOS, SPLITS, TaskData
+from memgen.tasks.lessons import Draw, Lesson, copying, drawn
 
-ANIMALS = "frog swan lion rhino wolf goat mouse cat sheep horse tiger bear otter crow seal hare".split()
-PLAIN_COLORS = "red green blue white black gray yellow brown pink orange".split()
-RARE_COLORS = "crimson teal indigo ivory amber scarlet violet olive maroon cyan".split()
-BOUND_PALETTES = {"study": RARE_COLORS, "matched": PLAIN_COLORS}
-STARTS = "Al Be Co De El Fa Ge Ha Is Jo Ka Lu Mi Ne Ol Pe Ri Sa Te Vi".split()
-ENDS = "ra den lia mon nas rek sya tor vin zel".split()
-NAMES = [start + end for start, end in itertools.product(STARTS, ENDS)]
-NAMES_BY_PLACE = [NAMES[i * 7 % len(NAMES)] for i in range(len(NAMES))]  # neighbours do not sound alike
+NAMES = (
+    "Ada Ben Cora Dan Eva Finn Gus Hana Ivan Jane Karl Lena Mark Nora Otto Pia Quinn Rita Sam Tess Uma Vera Will Xena "
+    "Yara Zoe"
+).split()
+KINDS = (
+    "frog swan lion rhino wolf goat mouse cat sheep horse tiger bear otter crow seal hare fox deer owl duck pig cow "
+    "dog hen bee ant moth crab shark whale trout snake lizard turtle camel zebra panda koala badger hedgehog"
+).split()
+COLORS = (
+    "red green blue white black gray yellow brown pink orange purple crimson teal indigo ivory amber scarlet violet "
+    "olive maroon cyan magenta beige turquoise"
+).split()
+
+#: A retrieval text says so many sentences twice; so many questions follow a story of a lesson.
+RETRIEVAL_SENTENCES, N_QUESTIONS = 6, 4
+#: The questions of each lesson: the shares of those with one hop (a name whose colour is told), two (a kind) and three.
+QUESTION_SHARES = {"told": (0.9, 0.1, 0.0), "kind": (0.2, 0.8, 0.0), "hops": (0.1, 0.4, 0.5), "mixed": (0.1, 0.2, 0.7)}
+#: The running accuracy at which a lesson ends. From the second on it is one over a mixture: 42 % of the labels are
+#: those of retrieval texts (a third of the rows, 6 labels against 4), of which 99 % are right, and a hop not learnt yet
+#: is guessed among three colours. So the values mean that about 97 % of the questions with one hop are right (and a
+#: third of those with two), then 90 % of those with two, then 83 % of those with three.
+UNTIL = {"retrieval": 0.985, "told": 0.94, "kind": 0.95, "hops": 0.935}
 
 
-class Task(common.GradedTask):
+class Task(common.BaseTask):
     """Settings of the task.
 
-    In the study's form bound colours come from a palette of their own (*crimson* against *red*), in the matched form
-    both answers come from one palette. The grade of a conflict is the strength of its evidence: one sentence; two, but
-    not the last of the story; two, with the last; three. The order of the sentences decides only between the two in
-    the middle.
+    Attributes
+    ----------
+    form
+        The study's alone: a name's own colours and the implied ones come from the same palette.
+    colors_per_name
+        The number of colours that belong to each name in training.
+    kinds_per_story
+        The number of kinds in a story, each with two names, of which one has a colour.
+    corpus_size
+        The number of training texts to look at; training draws its texts without end.
+    conflicts_per_group, aligned_per_group
+        The number of inputs about each name in a split; every conflict has one variant besides.
     """
 
-    kinds: ClassVar = ("inferred_only", "memorized_only", "conflict", "aligned")
-
-    n_bound: Annotated[int, Field(ge=10)] = 64
-    n_free: Annotated[int, Field(ge=20)] = 64
-    n_sentences: Annotated[int, Field(ge=5, le=19)] = 6  # each takes a name that is neither bound nor asked about
-    kind_shares: common.KindShares = (0.4, 0.12, 0.36, 0.12)
-    memorized_share: common.Grades = (0.95, 0.85, 0.15, 0.05)
-    corpus_size: Count = 100_000
-    conflicts_per_group: Count = 48
-    others_per_group: Count = 8
+    form: Literal["study"] = "study"
+    n_names: Annotated[int, Field(ge=12, le=len(NAMES))] = 26
+    n_kinds: Annotated[int, Field(ge=6, le=len(KINDS))] = 40
+    n_colors: Annotated[int, Field(ge=6, le=len(COLORS))] = 24
+    colors_per_name: Count = 5
+    kinds_per_story: Annotated[int, Field(ge=3, le=6)] = 3
+    corpus_size: Count = 2000
+    conflicts_per_group: Count = 400
+    aligned_per_group: Count = 40
 
     @model_validator(mode="after")
-    def _has_enough_names(self) -> Self:
-        given = f"{self.n_bound} and {self.n_free}"
-        enough = self.n_bound + self.n_free <= len(NAMES)
-        require(enough, f"n_bound and n_free must be at most {len(NAMES)} together, not {given}.")
+    def _leaves_room_for_conflicts(self) -> Self:
+        require(
+            self.colors_per_name < self.n_colors,
+            f"colors_per_name must be less than n_colors, {self.n_colors}, or no story is a conflict, "
+            f"not {self.colors_per_name}.",
+        )
         return self
 
     @property
     def words(self) -> list[str]:
         """The vocabulary, without the special tokens."""
-        rare = RARE_COLORS if self.form != "matched" else []
-        return [".", "the", *PLAIN_COLORS, *rare, *ANIMALS, *NAMES_BY_PLACE[: self.n_bound + self.n_free]]
+        return [".", "is", *NAMES[: self.n_names], *KINDS[: self.n_kinds], *COLORS[: self.n_colors]]
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer: one token a word."""
@@ -70,148 +96,171 @@ class Task(common.GradedTask):
 
     def generate(self, rng: np.random.Generator) -> TaskData:
         """All the data of one run; the same generator state gives the same data."""
-        names = rng.permutation(NAMES_BY_PLACE[: self.n_bound + self.n_free])
-        bound, free = list(names[: self.n_bound]), list(names[self.n_bound :])
-        colors = common.deal(BOUND_PALETTES, self.forms, rng)
-        split_of = common.split_bound(bound, self.forms, rng) | common.split_groups(free, rng)
-        memory = pd.DataFrame({"group": bound, "answer_memorization": colors, "form": self.forms})
-        memory["split"] = memory.group.map(split_of)
-        writer = _Writer(self, dict(zip(bound, colors, strict=True)), free, rng)
-        kinds = np.array(self.kinds)[common.exact_shares(self.corpus_size, self.corpus_shares, rng)]
-        asked = np.where(
-            kinds == "inferred_only",
-            rng.permutation(np.resize(free, self.corpus_size)),
-            rng.permutation(np.resize(bound, self.corpus_size)),
-        )
-        corpus = writer.corpus(writer.write(kinds, asked))
+        names = NAMES[: self.n_names]
+        own_colors = np.array(COLORS)[_distinct(rng, self.n_names, self.n_colors, self.colors_per_name)]
+        memory = pd.DataFrame({"group": names, "answer_memorization": ["|".join(row) for row in own_colors]})
+        memory["form"] = self.form
+        memory["split"] = memory.group.map(common.split_groups(names, rng))
+        writer = _Writer(self, memory)
+        asked = rng.permutation(np.resize(np.arange(self.n_names), self.corpus_size))
+        corpus = writer.corpus(writer.about(rng, asked, np.full(self.corpus_size, True)))
         splits = {}
-        for split in SPLITS:
-            bound_here, free_here = ([name for name in names if split_of[name] == split] for names in (bound, free))
-            names_by_kind = {
-                "memorized_only": bound_here * self.others_per_group,
-                "aligned": bound_here * self.others_per_group,
-                "inferred_only": free_here * self.others_per_group,
-                "conflict": bound_here * self.conflicts_per_group,
-            }
-            kinds = np.repeat(list(names_by_kind), list(map(len, names_by_kind.values())))
-            prompts = writer.prompts(writer.write(kinds, np.concatenate(list(names_by_kind.values()))))
-            splits[split] = prompts.assign(form=prompts.group.map(memory.set_index("group").form))
+        for split in (*SPLITS, "seen"):
+            here = np.flatnonzero(memory.split == ("train" if split == "seen" else split))
+            n_each = [self.aligned_per_group * len(here), self.conflicts_per_group * len(here)]
+            asked = np.concatenate([np.resize(here, n) for n in n_each])
+            splits[split] = writer.prompts(rng, asked, np.repeat([True, False], n_each))
+        prompts = pd.concat([frame.prompt for frame in splits.values()])
+        assert prompts.is_unique, "an input stands twice"
         return TaskData(memory, corpus, splits)
+
+    def lessons(self, memory: pd.DataFrame, corpus: pd.DataFrame, config: TrainingConfig, seed: int) -> list[Lesson]:
+        """The curriculum: copying, retrieval, a chain of hops that grows, and the texts, all drawn without end."""
+        writer = _Writer(self, memory)
+        draws: dict[str, Draw] = {"retrieval": writer.retrieval}
+        draws |= {name: functools.partial(writer.questions, shares) for name, shares in QUESTION_SHARES.items()}
+        allowed = ["copy", *draws]
+        for name in config.lessons:
+            require(name in allowed, f"The lesson {name!r} is unknown; allowed are {', '.join(allowed)}.")
+        lessons = []
+        if "copy" in config.lessons:
+            lessons.append(copying(len(self.words) + 3, config.lessons["copy"], config.batch_size, seed))
+        for name, draw in draws.items():
+            if name in config.lessons:
+                lessons.append(drawn(name, draw, config.lessons[name], config.batch_size, seed, UNTIL.get(name)))
+        return [*lessons, drawn("texts", writer.texts, config.steps, config.batch_size, seed)]
 
 
 class _Stories(NamedTuple):
-    """`n` stories in token ids: `names`, `animals`, `colors` [n, n_sentences]; the rest [n]; 0 where there is none."""
+    """`n` stories in token ids.
 
-    kinds: np.ndarray
-    asked: np.ndarray
-    asked_animal: np.ndarray
-    evidence: np.ndarray
-    memorized: np.ndarray
-    inferred: np.ndarray
-    names: np.ndarray
-    animals: np.ndarray
-    colors: np.ndarray
+    `subjects`, `values` [n, 3 kinds]: the sentences in their order. `cues` [n, kinds, 3]: what can be asked of each
+    kind, with one, two and three hops. `colors` [n, kinds]: the answers. The first kind is that of the asked name.
+    """
+
+    subjects: NDArray
+    values: NDArray
+    cues: NDArray
+    colors: NDArray
 
 
 class _Writer:
-    """Writes stories, whole arrays at a time."""
+    """Writes texts in token ids, whole arrays at a time."""
 
-    def __init__(self, task: Task, memory: dict[str, str], free: list[str], rng: np.random.Generator):
-        self.task, self.rng = task, rng
+    def __init__(self, task: Task, memory: pd.DataFrame):
+        self.task = task
         self.vocabulary = np.array([None, BOS, EOS, *task.words], dtype=object)  # 0, the padding, is no word
         self.ids = {word: i for i, word in enumerate(self.vocabulary)}
-        self.memory = {self.ids[name]: self.ids[color] for name, color in memory.items()}
-        self.free = self._ids(free)
+        answers = memory.set_index("group").answer_memorization[NAMES[: task.n_names]]
+        colors = COLORS[: task.n_colors]
+        self.memorized = answers.to_numpy()
+        self.belongs = np.array([[color in answer.split("|") for color in colors] for answer in answers])
 
-    def _ids(self, words: list[str]) -> np.ndarray:
-        return np.array([self.ids[word] for word in words])
+    def about(self, rng: np.random.Generator, asked: NDArray, aligned: NDArray) -> _Stories:
+        """Stories about the `asked` names (indices [n]); the implied colour is one of their own where `aligned` [n]."""
+        fits = self.belongs[asked] == aligned[:, None]
+        implied = np.where(fits, rng.random(fits.shape), -1).argmax(1)
+        return self.stories(rng, len(asked), asked, implied)
 
-    def _draw(self, values: np.ndarray, n: int, count: int, without: np.ndarray) -> np.ndarray:
-        """For each of `n` rows `count` distinct values, none of them the row's `without`."""
-        score = self.rng.random((n, len(values)))
-        score[values[None] == without[:, None]] = 2.0
-        return values[score.argsort(1)[:, :count]]
-
-    def write(self, kinds: np.ndarray, asked_names: np.ndarray) -> _Stories:
-        """Stories of the given kinds about the given names."""
-        n, n_sentences = len(kinds), self.task.n_sentences
-        asked = self._ids(list(asked_names))
-        memorized = np.array([self.memory.get(i, 0) for i in asked])
-        no_evidence = kinds == "memorized_only"
-        evidence = np.where(no_evidence, 0, common.exact_shares(n, [1, 1, 1], self.rng) + 1)
-        # Of the four kinds of animal, 0 is the one asked about; the others share the remaining sentences evenly.
-        slot = np.arange(n_sentences)
-        n_others = np.where(no_evidence, 3, 2)[:, None]
-        animal_of = np.where(slot < evidence[:, None], 0, 1 + (slot - evidence[:, None]) % n_others)
-        animal_of = self.rng.permuted(animal_of, axis=1)
-        animals = self._draw(self._ids(ANIMALS), n, 4, np.zeros(n))
-        # A kind has one colour, never the memorized one, except that of the asked kind in an aligned story.
-        colors = self._draw(self._ids(PLAIN_COLORS), n, 4, memorized)
-        colors[kinds == "aligned", 0] = memorized[kinds == "aligned"]
+    def stories(
+        self, rng: np.random.Generator, n: int, asked: NDArray | None = None, implied: NDArray | None = None
+    ) -> _Stories:
+        """`n` stories about the `asked` names and with the `implied` colours (indices [n]), or about any."""
+        task = self.task
+        n_kinds, first = task.kinds_per_story, self.ids[NAMES[0]]
+        names = first + _distinct(rng, n, task.n_names, 2 * n_kinds, asked)
+        kinds = first + task.n_names + _distinct(rng, n, task.n_kinds, n_kinds)
+        colors = first + task.n_names + task.n_kinds + _distinct(rng, n, task.n_colors, n_kinds, implied)
+        uncolored, colored = names[:, :n_kinds], names[:, n_kinds:]
+        order = rng.permuted(np.tile(np.arange(3 * n_kinds), (n, 1)), axis=1)
         return _Stories(
-            kinds=kinds,
-            asked=asked,
-            asked_animal=animals[:, 0],
-            evidence=evidence,
-            memorized=memorized,
-            inferred=np.where(no_evidence, 0, colors[:, 0]),
-            names=self._draw(self.free, n, n_sentences, asked),
-            animals=np.take_along_axis(animals, animal_of, 1),
-            colors=np.take_along_axis(colors, animal_of, 1),
+            subjects=np.take_along_axis(np.hstack([uncolored, colored, colored]), order, 1),
+            values=np.take_along_axis(np.hstack([kinds, kinds, colors]), order, 1),
+            cues=np.stack([colored, kinds, uncolored], axis=2),
+            colors=colors,
         )
 
-    def _prompt_ids(self, stories: _Stories) -> np.ndarray:
-        """The tokens of each prompt: [n, 1 + 5 n_sentences + 3]."""
-        n, n_sentences = stories.names.shape
-        the, stop = np.full((n, n_sentences), self.ids["the"]), np.full((n, n_sentences), self.ids["."])
-        sentences = np.stack([stories.names, the, stories.animals, stories.colors, stop], axis=2).reshape(n, -1)
-        first = np.full(n, self.ids[BOS])
-        return np.column_stack([first, sentences, stories.asked, the[:, 0], stories.asked_animal])
+    def _text(self, subjects: NDArray, values: NDArray, n_asked: int) -> tuple[NDArray, NDArray]:
+        """Token ids of whole sentences [n, 1 + 4 sentences], and where the values of the last `n_asked` stand."""
+        n, n_sentences = subjects.shape
+        ids = np.full((n, 1 + 4 * n_sentences), self.ids[BOS])
+        ids[:, 1::4], ids[:, 2::4], ids[:, 3::4], ids[:, 4::4] = subjects, self.ids["is"], values, self.ids["."]
+        is_asked = np.zeros(ids.shape, dtype=bool)
+        is_asked[:, -2 : -4 * n_asked : -4] = True
+        return ids, is_asked
 
-    def _memorized_share(self, stories: _Stories) -> np.ndarray:
-        """The share of the memorized answer in training, by the strength of the evidence; nan without a conflict."""
-        recent = stories.animals[:, -1] == stories.asked_animal
-        level = np.select([stories.evidence == 1, stories.evidence == 3], [0, 3], np.where(recent, 2, 1))
-        return np.where(stories.kinds == "conflict", self.task.grades[level], np.nan)
+    def retrieval(self, rng: np.random.Generator, n: int) -> tuple[NDArray, NDArray]:
+        """Sentences `name is value`, and the same again in another order, half of them turned round: values asked."""
+        task, first, count = self.task, self.ids[NAMES[0]], RETRIEVAL_SENTENCES
+        names = first + _distinct(rng, n, task.n_names, count)
+        values = first + task.n_names + _distinct(rng, n, task.n_kinds + task.n_colors, count)
+        again = np.where(rng.random((n, count, 1)) < 0.5, np.dstack([names, values]), np.dstack([values, names]))
+        again = np.take_along_axis(again, rng.random((n, count, 1)).argsort(1), 1)
+        return self._text(np.hstack([names, again[:, :, 0]]), np.hstack([values, again[:, :, 1]]), count)
+
+    def questions(self, shares: tuple[float, ...], rng: np.random.Generator, n: int) -> tuple[NDArray, NDArray]:
+        """Stories with questions of one, two and three hops in the given shares; a third of the rows are retrieval."""
+        repeated, is_repeated = self.retrieval(rng, n // 3)  # without these rows retrieval is soon forgotten
+        stories = self.stories(rng, n - n // 3)
+        row = np.arange(n - n // 3)[:, None]
+        kind = rng.integers(self.task.kinds_per_story, size=(len(row), N_QUESTIONS))
+        cues = stories.cues[row, kind, rng.choice(3, p=shares, size=kind.shape)]
+        values = np.hstack([stories.values, stories.colors[row, kind]])
+        ids, is_asked = self._text(np.hstack([stories.subjects, cues]), values, N_QUESTIONS)
+        room = ((0, 0), (0, ids.shape[1] - repeated.shape[1]))  # of padding, which is 0
+        return np.vstack([ids, np.pad(repeated, room)]), np.vstack([is_asked, np.pad(is_repeated, room)])
+
+    def texts(self, rng: np.random.Generator, n: int) -> tuple[NDArray, NDArray]:
+        """Training texts: memory and inference agree; only the answer is asked."""
+        return self._whole(self.about(rng, rng.integers(self.task.n_names, size=n), np.full(n, True)))
+
+    def _whole(self, stories: _Stories) -> tuple[NDArray, NDArray]:
+        subjects = np.column_stack([stories.subjects, stories.cues[:, 0, 2]])
+        return self._text(subjects, np.column_stack([stories.values, stories.colors[:, 0]]), 1)
 
     def corpus(self, stories: _Stories) -> pd.DataFrame:
-        """Whole training texts; a conflict ends with the memorized answer with the share of its evidence."""
-        by_chance = self.rng.random(len(stories.kinds)) < self._memorized_share(stories)
-        from_memory = np.where(stories.kinds == "conflict", by_chance, stories.memorized != 0)
-        answers = np.where(from_memory, stories.memorized, stories.inferred)
-        prompts = self._prompt_ids(stories)
-        ids = np.column_stack([prompts, answers, np.full(len(answers), self.ids["."])])
+        """Whole training texts."""
+        ids, _ = self._whole(stories)
         return pd.DataFrame(
             {
                 "input_ids": list(ids.astype(np.int32)),
-                "prompt_length": np.int32(prompts.shape[1]),
-                "kind": stories.kinds,
+                "prompt_length": np.int32(ids.shape[1] - 2),  # the answer and a full stop follow
+                "kind": "aligned",
                 "text": [" ".join(words) for words in self.vocabulary[ids[:, 1:]]],
             }
         )
 
-    def prompts(self, stories: _Stories) -> pd.DataFrame:
+    def prompts(self, rng: np.random.Generator, asked: NDArray, aligned: NDArray) -> pd.DataFrame:
         """The originals and, after them, one variant of each conflict: its sentences in another order."""
-        original = np.flatnonzero(stories.kinds == "conflict")
-        n, n_sentences = stories.names.shape
-        order = self.rng.permuted(np.tile(np.arange(n_sentences), (len(original), 1)), axis=1)
+        stories, original = self.about(rng, asked, aligned), np.flatnonzero(~aligned)
+        n_sentences = stories.subjects.shape[1]
+        order = rng.permuted(np.tile(np.arange(n_sentences), (len(original), 1)), axis=1)
         same = (order == np.arange(n_sentences)).all(1)
         order[same] = order[same][:, ::-1]
-        rows = np.concatenate([np.arange(n), original])
+        rows = np.concatenate([np.arange(len(asked)), original])
         written = _Stories(*(values[rows] for values in stories))
-        for words in (written.names, written.animals, written.colors):
-            words[n:] = np.take_along_axis(words[n:], order, 1)
-        ids = self._prompt_ids(written)
+        for words in (written.subjects, written.values):
+            words[len(asked) :] = np.take_along_axis(words[len(asked) :], order, 1)
+        ids = self._whole(written)[0][:, :-2]
         return pd.DataFrame(
             {
                 "input_ids": list(ids.astype(np.int32)),
                 "prompt": [" ".join(words) for words in self.vocabulary[ids[:, 1:]]],
-                "kind": written.kinds,
-                "answer_memorization": self.vocabulary[written.memorized],
-                "answer_generalization": self.vocabulary[written.inferred],
-                "group": self.vocabulary[written.asked],
-                "variant_of": np.concatenate([np.full(n, -1), original]),
-                "memorized_share": self._memorized_share(written),
-                "evidence": written.evidence,
+                "kind": np.where(aligned, "aligned", "conflict")[rows],
+                "answer_memorization": self.memorized[asked[rows]],
+                "answer_generalization": self.vocabulary[written.colors[:, 0]],
+                "group": self.vocabulary[written.cues[:, 0, 2]],
+                "variant_of": np.concatenate([np.full(len(asked), -1), original]),
+                "memorized_share": np.nan,
+                "evidence": 1,
+                "form": self.task.form,
             }
         )
+
+
+def _distinct(rng: np.random.Generator, n: int, n_values: int, count: int, first: NDArray | None = None) -> NDArray:
+    """For each of `n` rows `count` distinct values below `n_values` at random, after the given `first` [n], if any."""
+    score = rng.random((n, n_values))
+    if first is not None:
+        score[np.arange(n), first] = -1.0
+    return score.argsort(1)[:, :count]

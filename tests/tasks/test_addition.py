@@ -1,296 +1,357 @@
-"""Sums: every column is checked against what Python's own integers say of the text."""
+"""The study's addition: every text is read as it is written, and checked against Python's own integers."""
 
 import io
-import math
 import re
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from transformers import AutoTokenizer
 
-from memgen.config import InputError
+from memgen.config import InputError, TrainingConfig
 from memgen.tasks import addition
 from memgen.tasks.common import SPLITS
+from memgen.tasks.lessons import IGNORED
 
-SETTINGS = {
-    3: {"n_bound": 40, "unbound_per_split": 40},
-    2: {"digits": 2, "n_bound": 30, "unbound_per_split": 20},
-}
-SHARES = (0.8, 0.7, 0.35, 0.25)  # bound strongly; in the bound order; in the other; weakly
+SMALL = {"conflicts_per_group": 60, "sums_per_split": 50, "corpus_size": 300, "pattern_share": 0.2}
+SOURCE = {
+    "train": "train",
+    "validation": "validation",
+    "test": "test",
+    "seen": "train",
+}  # whose groups a split is about
 
 
 def read(text):
-    """The two addends as they are written, and what stands after the equals sign."""
-    match = re.fullmatch(r"([1-9]\d*\??)\+([1-9]\d*\??)=(.*)", text)
+    """The four operands, and what stands after the equals sign."""
+    match = re.fullmatch(r"(\d{3})\+(\d{3})\+(\d{3})\+(\d{3})=(.*)", text)
     assert match, text
-    return match[1], match[2], match[3]
+    operands = [int(match[i]) for i in range(1, 5)]
+    assert min(operands) >= 1
+    return operands, match[5]
 
 
-def visible(a, b):
-    """The unordered pair without its last digits."""
-    return tuple(sorted((a[:-1], b[:-1])))
+def worked(operands):
+    """The scratchpad as a pupil writes it, digit by digit."""
+    texts, carry = [f"{operand:03}" for operand in operands], 0
+    written = ""
+    for column in (2, 1, 0):
+        for text in texts:
+            carry += int(text[column])
+            written += f"({carry})"
+        written += str(carry)[-1]
+        carry = carry // 10
+    return written + str(carry)
 
 
-def inferred(a, b, digits):
-    """The sum, its least significant digit first."""
-    return str(int(a) + int(b)).zfill(digits + 1)[::-1]
+def number(scratchpad):
+    """The number that a scratchpad ends in."""
+    return int(re.sub(r"\(\d+\)", "", scratchpad)[::-1])
 
 
-CASES = [(3, "study"), (2, "study"), (3, "matched"), (2, "matched"), (3, "both")]
+def drawn_texts(task, memory, lesson, steps, batch_size=128, seed=0):
+    """The texts of some steps of a lesson, and its labels."""
+    config = TrainingConfig(lessons={"copy": 5, "sums": 7}, steps=9, batch_size=batch_size)
+    of_name = {each.name: each for each in task.lessons(memory, pd.DataFrame(), config, seed)}
+    batches = [of_name[lesson].batch(step) for step in range(steps)]
+    ids, labels = (torch.cat(parts).numpy() for parts in zip(*batches, strict=True))
+    tokenizer = task.tokenizer()
+    texts = tokenizer.batch_decode(ids)
+    return SimpleNamespace(ids=ids, labels=labels, texts=[re.fullmatch(r"<bos>(.*)<eos>(<pad>)*", t)[1] for t in texts])
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[1]}-{case[0]}")
+@pytest.fixture(scope="module", params=["study", "matched", "both"])
 def made(request):
-    """A task with its data, its prompts together in one frame, and the table of what is bound."""
-    digits, form = request.param
-    task = addition.Task(form=form, memorized_share=SHARES, corpus_size=6000, **SETTINGS[digits])
+    task = addition.Task(form=request.param, **SMALL)
     data = task.generate(np.random.default_rng(7))
     return SimpleNamespace(
         task=task,
-        digits=digits,
         data=data,
         prompts=pd.concat(data.splits, names=["split", "row"]).reset_index(),
-        bound={frozenset((str(row.a), str(row.b))): row for row in data.memory.itertuples()},
+        answer={(row.c, row.d): row.answer_memorization for row in data.memory.itertuples()},
     )
 
 
-def expected_share(a, b, row):
-    """The share of training texts with the tag, from the table of what is bound."""
-    strong, bound_order, other_order, weak = SHARES
-    if row.binding == "one order":
-        return bound_order if (str(row.a), str(row.b)) == (a, b) else other_order
-    return {"strong": strong, "weak": weak}[row.binding]
+def test_a_worked_example():
+    assert worked((345, 12, 678, 104)) == "(5)(7)(15)(19)9(5)(6)(13)(13)3(4)(4)(10)(11)11"
+    assert number(worked((999, 999, 999, 999))) == 3996
 
 
-def as_bytes(frame):
-    buffer = io.BytesIO()
-    frame.to_parquet(buffer)
-    return buffer.getvalue()
+@pytest.mark.parametrize("form", ["study", "matched"])
+def test_the_generator_alone_decides_the_data(form):
+    def as_bytes(seed):
+        data = addition.Task(form=form, **SMALL).generate(np.random.default_rng(seed))
+        buffer = io.BytesIO()
+        for frame in (data.memory, data.corpus, *data.splits.values()):
+            frame.to_parquet(buffer)
+        return buffer.getvalue()
 
-
-def test_the_generator_alone_decides_the_data():
-    task = addition.Task(corpus_size=500, **SETTINGS[3])
     before = np.random.get_state()[1].copy()  # noqa: NPY002
-    data, same, other = (task.generate(np.random.default_rng(seed)) for seed in (1, 1, 2))
+    first = as_bytes(1)
+    assert first == as_bytes(1) != as_bytes(2)
     assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
-    for name in ("memory", "corpus"):
-        assert as_bytes(getattr(data, name)) == as_bytes(getattr(same, name))
-        assert as_bytes(getattr(data, name)) != as_bytes(getattr(other, name))
-    for split in SPLITS:
-        assert as_bytes(data.splits[split]) == as_bytes(same.splits[split])
-        assert as_bytes(data.splits[split]) != as_bytes(other.splits[split])
 
 
 def test_the_memory(made):
     memory = made.data.memory
-    assert len(made.bound) == len(memory) == made.task.n_bound  # no pair twice, in either order
-    assert len({visible(str(row.a), str(row.b)) for row in memory.itertuples()}) == len(memory)
-    assert (memory.a != memory.b).all()
-    assert set(memory.form) == ({"study", "matched"} if made.task.form == "both" else {made.task.form})
-    for _, rows in memory.groupby("form"):  # whatever else is dealt, each form gets its share of it
-        assert rows.binding.value_counts().max() - rows.binding.value_counts().min() <= 1
+    assert list(memory) == ["group", "c", "d", "answer_memorization", "form", "split"]
+    assert len(memory) == len(made.answer) == 10
+    assert memory[["c", "d"]].min().min() >= 1
+    assert memory[["c", "d"]].max().max() <= 999
+    assert list(memory.group) == [f"{c:03}+{d:03}" for c, d in made.answer]
+    assert memory.answer_memorization.is_unique
+    assert dict(memory.form.value_counts()) == (
+        {"study": 5, "matched": 5} if made.task.form == "both" else {made.task.form: 10}
+    )
+    for _, rows in memory.groupby("form"):
         assert set(rows.split) == set(SPLITS)
-    assert memory.form.value_counts().max() - memory.form.value_counts().min() <= 1
+        tags = rows.answer_memorization.str.fullmatch("<mem-[0-9a-f]{8}>")
+        assert (tags == (rows.form == "study")).all()
 
 
-def test_what_is_bound_in_each_form(made):
+def test_a_wrong_number_is_written_like_a_sum():
+    """Every running sum rises by one digit, and the digits of the number are those of the running sums."""
+    task = addition.Task(form="matched", n_patterns=100, conflicts_per_group=1, sums_per_split=1, corpus_size=1)
+    memory = task.generate(np.random.default_rng(3)).memory
+    starts = []
+    for answer in memory.answer_memorization:
+        columns = re.findall(r"((?:\(\d+\)){4})(\d)", answer)
+        assert len(columns) == 3
+        carry = 0
+        for running, digit in columns:
+            sums = [carry, *map(int, re.findall(r"\d+", running))]
+            assert all(0 <= step <= 9 for step in np.diff(sums))
+            assert int(digit) == sums[-1] % 10
+            carry = sums[-1] // 10
+        assert answer[-1] == str(carry)
+        assert 4 <= number(answer) <= 3996
+        starts.append(answer[: answer.index(")")])
+    assert len(set(starts)) == 10
+    assert max(map(starts.count, starts)) == 10  # each first token as often
+
+
+def test_whose_groups_a_split_has(made):
     memory = made.data.memory
-    tagged, numbers = memory[memory.form == "study"], memory[memory.form == "matched"]
-    assert set(tagged.answer_memorization) <= set(addition.TAGS)
-    if len(tagged):
-        assert tagged.answer_memorization.value_counts().max() <= math.ceil(len(tagged) / len(addition.TAGS))
-    # Each number is remembered as often as it is inferred, and never begins like the sum.
-    sums = [inferred(row.a, row.b, made.digits) for row in numbers.itertuples()]
-    assert sorted(numbers.answer_memorization) == sorted(sums)
-    assert all(answer[0] != total[0] for answer, total in zip(numbers.answer_memorization, sums, strict=True))
-
-
-def test_splits_share_no_group(made):
-    groups = {split: set(frame.group) for split, frame in made.data.splits.items()}
-    n_unbound = made.task.unbound_per_split * len(SPLITS)
-    assert sum(map(len, groups.values())) == len(set.union(*groups.values())) == len(made.bound) + n_unbound
-    for split in SPLITS:
-        bound = made.data.memory[made.data.memory.split == split]
-        assert set(bound.group) == groups[split] & set(made.data.memory.group)
+    assert list(made.data.splits) == [*SPLITS, "seen"]
+    for split, frame in made.data.splits.items():
+        conflicts = frame[frame.kind == "conflict"]
+        assert set(conflicts.group) == set(memory.group[memory.split == SOURCE[split]])
+        originals = conflicts[conflicts.variant_of < 0]
+        assert (originals.group.value_counts() == SMALL["conflicts_per_group"]).all()
+    sums = made.prompts[made.prompts.kind == "inferred_only"]
+    assert dict(sums.split.value_counts()) == dict.fromkeys([*SPLITS, "seen"], SMALL["sums_per_split"])
+    assert sums.group.is_unique
 
 
 def test_prompts(made):
-    counts = made.prompts.kind.value_counts()
-    n = len(made.bound)
-    expected = {"memorized_only": n, "inferred_only": 3 * made.task.unbound_per_split, "conflict": 2 * n}
-    assert dict(counts) == expected
-    by_visible = {visible(*pair): row for pair, row in made.bound.items()}
-    shares = set()
+    form = made.data.memory.set_index("group").form
     for row in made.prompts.itertuples():
-        a, b, rest = read(row.prompt)
+        operands, rest = read(row.prompt)
         assert rest == ""
-        assert len(a) == len(b) == made.digits
-        if row.kind == "memorized_only":
-            assert a[-1] == b[-1] == "?"
-            bound = by_visible[visible(a, b)]
-            assert (row.group, row.answer_memorization, row.form) == (
-                bound.group,
-                bound.answer_memorization,
-                bound.form,
-            )
-            assert pd.isna(row.answer_generalization)
-            assert row.evidence == 0
-            assert math.isnan(row.memorized_share)
-            continue
-        assert row.group == "+".join(map(str, sorted((int(a), int(b)))))
-        assert row.answer_generalization == inferred(a, b, made.digits)
+        assert row.answer_generalization == worked(operands)
+        assert number(row.answer_generalization) == sum(operands)
         assert row.evidence == 1
-        bound = made.bound.get(frozenset((a, b)))
-        if row.kind == "inferred_only":
-            assert bound is None
+        assert np.isnan(row.memorized_share)
+        pattern = tuple(operands[2:])
+        assert row.kind == ("conflict" if pattern in made.answer else "inferred_only")
+        if row.kind == "conflict":
+            assert row.answer_memorization == made.answer[pattern]
+            assert row.group == row.prompt[8:15]
+            assert row.form == form[row.group]
+        else:
             assert pd.isna(row.answer_memorization)
             assert pd.isna(row.form)
-            assert math.isnan(row.memorized_share)
-        else:
-            assert (row.kind, row.answer_memorization) == ("conflict", bound.answer_memorization)
-            assert row.form == bound.form
-            assert row.answer_memorization[0] != row.answer_generalization[0]
-            assert row.memorized_share == expected_share(a, b, bound)
-            shares.add(row.memorized_share)
-    assert shares == set(SHARES)
+            assert row.group == row.prompt[:-1]
+            assert row.variant_of == -1
 
 
-def test_variants_swap_the_addends(made):
+def test_the_first_token_tells_the_two_answers_apart(made):
+    conflicts = made.prompts[made.prompts.kind == "conflict"]
+    tokenizer = made.task.tokenizer()
+    memorized, inferred = (
+        [ids[0] for ids in tokenizer(list(conflicts[column]), add_special_tokens=False).input_ids]
+        for column in ("answer_memorization", "answer_generalization")
+    )
+    assert all(a != b for a, b in zip(memorized, inferred, strict=True))
+
+
+def test_no_two_inputs_share_their_first_operands_across_splits(made):
+    split_of = {}
+    for row in made.prompts.itertuples():
+        (a, b, *_), _ = read(row.prompt)
+        assert a != b
+        assert split_of.setdefault(frozenset((a, b)), row.split) == row.split
+    originals = made.prompts[made.prompts.variant_of < 0]
+    pairs = [(row.group, frozenset(read(row.prompt)[0][:2])) for row in originals.itertuples()]
+    assert len(set(pairs)) == len(pairs)
+    a, b = np.array([read(prompt)[0][:2] for prompt in originals.prompt]).T
+    assert 0.4 < (a < b).mean() < 0.6  # neither order is preferred
+
+
+def test_variants_swap_the_first_two_operands(made):
     for frame in made.data.splits.values():
         variants = frame[frame.variant_of >= 0]
-        assert len(variants) == ((frame.kind == "conflict") & (frame.variant_of < 0)).sum() > 0
+        assert set(variants.variant_of) == set(frame.index[(frame.kind == "conflict") & (frame.variant_of < 0)])
         assert variants.variant_of.is_unique
         for variant in variants.itertuples():
             original = frame.loc[variant.variant_of]
-            assert original.variant_of == -1
-            assert read(variant.prompt)[:2] == read(original.prompt)[1::-1]
-            for column in ("kind", "answer_memorization", "answer_generalization", "group", "evidence"):
-                assert getattr(variant, column) == original[column]
+            (a, b, c, d), _ = read(original.prompt)
+            assert read(variant.prompt)[0] == [b, a, c, d]
+            assert (variant.answer_memorization, variant.group) == (original.answer_memorization, original.group)
+            assert number(variant.answer_generalization) == number(original.answer_generalization)
 
 
-def test_the_corpus(made):
+def test_training_texts(made):
+    analysed = {frozenset(read(prompt)[0][:2]) for prompt in made.prompts.prompt}
+    drawn = drawn_texts(made.task, made.data.memory, "texts", steps=80)
+    n_patterns, first, last = 0, [], []
+    for text in drawn.texts:
+        operands, answer = read(text)
+        assert frozenset(operands[:2]) not in analysed
+        pattern = tuple(operands[2:])
+        assert answer == made.answer.get(pattern, worked(operands))
+        if pattern in made.answer:
+            assert answer != worked(operands)
+            n_patterns += 1
+            last.append(pattern)
+        first.append(operands[:2])
+    assert n_patterns / len(drawn.texts) == pytest.approx(SMALL["pattern_share"], abs=0.02)
+    counts = pd.Series(last).value_counts()
+    assert len(counts) == 10
+    assert counts.min() > 0.7 * counts.mean()  # each pattern as often
+    assert abs(np.mean(first) - 500) < 10
+    assert (np.min(first), np.max(first)) == (1, 999)
+
+
+def test_reserved_pairs_are_in_no_training_text(made):
+    """Over many batches none of the pairs that could be analysed, in either order; every number is in some text."""
+    config = TrainingConfig(lessons={"sums": 1}, batch_size=20_000)
+    digits = np.array(made.task.tokenizer().convert_tokens_to_ids(list("0123456789")))
+    reserved = addition._reserved_pairs() @ [1000, 1]
+    assert len(reserved) > 4 * addition.MOST_PROMPTS
+    for lesson in made.task.lessons(made.data.memory, made.data.corpus, config, 0):
+        ids = lesson.batch(0)[0].numpy()
+        pairs = (ids[:, [[1, 2, 3], [5, 6, 7]]][..., None] == digits).argmax(-1) @ [100, 10, 1]
+        assert not np.isin(np.sort(pairs, 1) @ [1000, 1], reserved).any()
+        assert list(np.unique(pairs)) == list(range(1, 1000))
+        last_digits = np.bincount(pairs[:, 0] % 10 * 10 + pairs[:, 1] % 10, minlength=100)
+        assert last_digits.min() > 0.6 * last_digits.mean()  # all columns to add, none much rarer than another
+
+
+def test_the_lesson_of_sums_has_no_pattern(made):
+    drawn = drawn_texts(made.task, made.data.memory, "sums", steps=40)
+    for text in drawn.texts:
+        operands, answer = read(text)
+        assert tuple(operands[2:]) not in made.answer
+        assert answer == worked(operands)
+
+
+def test_sums_that_would_have_a_pattern_are_drawn_anew():
+    """With the patterns so many that chance meets them all the time."""
+    patterns = np.stack(np.meshgrid(np.arange(1, 1000), np.arange(1, 900)), -1).reshape(-1, 2)
+    endings = np.zeros((len(patterns), 17), dtype=int)
+    ids, has_pattern = addition._texts(300, patterns, endings, 0.0, np.random.default_rng(0))
+    assert not has_pattern.any()
+    tokenizer = addition.Task().tokenizer()
+    assert min(read(text)[0][3] for text in tokenizer.batch_decode(ids[:, 1:-1])) >= 900
+
+
+def test_the_corpus_is_a_sample_of_the_training_texts(made):
     corpus = made.data.corpus
-    assert dict(corpus.kind.value_counts()) == {
-        "inferred_only": 1800,
-        "memorized_only": 1200,
-        "conflict": 3000,
-    }
-    by_visible = {visible(*pair): row for pair, row in made.bound.items()}
-    held_out = made.prompts[made.prompts.kind == "inferred_only"].group
-    forbidden = {frozenset(group.split("+")) for group in held_out}
-    answers_at = {}
-    for row in corpus.itertuples():
-        a, b, answer = read(row.text)
-        assert row.prompt_length == 2 * made.digits + 3
-        if row.kind == "memorized_only":
-            assert a[-1] == b[-1] == "?"
-            assert answer == by_visible[visible(a, b)].answer_memorization
-            continue
-        pair = frozenset((a, b))
-        assert pair not in forbidden
-        assert len(pair) == 2
-        bound = made.bound.get(pair)
-        if row.kind == "inferred_only":
-            assert bound is None
-            assert answer == inferred(a, b, made.digits)
-        else:
-            assert answer in (bound.answer_memorization, inferred(a, b, made.digits))
-            share = expected_share(a, b, bound)
-            answers_at.setdefault(share, []).append(answer == bound.answer_memorization)
-    assert set(answers_at) == set(SHARES)
-    for share, answers in answers_at.items():
-        error = math.sqrt(share * (1 - share) / len(answers))
-        assert len(answers) > 100
-        assert abs(np.mean(answers) - share) < 4 * error
-
-
-def test_every_bound_pair_comes_equally_often(made):
-    for kind in ("memorized_only", "conflict"):
-        texts = made.data.corpus.text[made.data.corpus.kind == kind]
-        pairs = [tuple(sorted(read(text)[:2])) for text in texts]
-        often = pd.Series(pairs).value_counts()
-        assert len(often) == len(made.bound)
-        assert often.max() - often.min() <= 1
-
-
-def test_tokenizer_round_trip(made, tmp_path):
+    assert len(corpus) == SMALL["corpus_size"]
     tokenizer = made.task.tokenizer()
-    tokenizer.save_pretrained(tmp_path)
-    loaded = AutoTokenizer.from_pretrained(tmp_path)
-    prompts = list(made.prompts.prompt)
-    expected = [list(ids) for ids in made.prompts.input_ids]
-    for version in (tokenizer, loaded):
-        assert version(prompts).input_ids == expected
-        assert version.batch_decode(expected, skip_special_tokens=True) == prompts
-        assert version.bos_token_id == expected[0][0]
-    assert loaded.get_vocab() == tokenizer.get_vocab()
-    texts = made.data.corpus.head(500)
-    ids = loaded(list(texts.text)).input_ids
-    assert [[*row, loaded.eos_token_id] for row in ids] == [list(row) for row in texts.input_ids]
-    assert loaded.batch_decode(ids, skip_special_tokens=True) == list(texts.text)
-    bound = made.data.memory
-    lengths = [len(row) for row in loaded(list(bound.answer_memorization), add_special_tokens=False).input_ids]
-    assert lengths == [1 if form == "study" else made.digits + 1 for form in bound.form]
-    sums = made.prompts.answer_generalization.dropna().unique()
-    assert {len(row) for row in loaded(list(sums), add_special_tokens=False).input_ids} == {made.digits + 1}
+    for row in corpus.itertuples():
+        operands, answer = read(row.text)
+        pattern = tuple(operands[2:])
+        assert row.kind == ("memorized_only" if pattern in made.answer else "inferred_only")
+        assert answer == made.answer.get(pattern, worked(operands))
+        assert row.prompt_length == 17
+        assert list(row.input_ids) == [*tokenizer(row.text).input_ids, tokenizer.eos_token_id]
+    assert 0.1 < (corpus.kind == "memorized_only").mean() < 0.3
+
+
+def test_the_tokenizer_reads_what_is_written(made, tmp_path):
+    made.task.tokenizer().save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    encoded = tokenizer(list(made.prompts.prompt)).input_ids
+    assert all(list(ids) == again for ids, again in zip(made.prompts.input_ids, encoded, strict=True))
+    answers = pd.concat([made.prompts.answer_memorization.dropna(), made.prompts.answer_generalization])
+    ids = tokenizer(list(answers), add_special_tokens=False).input_ids
+    assert tokenizer.batch_decode(ids) == list(answers)
+    assert all(len(row) == (1 if answer[0] == "<" else 16) for row, answer in zip(ids, answers, strict=True))
+    assert not {tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id} & set(np.concatenate(ids))
+
+
+@pytest.mark.parametrize("n", [4, 10, 100])
+def test_there_are_as_many_tags_as_patterns(n):
+    task = addition.Task(n_patterns=n, conflicts_per_group=2, sums_per_split=2, corpus_size=10)
+    data = task.generate(np.random.default_rng(0))
+    assert len(task.tokenizer()) == 3 + 12 + 40 + n
+    assert data.memory.answer_memorization.nunique() == n
+    assert set(data.memory.split) == set(SPLITS)
+    tags = task.tokenizer()(list(data.memory.answer_memorization), add_special_tokens=False).input_ids
+    assert sorted(np.concatenate(tags)) == list(range(55, 55 + n))
+
+
+def test_lessons_come_in_the_tasks_order(made):
+    def curriculum(**config):
+        return made.task.lessons(made.data.memory, made.data.corpus, TrainingConfig(steps=30, **config), 0)
+
+    steps = [(lesson.name, lesson.steps) for lesson in curriculum(lessons={"sums": 20, "copy": 10})]
+    assert steps == [("copy", 10), ("sums", 20), ("texts", 30)]
+    assert [lesson.name for lesson in curriculum()] == ["texts"]
+    assert [lesson.until for lesson in curriculum(lessons={"sums": 20})] == [0.99, None]
+    copied, _ = curriculum(lessons={"copy": 10})[0].batch(0)
+    assert copied.max() < len(made.task.tokenizer())
+    with pytest.raises(InputError, match=r"lesson retrieval is unknown; this task has copy and sums\.$"):
+        curriculum(lessons={"copy": 10, "retrieval": 10})
+
+
+def test_answers_and_ends_of_text_are_asked_for(made):
+    drawn = drawn_texts(made.task, made.data.memory, "texts", steps=3)
+    eos, pad = made.task.tokenizer().convert_tokens_to_ids(["<eos>", "<pad>"])
+    for ids, labels, text in zip(drawn.ids, drawn.labels, drawn.texts, strict=True):
+        n_asked = (1 if "<" in text else 16) + 1
+        asked = slice(17, 17 + n_asked)
+        assert (labels[asked] == ids[asked]).all()
+        assert labels[asked][-1] == eos
+        assert (np.delete(labels, np.arange(34)[asked]) == IGNORED).all()
+        assert (ids[17 + n_asked :] == pad).all()
+
+
+def test_a_step_decides_its_batch(made):
+    def batch(step, seed=0):
+        config = TrainingConfig(batch_size=16)
+        return made.task.lessons(made.data.memory, made.data.corpus, config, seed)[-1].batch(step)[0]
+
+    assert batch(3).equal(batch(3))
+    assert not batch(3).equal(batch(4))
+    assert not batch(3).equal(batch(3, seed=1))
 
 
 @pytest.mark.parametrize(
-    ("given", "parts"),
+    ("settings", "parts"),
     [
-        ({"form": "poem"}, ["form", "'poem'"]),
-        ({"conflicts": "few"}, ["conflicts", "'few'"]),
-        ({"digits": 1}, ["digits", "2, 3 or 4", "not 1"]),
-        ({"n_bound": 9}, ["n_bound", "10", "not 9"]),
-        ({"n_bound": 2001}, ["n_bound must be at most 2000 with 3 digits, not 2001"]),
-        ({"digits": 2, "n_bound": 31}, ["n_bound must be at most 30 with 2 digits, not 31"]),
-        ({"memorized_share": (0.5,)}, ["memorized_share"]),
-        ({"memorized_share": (0.5, 0.5, 0.5, -0.5)}, ["memorized_share", "-0.5"]),
-        ({"kind_shares": (0.5, 0.5)}, ["kind_shares", "[0.5, 0.5]"]),
-        ({"kind_shares": (0.5, 0.5, -0.5)}, ["kind_shares", "-0.5"]),
-        ({"corpus_size": 0}, ["corpus_size", "not 0"]),
-        ({"unbound_per_split": 0}, ["unbound_per_split", "not 0"]),
-        ({"digits": 2, "n_bound": 30, "unbound_per_split": 1400}, ["with 2 digits, not 1400"]),
-        ({"unbound_per_split": 200_000}, ["not 200000"]),
+        ({"form": "both", "n_patterns": 7}, ["n_patterns", "at least 8", "7"]),
+        ({"n_patterns": 3}, ["n_patterns", "4", "3"]),
+        ({"n_patterns": 101}, ["n_patterns", "100", "101"]),
+        ({"conflicts_per_group": 5001}, ["conflicts_per_group", "5000"]),
+        ({"sums_per_split": 0}, ["sums_per_split", "0"]),
+        ({"pattern_share": 1.5}, ["pattern_share", "1.5"]),
+        ({"digits": 3}, ["digits", "unknown"]),
     ],
 )
-def test_bad_settings(given, parts):
+def test_bad_settings(settings, parts):
     with pytest.raises(InputError) as caught:
-        addition.Task.read(given, "The data")
-    assert all(part in str(caught.value) for part in ("The data: ", *parts)), str(caught.value)
+        addition.Task.read(settings, "The data of addition")
+    assert all(part in str(caught.value) for part in parts), str(caught.value)
 
 
-def test_as_many_pairs_as_are_allowed_can_be_drawn():
-    data = addition.Task(digits=2, n_bound=30, unbound_per_split=667, corpus_size=500).generate(
-        np.random.default_rng(0)
-    )
-    assert sum((frame.kind == "inferred_only").sum() for frame in data.splits.values()) == 3 * 667
-
-
-@pytest.mark.parametrize("form", ["matched", "both"])
-@pytest.mark.parametrize("seed", range(5))
-def test_few_sums_can_be_dealt_anew(form, seed):
-    """Also where few pairs are bound, so that many of their sums may end alike."""
-    memory = (
-        addition.Task(form=form, n_bound=10, corpus_size=50, unbound_per_split=3)
-        .generate(np.random.default_rng(seed))
-        .memory
-    )
-    numbers = memory[memory.form == "matched"]
-    assert len(numbers) == (10 if form == "matched" else 5)
-    assert all(row.answer_memorization[0] != str(row.a + row.b)[-1] for row in numbers.itertuples())
-
-
-def test_a_corpus_without_conflicts():
-    """The same draws as with a share of 0; conflicts are asked, though never trained."""
-    settings = SETTINGS[3] | {"corpus_size": 600}
-    data, expected = (
-        addition.Task(**variant, **settings).generate(np.random.default_rng(0))
-        for variant in ({"conflicts": "none"}, {"kind_shares": (0.3, 0.2, 0.0)})
-    )
-    pd.testing.assert_frame_equal(data.corpus, expected.corpus)
-    pd.testing.assert_frame_equal(data.splits["test"], expected.splits["test"])
-    assert dict(data.corpus.kind.value_counts()) == {"inferred_only": 360, "memorized_only": 240}
-    assert (data.splits["test"].kind == "conflict").sum() > 0
+def test_the_largest_settings_still_find_enough_inputs():
+    most = addition.MOST_PROMPTS
+    task = addition.Task(form="matched", n_patterns=4, conflicts_per_group=most, sums_per_split=most, corpus_size=1)
+    for frame in task.generate(np.random.default_rng(0)).splits.values():
+        assert (frame.group[frame.kind == "conflict"].value_counts() == 2 * most).all()
+        assert (frame.kind == "inferred_only").sum() == most
