@@ -88,7 +88,8 @@ def watch(frames: Sequence[pd.DataFrame], n: int, rng: np.random.Generator) -> p
 def evaluate(subject: Subject, frame: pd.DataFrame) -> dict[str, float]:
     """Accuracies on the inputs with one right answer, shares of behaviours on conflicts, and of variants that flip.
 
-    All are shares from 0 to 1. A kind that the frame does not have is left out.
+    All are shares from 0 to 1. A kind that the frame does not have is left out. `rarer` is the share of the rarer of the two
+    behaviours, in the frame's `split` (a column, if there is one) where it is least.
     """
     subject.model.eval()
     labels = behavior.measure(subject, behavior.prepare(subject, frame)).behavior
@@ -99,7 +100,9 @@ def evaluate(subject: Subject, frame: pd.DataFrame) -> dict[str, float]:
     shares = {f"conflict_{name}": rate for name, rate in behavior.rates(labels[is_conflict]).items()}
     n_variants = int((is_conflict & (frame.variant_of >= 0)).sum())
     flips = len(behavior.flip_pairs(frame, labels)) / n_variants if n_variants else math.nan
-    return accuracies | shares | {"flips": flips}
+    by_split = labels[is_conflict].groupby(frame.get("split", pd.Series("all", frame.index))[is_conflict])
+    rarer = min((min((part == target).mean() for target in behavior.TARGETS) for _, part in by_split), default=0.0)
+    return accuracies | shares | {"flips": flips, "rarer": float(rarer)}
 
 
 def make_optimizers(model: PreTrainedModel, config: TrainingConfig) -> list[Optimizer]:
@@ -269,8 +272,8 @@ def _resume(model: PreTrainedModel, optimizers: Sequence[Optimizer], folder: Pat
 def choose_checkpoint(trajectory: pd.DataFrame, config: TrainingConfig) -> tuple[int, bool]:
     """The step of the checkpoint to analyse, and whether both behaviours are present in it.
 
-    ``coexistence``: the first checkpoint in which each behaviour answers `BALANCED` of the conflicts or more; where
-    there is none, the one whose rarer behaviour is most frequent.
+    ``coexistence``: the first checkpoint in which each behaviour answers `BALANCED` of the conflicts or more, in every
+    split that is watched; where there is none, the one whose rarer behaviour is most frequent.
 
     ``complete``: both are present if the accuracies on all inputs with one right answer reach `required_accuracy`.
     Among those checkpoints the last one is taken in which each behaviour answers `BALANCED` of the conflicts or more:
@@ -280,7 +283,7 @@ def choose_checkpoint(trajectory: pd.DataFrame, config: TrainingConfig) -> tuple
     Checkpoints are those of the last lesson; of equals the later one is taken, but for the first of ``coexistence``.
     """
     checkpoints = trajectory[trajectory.lesson == trajectory.lesson.iloc[-1]]
-    balance = checkpoints[["conflict_memorization", "conflict_generalization"]].min(axis=1)
+    balance = checkpoints.rarer
     if config.checkpoint == "coexistence":
         present = balance >= BALANCED
         if present.any():

@@ -112,7 +112,7 @@ curriculum = curriculum.assign(**tokens).rename(columns={"name": "lesson", "step
 # The model is built from its configuration, with random weights that the seed decides.
 
 # %%
-longest = curriculum.tokens.max()
+longest = int(curriculum.tokens.max())
 architecture = training.model_configuration(run.config.model, tokenizer, longest)
 torch.manual_seed(run.config.seed)
 network = AutoModelForCausalLM.from_config(architecture)
@@ -123,13 +123,13 @@ print(f"{run.config.model.name}: {network.num_parameters():,} parameters, texts 
 #
 # At regular steps we measure behaviour on conflicts, and accuracy on inputs with one right answer. Test groups are never
 # watched. Where the rule below looks for the moment at which both behaviours coexist, we watch the groups of training and
-# validation together: a few groups, of which each is learnt at a time of its own, say little about that moment.
+# validation: a few groups, of which each is learnt at a time of its own, say little about that moment.
 
 # %%
 watched_splits = ["train", "validation"] if config.checkpoint == "coexistence" else ["validation"]
-frames = [pd.read_parquet(run.input("data", f"{split}.parquet")) for split in watched_splits]
+frames = [pd.read_parquet(run.input("data", f"{split}.parquet")).assign(split=split) for split in watched_splits]
 watched = training.watch(frames, config.evaluation_rows, run.rng("evaluation"))
-watched.groupby("kind").group.agg(inputs="size", groups="nunique")
+watched.groupby(["split", "kind"]).group.agg(inputs="size", groups="nunique")
 
 # %%
 batch_size = run.config.analysis.batch_size
@@ -153,8 +153,9 @@ trajectory = training.fit(
 # %% [markdown]
 # ## The choice of a checkpoint
 #
-# The rule was stated before training. For *coexistence*, as in the study, it takes the first checkpoint in which each
-# behaviour answers a quarter of the conflicts or more; where there is none, the one whose rarer behaviour is most frequent.
+# For *coexistence*, as in the study, the rule takes the first checkpoint in which each behaviour answers a quarter of the
+# conflicts or more, among training and among validation groups; where there is none, the one whose rarer behaviour is most
+# frequent.
 # For a *complete* training it takes the last checkpoint that is so balanced, of those whose accuracies on inputs with one
 # right answer reach the required accuracy.
 

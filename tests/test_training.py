@@ -324,9 +324,20 @@ def test_evaluate_is_greedy_decoding(sums, tmp_path):
         "conflict_generalization": inferred[kinds == "conflict"].mean(),
         "conflict_other": (~memorized & ~inferred)[kinds == "conflict"].mean(),
         "flips": np.mean(flips),
+        "rarer": min(memorized[kinds == "conflict"].mean(), inferred[kinds == "conflict"].mean()),
     }
     assert rates == pytest.approx(expected)
     assert expected["memorized_only"] + expected["conflict_memorization"] > 0  # else nothing was compared
+
+
+def test_the_rarer_behavior_is_that_of_the_least_balanced_split(sums, monkeypatch):
+    frame = sums.prompts[sums.prompts.kind == "conflict"].iloc[:8].reset_index(drop=True).assign(variant_of=-1)
+    labels = [1, 1, 1, -1, 1, -1, -1, 0]
+    monkeypatch.setattr(behavior, "measure", lambda *_: pd.DataFrame({"behavior": labels}))
+    subject = Subject(new_model(sums), sums.tokenizer)
+    assert training.evaluate(subject, frame)["rarer"] == 3 / 8
+    splits = ["train"] * 4 + ["validation"] * 4
+    assert training.evaluate(subject, frame.assign(split=splits))["rarer"] == 1 / 4
 
 
 def test_evaluate_without_some_kinds(sums):
@@ -363,7 +374,8 @@ def test_watched_rows_keep_variants_beside_their_originals(sums):
 def trajectory_of(*rows, kinds=("memorized_only", "inferred_only")):
     columns = ["step", *kinds, "conflict_memorization", "conflict_generalization"]
     early = pd.DataFrame({"step": [0], "lesson": "copy"} | {column: 1.0 for column in columns[1:]})
-    return pd.concat([early, pd.DataFrame(rows, columns=columns).assign(lesson="texts")], ignore_index=True)
+    frame = pd.concat([early, pd.DataFrame(rows, columns=columns).assign(lesson="texts")], ignore_index=True)
+    return frame.assign(rarer=frame[["conflict_memorization", "conflict_generalization"]].min(axis=1))
 
 
 @pytest.mark.parametrize(
