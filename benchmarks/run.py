@@ -17,6 +17,7 @@ from memgen import activations, behavior, config, manifest, tasks, training
 from memgen.steering.interventions import adding
 from memgen.steering.trials import Trials
 from memgen.subject import Subject
+from memgen.tasks.lessons import pack
 
 ROUNDS = 7
 N_STEPS = 20
@@ -37,16 +38,17 @@ def medians(**functions: Callable[[], object]) -> dict[str, float]:
 
 def training_steps(model, packed: torch.Tensor, settings: config.TrainingConfig) -> Callable[[], None]:
     """Some training steps of the loop's own parts, without evaluations."""
-    optimizer = training.make_optimizer(model, settings)
+    optimizers = training.make_optimizers(model, settings)
 
     def run() -> None:
         for i in range(N_STEPS):
             ids = packed[i * settings.batch_size : (i + 1) * settings.batch_size]
             loss = training.language_model_loss(model(ids).logits, ids)
-            optimizer.zero_grad()
+            model.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), training.CLIP_NORM)
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
 
     return run
 
@@ -56,7 +58,7 @@ def bench_task(name: str) -> None:
     run = config.resolve("default", name)
     task = tasks.from_config(run)
     data, tokenizer = task.generate(np.random.default_rng(0)), task.tokenizer()
-    packed = training.pack(data.corpus, tokenizer.pad_token_id)
+    packed = pack(data.corpus, tokenizer.pad_token_id)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(training.model_configuration(run.model, tokenizer, packed.shape[1]))
     seconds = medians(steps=training_steps(model, packed, run.training))["steps"]

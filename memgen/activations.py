@@ -3,8 +3,11 @@
 Sites are named as in TransformerLens. With `x` the residual stream, a block of a GPT-2 or Llama computes::
 
     resid_pre = x
-    resid_mid = resid_pre + attn_out        attn_out = attention(norm(resid_pre))
+    resid_mid = resid_pre + attn_out        attn_out = W_O attn.hook_z,  attn.hook_z = heads(norm(resid_pre))
     resid_post = resid_mid + mlp_out        mlp_out = W_out mlp.hook_post,  mlp.hook_post = act(W_in norm(resid_mid))
+
+`attn.hook_z` holds the heads' outputs side by side. `resid_post_normed` is what the next norm makes of `resid_post`:
+the first norm of the next block, or the final norm after the last block.
 
 Hooks live in context managers only: when a context ends, also by an error, the model is as it was.
 """
@@ -19,7 +22,18 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mlp.hook_post")
+SITES = (
+    "resid_pre",
+    "attn.hook_z",
+    "attn_out",
+    "resid_mid",
+    "mlp.hook_post",
+    "mlp_out",
+    "resid_post",
+    "resid_post_normed",
+)
+#: Sites that can be recorded but not edited, and the one that is edited instead.
+READ_ONLY = {"resid_mid": "attn_out", "resid_post_normed": "resid_post"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,18 +47,29 @@ class Edit:
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """The names of an architecture's parts: its blocks in the model, the others in a block."""
+    """The names of an architecture's parts: its blocks and final norm in the model, the others in a block."""
 
     blocks: str
+    final_norm: str
+    attention_norm: str
     attention: str
+    head_projection: str
     mlp_norm: str
     down_projection: str
 
 
 #: Those whose sites have been tested, by Hugging Face's `model_type`.
 ARCHITECTURES = {
-    "gpt2": Architecture("transformer.h", "attn", "ln_2", "mlp.c_proj"),
-    "llama": Architecture("model.layers", "self_attn", "post_attention_layernorm", "mlp.down_proj"),
+    "gpt2": Architecture("transformer.h", "transformer.ln_f", "ln_1", "attn", "attn.c_proj", "ln_2", "mlp.c_proj"),
+    "llama": Architecture(
+        "model.layers",
+        "model.norm",
+        "input_layernorm",
+        "self_attn",
+        "self_attn.o_proj",
+        "post_attention_layernorm",
+        "mlp.down_proj",
+    ),
 }
 
 
@@ -75,10 +100,11 @@ def _block(model: nn.Module, site: str, layer: int) -> nn.Module:
 
 def width(model: PreTrainedModel, site: str) -> int:
     """The number of neurons (dimensions) at a site of one layer."""
-    block = _block(model, site, 0)
-    if site != "mlp.hook_post":
+    block, names = _block(model, site, 0), architecture(model)
+    projections = {"attn.hook_z": names.head_projection, "mlp.hook_post": names.down_projection}
+    if site not in projections:
         return int(model.config.hidden_size)
-    projection: Any = block.get_submodule(architecture(model).down_projection)
+    projection: Any = block.get_submodule(projections[site])
     # GPT-2's Conv1D holds the transpose of a Linear's weight.
     return projection.in_features if isinstance(projection, nn.Linear) else projection.weight.shape[0]
 
@@ -108,10 +134,15 @@ def _attach(
     model: nn.Module, site: str, layer: int, function: Callable[[Tensor], Tensor | None]
 ) -> torch.utils.hooks.RemovableHandle:
     block, names = _block(model, site, layer), architecture(model)
+    if site == "resid_post_normed":
+        after = blocks(model)[layer + 1 :]
+        norm = after[0].get_submodule(names.attention_norm) if after else model.get_submodule(names.final_norm)
+        return _hook_output(norm, function)
     part, hook = {
         "resid_pre": ("", _hook_input),
         "resid_mid": (names.mlp_norm, _hook_input),
         "resid_post": ("", _hook_output),
+        "attn.hook_z": (names.head_projection, _hook_input),
         "attn_out": (names.attention, _hook_output),
         "mlp_out": ("mlp", _hook_output),
         "mlp.hook_post": (names.down_projection, _hook_input),
@@ -143,8 +174,10 @@ def edit(model: PreTrainedModel, edits: Iterable[Edit]) -> Iterator[None]:
     """Run the model with its activations changed; edits of one site and layer apply in the given order."""
     with contextlib.ExitStack() as hooks:
         for change in edits:
-            if change.site == "resid_mid":
-                raise ValueError("resid_mid can be recorded but not edited: edit attn_out, which is added to it.")
+            if change.site in READ_ONLY:
+                raise ValueError(
+                    f"{change.site} can be recorded but not edited: edit {READ_ONLY[change.site]} instead."
+                )
             hooks.enter_context(_attach(model, change.site, change.layer, change.function))
         yield
 

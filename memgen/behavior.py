@@ -143,8 +143,7 @@ def _batch(
 ) -> Batch:
     prompts = [list(prompt) for prompt in chunk.input_ids]
     longer = [_longer(of_input) for of_input in zip(*answers.values(), strict=True)] or [[]] * len(prompts)
-    is_one = all(len(options) < 2 for options in longer)
-    require(is_one, "Of the alternatives of an answer, at most one may have more than one token.")
+    require(all(len(options) < 2 for options in longer), "At most one alternative of an answer may be of many tokens.")
     appended = [options[0][:-1] if options else [] for options in longer]
     prefix, start = None, 0
     if with_prefix:
@@ -180,10 +179,7 @@ def run(subject: Subject, batch: Batch) -> Tensor:
 
 
 def score(logits: Tensor, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
-    """For each answer its log-probability [batch] (nats) and whether it is the greedy answer [batch].
-
-    Of several alternatives: the log-probability of any of them, and whether any of them is the greedy answer.
-    """
+    """For each answer the log-probability of any of its alternatives (nats), and if one is greedy: each [batch]."""
     result = {}
     row = torch.arange(len(logits), device=logits.device)[:, None]
     for name, answer in batch.answers.items():

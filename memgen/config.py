@@ -190,8 +190,9 @@ class RunSpec(Settings):
     """A run as a profile names it.
 
     `form` says whether the two answers differ in format, `conflicts` how the training texts end that show a conflict:
-    ``none``: there are no such texts, as in the study; in the graded tasks also ``graded`` by their evidence, and ``half``
-    with each answer equally often. `data` and `training` are settings on top of those that the profile has for the task.
+    ``none`` says that there are no such texts, as in the study; the graded tasks also know ``graded`` (by evidence or
+    binding) and ``half`` (each answer equally often). `data` and `training` are settings on top of those that the
+    profile has for the task.
     A run that is not `analysed` ends with its training: of such models only behavior is asked.
     """
 
@@ -318,7 +319,11 @@ STAGES = {
     stage.name: stage
     for stage in (
         Stage("data", (), ("base_task", "form", "conflicts", "data")),
-        Stage("training", ("data",), ("base_task", "form", "conflicts", "data", "model", "training", "analysis.batch_size")),
+        Stage(
+            "training",
+            ("data",),
+            ("base_task", "form", "conflicts", "data", "model", "training", "analysis.batch_size"),
+        ),
         Stage("localization", ("data", "training"), ("analysis.batch_size", "analysis.n_permutations")),
         Stage("prediction", ("data", "training", "localization"), ("analysis.batch_size",)),
         Stage("steering", ("data", "training", "localization"), ("analysis",)),

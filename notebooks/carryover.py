@@ -17,20 +17,27 @@
 # # Does it carry over?
 #
 # **Question.** The chapters before this one look at one model at a time. What of it holds for another: the same task
-# learned from another seed, bound answers of another format, another task, another size or architecture, an earlier
+# learned from another seed, another size or architecture, bound answers of another format, another task, an earlier
 # checkpoint, another mix of training texts?
 #
-# **Answer.** Of the top tenth of a seed's MLP neurons by $|r|$, the best match puts into the top tenth of another seed
+# **Answer.** Of the conflicts that a model answers from memory, the study's shift brings to generalization:
+#
+# | Shift | Inference | Addition |
+# | --- | --- | --- |
+# | of the same model | {glue:text}`carried_own_inference` | {glue:text}`carried_own_addition` |
+# | of another seed, neurons of the same index | {glue:text}`carried_index_inference` | {glue:text}`carried_index_addition` |
+# | of another seed, neurons matched by correlation | {glue:text}`carried_matched_inference` | {glue:text}`carried_matched_addition` |
+# | random neurons, the same norm | {glue:text}`carried_random_inference` | {glue:text}`carried_random_addition` |
+#
+# Of the top tenth of a seed's MLP neurons by $|r|$, the best match puts into the top tenth of another seed
 # {glue:text}`overlap_best_inference` for inference and {glue:text}`overlap_best_addition` for addition, where matches
-# permuted within layers put {glue:text}`null_overlap_best_inference` and {glue:text}`null_overlap_best_addition`, and
-# other groups of the same model {glue:text}`overlap_within_inference` and {glue:text}`overlap_within_addition`. In the
-# matched form, the last layer has {glue:text}`left_inference` (inference) and {glue:text}`left_addition` (addition) of the
-# excess over chance that it has in the study's form. A shift that is fitted to sums brings
+# permuted within layers put {glue:text}`null_overlap_best_inference` and {glue:text}`null_overlap_best_addition`. In one
+# model of both tasks, in the graded design, a shift that is fitted to sums brings
 # {glue:text}`transferred_addition_to_inference` of the stories to generalization, a shift that is fitted to stories
 # {glue:text}`transferred_inference_to_addition` of the sums. Where it says *not measured*, this profile lacks the runs.
 
 # %% tags=["parameters"]
-profile: str = "default"  # a file of config/: smoke, default, full or paper
+profile: str = "default"  # a file of config/, such as smoke, default or full
 results: str = "results"  # the folder that holds the results
 
 # %%
@@ -41,11 +48,12 @@ run = begin("carryover", profile=profile, results=results)
 # %% [markdown]
 # ## How
 #
-# Each section takes the runs that it needs. Where this profile has none, the published results of the largest profile
-# are shown in their place, and the caption says so. Shares are means over seeds with Student's 95 % interval on the logit
-# scale; three seeds or fewer have no interval, and their dots are all there is. What is fitted is fitted on training
-# groups, what is chosen is chosen on validation groups by the rules of the earlier chapters. Test groups of seeds 0 to 7 had
-# been seen before these rules were made, so results on them are exploratory. Each section brings its own controls.
+# Each section takes the runs that it needs. Where this profile has none, published results are shown in their place, and
+# the caption says so: those of the study's protocol (profile `full`), or else those of the graded design (profile
+# `graded`), a contrast in which conflicts stand among the training texts. Shares are means over seeds with Student's
+# 95 % interval on the logit scale; three seeds or fewer have no interval, and their dots are all there is. What is
+# fitted is fitted on training groups, what is chosen is chosen on validation groups by the rules of the earlier chapters.
+# Each section brings its own controls.
 
 # %%
 import dataclasses
@@ -55,18 +63,20 @@ import pandas as pd
 from IPython.display import display
 
 from memgen import behavior
-from memgen.carryover import checkpoints, matching, tables, transfer
+from memgen.carryover import checkpoints, matching, retrained, tables, transfer
 from memgen.figures import carryover as figures
 from memgen.figures.synthesis import depth, quantities
 from memgen.intervals import seeds_by
+from memgen.steering.interventions import Intervention
 from memgen.subject import Subject
-from memgen.synthesis import summary
+from memgen.synthesis import summary, verdicts
 
 # %%
 SPLITS = ("train", "validation", "test")
-analysis, cells = run.config.analysis, run.cells()
-metrics, published = run.metrics(), run.published()
-print(f"{len(cells)} runs of {', '.join(run.config.names())}; published: {published.label if published else 'none'}")
+analysis, cells, spec = run.config.analysis, run.cells(), run.config.spec
+shelves = [found for found in (run.published("full"), run.published("graded")) if found]
+metrics, absent = run.metrics(), "Neither this profile nor the published results have such runs."
+print(f"{len(cells)} runs of {', '.join(run.config.names())}; published: {[shelf.profile for shelf in shelves]}")
 
 
 # %%
@@ -83,7 +93,9 @@ def inputs(cell, split):
 
 
 # %% [markdown]
-# ## Across seeds: the same neurons?
+# ## Seeds and sizes
+#
+# ### The same neurons?
 #
 # An index means nothing across seeds, so neurons are matched by what they do: all models of a task read the same conflict
 # prompts (as many from each seed's test groups), and each neuron is paired with the neuron of the other model whose
@@ -91,16 +103,15 @@ def inputs(cell, split):
 
 # %%
 SITES = ("mlp.hook_post", "resid_post")
-main = {(name, model) for name, spec in run.config.runs.items() for model in spec.models}
-members = {key: [cell for cell in cells if (cell.task, cell.model) == key] for key in sorted(main)}
+main = [(name, of_name.models[0]) for name, of_name in run.config.runs.items() if of_name.analysed]
+members = {key: [cell for cell in cells if (cell.task, cell.model) == key] for key in main}
 members = {key: same_run for key, same_run in members.items() if len(same_run) > 1}
 
 # %%
 rngs = {key: run.rng(f"seeds {key[0]}") for key in members}
 states = {}
 for key, same_run in members.items():
-    tests = [inputs(cell, "test") for cell in same_run]
-    prompts = matching.common_prompts(tests, 1024, rngs[key])
+    prompts = matching.common_prompts([inputs(cell, "test") for cell in same_run], 1024, rngs[key])
     states[key] = {cell.seed: behavior.states(load(cell), prompts, SITES) for cell in same_run}
 
 # %% [markdown]
@@ -112,17 +123,8 @@ best = [matching.best_correlations(states[key], rngs[key]).assign(task=key[0]) f
 best = pd.concat(best, ignore_index=True) if best else pd.DataFrame()
 
 # %%
-BINS = np.linspace(0, 1, 21)
-parts = []
-for (task, site), neurons in best.groupby(["task", "site"], sort=False) if len(best) else []:
-    for kind, column in {"the other seed": "correlation", "rotated": "rotated"}.items():
-        share = np.histogram(neurons[column], BINS)[0] / len(neurons)
-        middle = (BINS[:-1] + BINS[1:]) / 2
-        parts.append(pd.DataFrame({"task": task, "site": site, "kind": kind, "correlation": middle, "share": share}))
-
-# %%
-distribution = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-distribution, note = tables.or_published(distribution, published, "seeds_distribution")
+distribution = matching.histogram(best) if len(best) else best
+distribution, note = tables.or_published(distribution, shelves, "seeds_distribution")
 if len(distribution):
     distribution = distribution.rename(columns={"base_task": "task"})
     caption = (
@@ -138,10 +140,10 @@ if len(distribution):
 
 # %%
 r, overlaps = {}, []
-for (task, model), same_run in members.items():
+for key, same_run in members.items():
     found = {cell.seed: pd.read_parquet(run.input("localization", "neurons.parquet", cell=cell)) for cell in same_run}
-    r[task, model] = {seed: {site: matching.site_correlations(t, site) for site in SITES} for seed, t in found.items()}
-    overlaps.append(matching.top_overlaps(states[task, model], r[task, model]).assign(task=task))
+    r[key] = {seed: {site: matching.site_correlations(t, site) for site in SITES} for seed, t in found.items()}
+    overlaps.append(matching.top_overlaps(states[key], r[key]).assign(task=key[0]))
 
 # %% [markdown]
 # The top tenth is itself an estimate from few pairs. As a ceiling, how much of it does the *same* model have on top again
@@ -209,7 +211,7 @@ if len(by_seed):
     )
 
 # %% tags=["main-figure"]
-seeds, note = tables.or_published(seeds, published, "seeds")
+seeds, note = tables.or_published(seeds, shelves, "seeds")
 if len(seeds):
     seeds = in_words(seeds.rename(columns={"base_task": "task"}))
     dots = in_words(by_seed) if len(by_seed) else seeds[:0].assign(seed=[])
@@ -218,35 +220,107 @@ if len(seeds):
     display(run.table(seeds, "seeds", caption=f"The same numbers; n counts seeds.{note}"))
 
 # %% [markdown]
-# ## Across forms: what is format alone?
+# ### The same shift?
 #
-# In the study's form a memorized answer has a format of its own (a tag, a colour of a second palette), so late layers
-# may differ between the behaviours because they prepare another kind of token. In the matched form both answers have one
-# format. What is left there of the late difference is not format. (Each form has models of its own here.)
+# The study applies its shift to a second adapter of one base model. Here the shift of each seed is applied to the model
+# of each other seed: on the neurons of the same *index*, as the study does, and *matched*: within each layer every
+# neuron's part goes to its partner in the one-to-one pairing with the largest summed correlation, its sign turned where
+# that is negative. Number of neurons, magnitudes and signs stay those of the source; nothing is chosen anew. Beside them
+# stand the model's *own* shift and the same magnitudes on random neurons, all on test conflicts of the receiving model.
+
+# %%
+results_by_pair = []
+for key, same_run in members.items():
+    folders = {cell.seed: run.input("steering", "interventions", cell=cell) for cell in same_run}
+    of_study = {seed: Intervention.load(folder, "study") for seed, folder in folders.items()}
+    resid = {seed: found["resid_post"] for seed, found in states[key].items()}
+    for cell in same_run:
+        rng = run.rng(f"retrained {tuple(cell)}")
+        table = retrained.from_other_seeds(load(cell), inputs(cell, "test"), cell.seed, of_study, resid, analysis, rng)
+        results_by_pair.append(table.assign(task=cell.task, seed=cell.seed))
+results_by_pair = pd.concat(results_by_pair, ignore_index=True) if results_by_pair else pd.DataFrame()
+
+# %% [markdown]
+# The results of all sources are averaged for each receiving model; n counts these.
+
+# %%
+carried = pd.DataFrame()
+if len(results_by_pair):
+    keys = ["task", "target", "match", "control", "measure"]
+    by_receiver = results_by_pair.groupby([*keys, "seed"], sort=False, dropna=False).value.mean().reset_index()
+    carried = seeds_by(by_receiver, keys)
+    run.record_table(
+        carried.assign(under=carried.control.fillna("the shift itself")),
+        definition="The study's shift ({match}), {under}, to {target}, {task}: share of conflicts, mean over seeds.",
+        unit="share 0-1",
+        coordinates=["task", "match", "control", "target"],
+    )
+
+# %%
+carried, note = tables.or_published(carried, shelves, "retrained")
+if len(carried):
+    display(run.table(carried, "retrained", caption=f"What the study's shift does in the model of another seed.{note}"))
+else:
+    print(absent)
+
+
+# %% [markdown]
+# ### Sizes and architectures
+#
+# The headline numbers of the same task with other models. All of them were trained with the same settings.
+
+
+# %%
+def show_headlines(name, query, by, within):
+    """Figure and table of the headline numbers of runs that differ in a column; published ones where there are none."""
+
+    def select(numbers):
+        return tables.differing(summary.headline(numbers.query(query)), by, within)
+
+    numbers, note = tables.first_found(select, metrics, shelves)
+    if numbers.empty:
+        print(absent)
+        return
+    means = summary.over_seeds(numbers, ["base_task", by])
+    caption = f"Headline numbers by {by}: a dot for each seed, the mean over seeds and its 95 % interval.{note}"
+    display(run.figure(quantities(numbers, means, by, "base_task"), name, caption=caption, data=means))
+    display(run.table(means, name, caption=f"The same numbers; n counts seeds.{note}"))
+
+
+# %%
+show_headlines("sizes", "task == base_task", "model", ["base_task"])
+
+# %% [markdown]
+# ## Forms and tasks
+#
+# ### What is format alone?
+#
+# Where a memorized answer has a format of its own, as the tag that ends the study's sums, late layers may differ between
+# the behaviours because they prepare another kind of token. In the matched form both answers have one format. What is
+# left there of the late difference is not format. (Each form has models of its own here.)
 
 
 # %%
 def separation(numbers):
     """The AUROC of within-pair differences by layer, of tasks and models that have runs in both forms."""
-    forms = "form in ['study', 'matched'] and conflicts == 'graded'"
-    auroc = numbers.query(f"measure == 'pair_auroc' and site == 'resid_post' and {forms}").astype({"layer": "Int64"})
+    forms = "task == base_task or form == 'matched'"
+    auroc = verdicts.on_test_groups(numbers).query(f"measure == 'pair_auroc' and site == 'resid_post' and ({forms})")
     in_both = auroc.groupby(["base_task", "model"]).form.transform("nunique") == 2
-    return auroc[in_both][["base_task", "model", "form", "seed", "layer", "value", "ci_low", "ci_high", "n"]]
+    columns = ["base_task", "model", "form", "seed", "layer", "value", "ci_low", "ci_high", "n"]
+    return auroc.loc[in_both, columns].astype({"layer": "Int64"})
 
 
 # %%
-layers, note = separation(metrics), ""
-if layers.empty and published:
-    layers, note = separation(published.metrics), f" {published.label}."
+layers, note = tables.first_found(separation, metrics, shelves)
 if layers.empty:
-    print("Neither this profile nor the published results have this measure for both forms of a task.")
+    print(absent)
 else:
     caption = f"AUROC of within-pair differences by layer and form; a line for each seed.{note}"
     display(run.figure(depth(layers, "form"), "forms_depth", caption=caption, data=layers))
 
 # %%
 if len(layers):
-    last = tables.last_layer(layers)
+    last = tables.last_layer(layers).rename(columns={"base_task": "task"})
     caption = (
         "The last layer's AUROC over seeds; “left” is its excess over one half as a share of that in the study's form."
     )
@@ -254,16 +328,14 @@ if len(layers):
 
 # %%
 if len(layers) and not note:
-    left = last.dropna(subset="left").assign(value=lambda table: table.left, ci_low=np.nan, ci_high=np.nan)
-    where = ["task", "form"]
-    last, left = (table.rename(columns={"base_task": "task"}) for table in (last, left))
-    definition = "Last layer's AUROC of within-pair differences, {task}, {form} form"
+    where, definition = ["task", "form"], "Last layer's AUROC of within-pair differences, {task}, {form} form"
     run.record_table(last, measure="last_layer_auroc", definition=definition + ".", unit="AUROC 0-1", coordinates=where)
+    left = last.dropna(subset="left").assign(value=lambda table: table.left, ci_low=np.nan, ci_high=np.nan)
     definition += ": excess over one half, as a share of that in the study's form."
     run.record_table(left, measure="last_layer_excess_left", definition=definition, unit="ratio", coordinates=where)
 
 # %% [markdown]
-# ## Across forms: one model, one decision?
+# ### One model, one decision?
 #
 # A model whose bound entities have half the one form and half the other lets us ask whether it decides between memory and
 # inference in one place for both. A shift of MLP neurons and a probe of the residual stream are fitted on the entities
@@ -285,93 +357,87 @@ def transferred(column, of_runs):
     return pd.concat(shifts, ignore_index=True), pd.concat(probes, ignore_index=True)
 
 
+# %% [markdown]
+# Published numbers are recorded as such: they are not of this profile.
+
+
 # %%
 def show_shifts(shifts, name):
     """Figure and table of transferred shifts over seeds, and their numbers."""
     where = ["task", "source", "destination", "target"]
-    costs = ["best_control", "other", "lost_memorized_only", "lost_inferred_only"]
-    means = tables.with_means(shifts, where, "value", costs) if len(shifts) else shifts
-    shown, note = tables.or_published(means, published, f"{name}_shifts")
+    costs = ["best_control", "other", *(column for column in shifts if column.startswith("lost_"))]
+    shown = tables.with_means(shifts, where, "value", costs) if len(shifts) else shifts
+    shown, note = tables.or_published(shown, shelves, f"{name}_shifts")
     if shown.empty:
-        print("Neither this profile nor the published results have such runs.")
+        print(absent)
         return
     caption = (
         f"Share of test inputs of the opposite behaviour that shifts bring to the target, and their control.{note}"
     )
     display(run.figure(figures.matrix(shown), f"{name}_matrix", caption=caption, data=shown))
     display(run.table(shown, f"{name}_shifts", caption=f"The same numbers over n seeds, and what they cost.{note}"))
+    measure = "published_transferred_reached" if note else "transferred_reached"
     definition = "{task}: fitted on {source}, applied to {destination}, to {target}: share that reaches it."
-    run.record_table(means, measure="transferred_reached", definition=definition, unit="share 0-1", coordinates=where)
+    run.record_table(shown, measure=measure, definition=definition, unit="share 0-1", coordinates=where)
 
 
 # %%
 def show_probes(probes, name):
     """Table of transferred probes over seeds, and their numbers."""
     where = ["task", "source", "destination"]
-    means = tables.with_means(probes, where, "auroc", ["accuracy", "majority"]) if len(probes) else probes
-    shown, note = tables.or_published(means, published, f"{name}_probes")
+    shown = tables.with_means(probes, where, "auroc", ["accuracy", "majority"]) if len(probes) else probes
+    shown, note = tables.or_published(shown, shelves, f"{name}_probes")
     if len(shown):
         caption = (
             f"Probes by the part that they were fitted on and the part they were tested on: AUROC, accuracy.{note}"
         )
         display(run.table(shown, f"{name}_probes", caption=caption))
+    measure = "published_transferred_auroc" if note else "transferred_auroc"
     definition = "{task}: probe fitted on {source}, tested on {destination}: AUROC."
-    run.record_table(means, measure="transferred_auroc", definition=definition, unit="AUROC 0-1", coordinates=where)
+    run.record_table(shown, measure=measure, definition=definition, unit="AUROC 0-1", coordinates=where)
 
 
 # %%
-shifts, probes = transferred("form", [cell for cell in cells if run.config.spec(cell.task).form == "both"])
+shifts, probes = transferred("form", [cell for cell in cells if spec(cell.task).form == "both"])
 show_shifts(shifts, "forms")
 
 # %%
 show_probes(probes, "forms")
 
 # %% [markdown]
-# ## Across tasks: is there one switch?
+# ### One switch for both tasks?
 #
-# The same, with a model that was trained on both tasks at once: does a shift that turns stories turn sums?
+# The same, with a model that was trained on both tasks at once (of the graded design): does a shift that turns stories
+# turn sums?
 
 # %%
-shifts, probes = transferred("part", [cell for cell in cells if run.config.spec(cell.task).task == "joint"])
+shifts, probes = transferred("part", [cell for cell in cells if spec(cell.task).task == "graded_joint"])
 show_shifts(shifts, "tasks")
 
 # %%
 show_probes(probes, "tasks")
 
-
 # %% [markdown]
-# ## Across sizes and architectures
+# ## Training mixes
 #
-# The headline numbers of the same task with other models. All of them were trained with the same settings.
-
-
-# %%
-def show_headlines(name, query, by, within):
-    """Figure and table of the headline numbers of runs that differ in a column; published ones where there are none."""
-    numbers, note = tables.differing(summary.headline(metrics.query(query)), by, within), ""
-    if numbers.empty and published:
-        numbers = summary.headline(published.metrics.query(query))
-        numbers, note = tables.differing(numbers, by, within), f" {published.label}."
-    if numbers.empty:
-        print("Neither this profile nor the published results have such runs.")
-        return
-    means = summary.over_seeds(numbers, ["base_task", by])
-    caption = f"Headline numbers by {by}: a dot for each seed, the mean over seeds and its 95 % interval.{note}"
-    display(run.figure(quantities(numbers, means, by, "base_task"), name, caption=caption, data=means))
-    display(run.table(means, name, caption=f"The same numbers; n counts seeds.{note}"))
-
+# ### Other mixes of training texts
+#
+# What a model was trained on decides whether there are two behaviours at all. Runs of one task and one model with other
+# training texts stand beside one another. In the graded design, *none* has no conflict among its texts, so that the model
+# never had to decide; *half* has ungraded ones, half of them ending with the memorized answer whatever the evidence. The
+# worst answer is the lowest rate over the memorized answers: a mean can hide an answer that a shift never reaches.
 
 # %%
-of_single_tasks = "form == 'study' and base_task != 'joint'"
-show_headlines("sizes", f"{of_single_tasks} and conflicts == 'graded'", "model", ["base_task"])
+mixes = "form == 'study' and base_task != 'graded_joint'"
+show_headlines("mixes", mixes, "task", ["base_task", "model"])
 
 # %% [markdown]
-# ## Across checkpoints
+# ### Checkpoints
 #
 # When does what we find appear, and does it depend on the checkpoint that the rule chose? At some checkpoints of one run
-# of each task: the behaviour on conflicts, a shift of MLP neurons fitted anew and its random control (both on validation
-# groups: nothing is chosen here), and how much of the top tenth of MLP neurons by $|r|$ is that of the chosen checkpoint
-# (a tenth, by chance).
+# of each task, from the first on the task's texts to the last: the behaviour on conflicts, a shift of MLP neurons fitted
+# anew and its random control (both on validation groups: nothing is chosen here), and how much of the top tenth of MLP
+# neurons by $|r|$ is that of the chosen checkpoint (a tenth, by chance).
 
 # %%
 found = []
@@ -380,7 +446,8 @@ for cell in run.config.shown():
     frames = {split: inputs(cell, split) for split in ("train", "validation")}
     subject = load(cell)
     final_r = checkpoints.neuron_correlations(subject, frames["train"], checkpoints.SITE)
-    for step in checkpoints.evenly(trajectory.step, 5):
+    on_texts = trajectory.lesson == trajectory.lesson.iloc[-1]
+    for step in checkpoints.evenly(trajectory.step[on_texts], 5):
         folder = run.input("training", "checkpoints", f"step{step}", cell=cell)
         earlier = dataclasses.replace(subject, model=Subject.load(folder).model)
         measured = checkpoints.at_checkpoint(earlier, frames, final_r, analysis, run.rng(f"{tuple(cell)} {step}"))
@@ -406,45 +473,45 @@ run.record_table(
 run.table(over_steps, "checkpoints", caption="The same numbers; n counts inputs, or neurons.")
 
 # %% [markdown]
-# ## Other mixes of training texts
-#
-# The conflicts among the training texts, and their grades, are ours. What changes without them? *none* has no conflict
-# among its texts, so that the model never had to decide; *half* has ungraded ones, half of them ending with the memorized
-# answer whatever the evidence; *graded* is the mix of the other chapters. The worst answer is the lowest rate over the
-# memorized answers: a mean can hide an answer that a shift never reaches.
-
-# %%
-show_headlines("mixes", of_single_tasks, "conflicts", ["base_task", "model"])
-
-# %% [markdown]
 # ## Numbers for the text
 
 # %%
+# Without runs of a kind, no record has its coordinates, and a query that names them would fail.
+CARRIED = "measure == 'reached' and target == 'generalization'"
 KEYS = {
-    "overlap_best": "measure == 'overlap_across_seeds' and match == 'best'",
-    "null_overlap_best": "measure == 'null_overlap_across_seeds' and match == 'best'",
-    "overlap_within": "measure == 'overlap_within_model'",
-    "universal": "measure == 'universal_share'",
+    "carried_own": f"{CARRIED} and match == 'own' and control.isna()",
+    "carried_index": f"{CARRIED} and match == 'index' and control.isna()",
+    "carried_matched": f"{CARRIED} and match == 'matched' and control.isna()",
+    "carried_random": f"{CARRIED} and match == 'index' and control == 'random_neurons'",
+    "overlap_best": "measure == 'overlap_across_seeds' and match == 'best' and site == 'mlp.hook_post'",
+    "null_overlap_best": "measure == 'null_overlap_across_seeds' and match == 'best' and site == 'mlp.hook_post'",
+    "overlap_within": "measure == 'overlap_within_model' and site == 'mlp.hook_post'",
+    "universal": "measure == 'universal_share' and site == 'mlp.hook_post'",
 }
 for task in ("inference", "addition"):
-    run.glue(f"left_{task}", f"measure == 'last_layer_excess_left' and task == '{task}'")
     for key, query in KEYS.items():
-        if overlaps:  # without them, no record has a match
-            run.glue(f"{key}_{task}", f"{query} and task == '{task}' and site == 'mlp.hook_post'")
+        if members:
+            run.glue(f"{key}_{task}", f"{query} and task == '{task}'")
         else:
             run.glue_text(f"{key}_{task}", "not measured")
 
 # %%
-to_generalization = "measure == 'transferred_reached' and task == 'joint' and target == 'generalization'"
+run.glue("left_addition", "measure == 'last_layer_excess_left' and task == 'addition'")
+to_generalization = (
+    "measure.str.endswith('transferred_reached') and task == 'graded_joint' and target == 'generalization'"
+)
 for source, destination in (("addition", "inference"), ("inference", "addition")):
-    pair = f"source == '{source}' and destination == '{destination}'"
+    pair = f"source == 'graded_{source}' and destination == 'graded_{destination}'"
     run.glue(f"transferred_{source}_to_{destination}", f"{to_generalization} and {pair}")
 run.finish()
 
 # %% [markdown]
 # ## What this means
 #
-# Neurons that go with the behaviour recur in another seed only as far as the best match exceeds what permuted matches
-# give; what the same model shows on other groups is the ceiling. Universal are, of the MLPs' neurons,
-# {glue:text}`universal_inference` for inference and {glue:text}`universal_addition` for addition. A shift that fails on
-# another format or task is no general switch between memory and inference, however well it works where it was fitted.
+# A shift carries over only as far as it does better than the same magnitudes on random neurons of the receiving model,
+# and neurons recur only as far as the best match exceeds what permuted matches give; what the same model shows on other
+# groups, {glue:text}`overlap_within_inference` for inference and {glue:text}`overlap_within_addition` for addition, is the
+# ceiling. Universal are, of the MLPs' neurons, {glue:text}`universal_inference` and {glue:text}`universal_addition`. In
+# sums whose two answers have one format, the last layer has {glue:text}`left_addition` of the excess over chance that it
+# has where a tag stands against digits. A shift that fails on another format or task is no general switch between memory
+# and inference, however well it works where it was fitted.

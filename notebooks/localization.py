@@ -21,10 +21,12 @@
 #
 # **Answer.** We compare the members of {glue:text}`pairs` pairs: variants of an input on which the model behaves
 # oppositely. The residual stream after the first block tells which member of an unseen pair is the memorized one with an
-# AUROC of {glue:text}`auroc_first`, after the last block with {glue:text}`auroc_last`. The first layer whose interval
-# lies above 0.5 is {glue:text}`onset`. Deciding is another matter: activations of the top tenth of the MLPs' neurons,
-# patched from one member into the other, turn {glue:text}`top_to_memorization` of the receivers to memorization and
-# {glue:text}`top_to_generalization` to generalization, those of a random tenth {glue:text}`random_to_memorization` and
+# AUROC of {glue:text}`auroc_first`, after the last block with {glue:text}`auroc_last`; the first layer whose interval
+# lies above 0.5 is {glue:text}`onset`. Members that behave oppositely lie {glue:text}`distance_flip` apart in the last
+# layer, members that differ in their order alone {glue:text}`distance_same` (1: as far as any two inputs). Deciding is
+# another matter: activations of the top tenth of the MLPs' neurons, patched from one member into the other, turn
+# {glue:text}`top_to_memorization` of the receivers to memorization and {glue:text}`top_to_generalization` to
+# generalization, those of a random tenth {glue:text}`random_to_memorization` and
 # {glue:text}`random_to_generalization`.
 
 # %% tags=["parameters"]
@@ -43,9 +45,10 @@ analysis = run.config.analysis
 # %% [markdown]
 # ## The pairs
 #
-# A *flip pair* is a conflict input and a variant of it with opposite behaviours. Within a pair the words are nearly the
-# same, so what differs is not the content. What this chapter finds comes from the groups of the training split and is
-# tested on validation groups; the test groups stay untouched.
+# A *flip pair* is a conflict input and a variant of it with opposite behaviours. A variant rearranges its original: the
+# sentences of a story, or the addends of a sum. The words are the same, so what differs is not the content. What this
+# chapter finds comes from the groups of the training split and is tested on validation groups; the test groups stay
+# untouched.
 
 # %%
 import numpy as np
@@ -53,17 +56,17 @@ import pandas as pd
 
 from memgen import behavior, intervals
 from memgen.figures import localization as figures
-from memgen.localization import ablation, attribution, differences, nulls, patching, rankings, separation, spread
+from memgen.localization import ablation, attribution, differences, nulls, patching, rankings, separation
 from memgen.subject import Subject
 
 subject = Subject.load(run.input("training", "model"), batch_size=analysis.batch_size)
 
 # %%
-frames, flip_pairs = {}, {}
+frames, labels, flip_pairs = {}, {}, {}
 for split in ("train", "validation"):
     frames[split] = pd.read_parquet(run.input("data", f"{split}.parquet"))
-    measured = pd.read_parquet(run.input("training", "behavior", f"{split}.parquet"))
-    flip_pairs[split] = behavior.flip_pairs(frames[split], measured.behavior, at_least=4 if split == "train" else 0)
+    labels[split] = pd.read_parquet(run.input("training", "behavior", f"{split}.parquet")).behavior
+    flip_pairs[split] = behavior.flip_pairs(frames[split], labels[split], at_least=4 if split == "train" else 0)
 train, pairs = frames["train"], flip_pairs["train"]
 run.record("pairs", len(pairs), definition="Flip pairs of the training split.", unit="pairs", n=len(pairs))
 
@@ -80,8 +83,8 @@ run.table(
 # ## Where the behaviours differ
 #
 # We read two sites at the prompt's last token, where the answer is decided: the residual stream after each block
-# (`resid_post`) and the hidden layer of each MLP (`mlp.hook_post`). The difference within a pair is the activation of the
-# memorized member minus that of the generalized one.
+# (`resid_post`, the study's site) and the hidden layer of each MLP (`mlp.hook_post`). The difference within a pair is the
+# activation of the memorized member minus that of the generalized one.
 
 # %%
 SITES = ("resid_post", "mlp.hook_post")
@@ -110,8 +113,9 @@ run.record_table(
 run.figure(
     figures.by_layer(auroc, "held-out AUROC of within-pair differences"),
     "pair_auroc",
-    caption="How well a direction fitted on training pairs tells the memorized member of validation pairs, by layer; bands "
-    "are 95 % intervals over groups, and the middle 95 % of sign flips.",
+    caption="How well a direction fitted on training pairs tells the memorized member of "
+    f"{len(flip_pairs['validation'])} validation pairs from {flip_pairs['validation'].group.nunique()} groups, by layer; "
+    "bands are 95 % intervals over groups, and the middle 95 % of sign flips.",
     data=auroc,
 )
 
@@ -124,6 +128,36 @@ onset = above.groupby("site").layer.min().reindex(list(SITES)).astype("Int64")
 run.table(onset.rename("onset").reset_index(), "onset", caption="The first layer that tells the members of a pair.")
 
 # %% [markdown]
+# ## Order or behaviour?
+#
+# The members of a flip pair differ in their order as well as in the behaviour. Variants that keep the behaviour of their
+# original differ in their order alone. How far apart are the states of either? A distance is given over the root mean
+# square distance between any two of these inputs: 0 for equal states, 1 for unrelated inputs. Were the rearrangements of
+# flip pairs merely larger, these would lie further apart from the first layer on.
+
+# %%
+variants = separation.variant_pairs(train, labels["train"])
+distance = separation.pair_distance(subject, train, variants, SITES)
+run.record_table(
+    distance,
+    measure="pair_distance",
+    definition="Mean distance at {site} of layer {layer} between an input and its variant ({pairs}: whether the behaviour "
+    "flips or is the same), over the root mean square distance between any two inputs.",
+    unit="ratio",
+    coordinates=["site", "layer", "pairs"],
+)
+
+# %%
+counts = variants.pairs.value_counts()
+run.figure(
+    figures.by_layer(distance, "distance within a pair", color="pairs"),
+    "pair_distance",
+    caption=f"Distance between an input and its variant: {counts.get('flip', 0)} pairs that flip the behaviour and "
+    f"{counts.get('same', 0)} that show the same; bands are 95 % intervals over groups.",
+    data=distance,
+)
+
+# %% [markdown]
 # ## Neurons that differ
 #
 # With $h^{+}_{i}$ the activation of neuron $i$ under memorization and $h^{-}_{i}$ under generalization, over $P$ pairs,
@@ -132,11 +166,14 @@ run.table(onset.rename("onset").reset_index(), "onset", caption="The first layer
 #
 # and $r_i$ is Pearson's correlation of the activation with the label (+1 or -1) over all members of pairs. The p-value of
 # a neuron comes from flipping the signs of whole groups; `q_value` corrects for the number of neurons
-# (Benjamini-Hochberg), and a neuron is `selected` where it is below [0.05]{.set}. The table also holds NMD and $r$ under
-# shuffled labels, a control for the steering chapter.
+# (Benjamini-Hochberg), and a neuron is `selected` where it is below [0.05]{.set}. With $G$ groups no p-value is below
+# $2^{1-G}$, so five groups or fewer select nothing. The table also holds NMD and $r$ under shuffled labels, a control
+# for the steering chapter.
 
 # %%
-accumulated = differences.accumulate(subject, train, pairs, SITES)
+NORMED = "resid_post_normed"
+accumulated = differences.accumulate(subject, train, pairs, [*SITES, NORMED])
+normed = accumulated.pop(NORMED)
 neurons = differences.neuron_table(
     accumulated, subject.n_layer, run.rng("sign flips"), run.rng("shuffled labels"), analysis.n_permutations
 )
@@ -178,17 +215,20 @@ run.record_table(
 # %% [markdown]
 # ## Heat map
 #
-# The study's first picture: layers by neurons, each layer's neurons sorted by NMD. Behind every cell stands one neuron: a
-# click on it, or the controls below, show how its activations lie under memorization and under generalization.
+# The study's first picture: layers by neurons, each layer's neurons sorted by NMD. The study names its site
+# "post-feed-forward LayerNorm-2 output", and GPT-2 has no such norm. The words allow the output of the block
+# (`resid_post`) and that output after the next norm (`resid_post_normed`), which takes away the scale that grows with
+# the layers; here are both.
 
 # %%
-heat = spread.neuron_spread(subject, train, pairs, neurons)
+everyone = np.ones((1, len(normed.group_pairs)))
+after_norm = differences.by_neuron(NORMED, subject.n_layer, {"nmd": normed.weighted(everyone)["nmd"][0]})
+heat = rankings.sorted_by_nmd(pd.concat([neurons[neurons.site == "resid_post"], after_norm]))
 run.figure(
     figures.heat_map(heat),
     "heat_map",
-    caption="NMD of every neuron, sorted within its layer: blue is more active under memorization, orange under "
-    "generalization. Below, where the network is small enough, the activations of one neuron in the members of pairs: "
-    "median, middle half and middle 80 %.",
+    caption=f"NMD of every neuron over {len(pairs)} pairs, sorted within its layer: blue is more active under "
+    "memorization, orange under generalization.",
     data=heat,
 )
 
@@ -198,7 +238,7 @@ run.figure(
 # %%
 top = rankings.top_neurons(neurons, "resid_post", 20, by="r")
 run.table(
-    top[["layer", "neuron", "nmd", "r", "effect_size", "q_value"]],
+    top[["layer", "neuron", "nmd", "r", "q_value"]],
     "top_neurons",
     caption="The first twenty neurons of the residual stream.",
 )
@@ -212,24 +252,23 @@ run.table(
 # the difference is, and not how large.
 
 # %%
-mean_nmd = nulls.mean_abs(accumulated, subject.n_layer, run.rng("depth"), statistic="nmd")
+sizes = nulls.mean_abs(accumulated, subject.n_layer, run.rng("depth"))
 run.figure(
-    figures.by_layer(mean_nmd, "mean |NMD|", y_scale="independent"),
-    "mean_abs_nmd",
-    caption="Mean |NMD| by layer; bands are 95 % intervals over groups, and the middle 95 % of sign flips.",
-    data=mean_nmd,
+    figures.by_layer(
+        sizes.assign(panel="|" + sizes.statistic + "|, " + sizes.site),
+        "mean over a layer's neurons",
+        panel="panel",
+        y_scale="independent",
+    ),
+    "mean_abs",
+    caption="Mean |NMD| and mean |r| by layer; bands are 95 % intervals over groups, and the middle 95 % of sign flips.",
+    data=sizes,
 )
 
 # %%
-mean_r = nulls.mean_abs(accumulated, subject.n_layer, run.rng("depth of r"), statistic="r")
-run.figure(
-    figures.by_layer(mean_r, "mean |r|"), "mean_abs_r", caption="Mean |r| by layer; bands as before.", data=mean_r
-)
-
-# %%
-for table, unit in ((mean_nmd, "activation"), (mean_r, "correlation")):
+for statistic, unit in (("nmd", "activation"), ("r", "correlation")):
     run.record_table(
-        table,
+        sizes[sizes.statistic == statistic],
         definition="Mean |{statistic}| over the neurons at {site} of layer {layer}, {labels}.",
         unit=unit,
         coordinates=["statistic", "site", "layer"],
@@ -256,45 +295,18 @@ run.table(
 )
 
 # %% [markdown]
-# ## How stable is a ranking?
-#
-# The groups are split into two halves at random, again and again, and the neurons ranked in each. The overlap of the two
-# top tenths says how far a ranking would come out again on other groups. Under the null it is more than a tenth: neurons
-# with large activations rank high in both halves, whatever the labels.
-
-# %%
-stability = nulls.stability(accumulated, by_group, run.rng("stability"), share=0.1)
-run.figure(
-    figures.by_category(stability, "ranking", "overlap of the top tenths"),
-    "stability",
-    caption="Overlap of the top tenth of the neurons between random halves of the groups; bars hold the middle 95 % of "
-    "the splits.",
-    data=stability,
-)
-
-# %%
-run.record_table(
-    stability,
-    definition="Overlap of the top tenth at {site} by |{ranking}| between random halves of the groups, {labels}. The "
-    "interval holds the middle 95 % of the splits.",
-    unit="share 0-1",
-    coordinates=["ranking", "site"],
-)
-
-# %% [markdown]
-# ## How concentrated are the effects?
-#
 # Distinct neurons, or all of them a little? Were all effects equal, a tenth of the neurons would carry a tenth of the sum
-# of |attribution|; were a single neuron responsible, it would carry all. Neurons differ in scale, so the null lies
-# between the two: what lies above the null is concentration that comes from the behaviours.
+# of |attribution|, and the participation ratio, the number of neurons that take part over that of all, would be 1. Neurons
+# differ in scale, so the null lies between equal effects and a single neuron: what lies above the null share, or below
+# the null ratio, is concentration that comes from the behaviours.
 
 # %%
 concentration = nulls.concentration(by_group, len(pairs), run.rng("concentration"))
 run.figure(
     figures.by_category(concentration, "statistic", "concentration of |attribution|"),
     "concentration",
-    caption="Share of the sum of |attribution| in the top 1, 5 and 10 % of the neurons, Gini coefficient, and "
-    "participation ratio; bars are 95 % intervals over groups, and the middle 95 % of sign flips.",
+    caption="Share of the sum of |attribution| in the top 10 % of the neurons, and participation ratio; bars are 95 % "
+    "intervals over groups, and the middle 95 % of sign flips.",
     data=concentration,
 )
 
@@ -307,22 +319,21 @@ run.record_table(
 )
 
 # %% [markdown]
-# ## Patching whole layers
+# ## Patching layers and heads
 #
 # If a layer carries the behaviour at the last token, putting one member's activations there into the other's run turns
-# the answer. The residual stream after the last block must do so by construction; what matters is where it begins, and
-# whether attention or the MLP brings it.
+# the answer. What matters is where it begins, and whether attention or the MLP brings it. We patch at most
+# [200]{.set} pairs.
+
 
 # %%
-patched = patching.patch_layers(subject, train, pairs, ["resid_post", "attn_out", "mlp_out"])
+def sampled(rows):
+    """At most 200 pairs at random, in their order."""
+    return rows.sample(min(len(rows), 200), random_state=run.rng("pairs to patch")).sort_index().reset_index(drop=True)
+
+
+patched = patching.patch_layers(subject, train, sampled(pairs), ["resid_post", "attn_out", "mlp_out"])
 patched_layers = intervals.estimate_by(patched, ["site", "layer", "target"])
-run.record_table(
-    patched_layers,
-    measure="patched_layer",
-    definition="Share of receivers that show {target} after {site} of layer {layer} was patched.",
-    unit="share 0-1",
-    coordinates=["site", "layer", "target"],
-)
 
 # %%
 run.figure(
@@ -331,6 +342,74 @@ run.figure(
     caption="Share of receivers that show the source's behaviour after one site of one layer was patched at the last "
     "token; bands are 95 % intervals over groups.",
     data=patched_layers,
+)
+
+# %%
+run.record_table(
+    patched_layers,
+    measure="patched_layer",
+    definition="Share of receivers that show {target} after {site} of layer {layer} was patched.",
+    unit="share 0-1",
+    coordinates=["site", "layer", "target"],
+)
+
+# %% [markdown]
+# Is it a single attention head? Its output at the last token is patched alone.
+
+# %%
+patched_heads = intervals.estimate_by(patching.patch_heads(subject, train, sampled(pairs)), ["layer", "head", "target"])
+run.figure(
+    figures.by_head(patched_heads, "share that takes over the behaviour"),
+    "patched_heads",
+    caption="Share of receivers that show the source's behaviour after one attention head was patched at the last token, "
+    "to memorization and to generalization.",
+    data=patched_heads,
+)
+
+# %%
+run.record_table(
+    patched_heads,
+    measure="patched_head",
+    definition="Share of receivers that show {target} after head {head} of layer {layer} was patched.",
+    unit="share 0-1",
+    coordinates=["layer", "head", "target"],
+)
+
+# %% [markdown]
+# ## Patching parts of the prompt
+#
+# Before the last token can decide, other tokens hold what it decides by. A prompt falls into three parts: the
+# `rearranged` tokens, up to the last one at which the members of any pair differ (a story's sentences, or the addends
+# that are swapped); the `shared` tokens after it, which stand in the same place in both members (the asked name, or the
+# other addends); and the `last` token. The residual stream of a part is patched after each block.
+
+# %%
+lengths = train.input_ids.str.len()
+same_length = pairs[lengths[pairs.memorization].to_numpy() == lengths[pairs.generalization].to_numpy()]
+members = zip(train.input_ids[same_length.memorization], train.input_ids[same_length.generalization], strict=True)
+n_alike = min(int(np.argmin([*(a[::-1] == b[::-1]), False])) for a, b in members)
+end = max(n_alike, 1)
+parts = {"rearranged": slice(None, -end), "shared": slice(-end, -1), "last": slice(-1, None)}
+
+# %%
+patched = patching.patch_positions(subject, train, sampled(same_length), "resid_post", parts)
+patched_parts = intervals.estimate_by(patched, ["part", "layer", "target"])
+run.figure(
+    figures.by_layer(patched_parts, "share that takes over the behaviour", color="target", panel="part"),
+    "patched_parts",
+    caption="Share of receivers that show the source's behaviour after the residual stream of a part of the prompt was "
+    f"patched after one block (the last {end} tokens are shared); bands are 95 % intervals over groups.",
+    data=patched_parts,
+)
+
+# %%
+run.record_table(
+    patched_parts,
+    measure="patched_part",
+    definition="Share of receivers that show {target} after the residual stream of the {part} tokens was patched after "
+    "layer {layer}.",
+    unit="share 0-1",
+    coordinates=["part", "layer", "target"],
 )
 
 # %% [markdown]
@@ -344,16 +423,17 @@ run.figure(
 # %%
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 verified = "validation" if len(flip_pairs["validation"]) >= 4 else "train"
+tested = sampled(flip_pairs[verified])
 sets = rankings.neuron_sets(neurons, SITES, SHARES, run.rng("random units"))
-patched = patching.patch(subject, frames[verified], flip_pairs[verified], sets)
+patched = patching.patch(subject, frames[verified], tested, sets)
 
 # %%
 patched_units = intervals.estimate_by(patched, patching.KEYS, inputs="pair")
 run.figure(
     figures.patched_sets(patched_units, "share that takes over the behaviour"),
     "patched_units",
-    caption=f"Share of the receivers ({len(flip_pairs[verified])} pairs of the {verified} groups) that show the source's "
-    "behaviour after neurons were patched at the last token; bands are 95 % intervals over groups.",
+    caption=f"Share of the receivers ({len(tested)} pairs of the {verified} groups) that show the source's behaviour "
+    "after neurons were patched at the last token; bands are 95 % intervals over groups.",
     data=patched_units,
 )
 
@@ -405,12 +485,12 @@ run.table(
 )
 
 # %% [markdown]
-# ## Does inference itself need these neurons?
+# ## Do inputs with one right answer need these neurons?
 #
 # A rival view holds that memorization is built on the circuit that generalizes. Then the neurons that decide between the
 # two should be needed where there is nothing to decide. A tenth of the MLPs' neurons is set to its mean over conflict
-# inputs, at the last token, and validation inputs with one right answer are asked. Conflict inputs, where the same
-# ablation may change which behaviour is shown, stand beside them.
+# inputs, at the last token, and at most [400]{.set} validation inputs of each kind with one right answer are asked.
+# Conflict inputs, where the same ablation may change which behaviour is shown, stand beside them.
 
 # %%
 MLP = "mlp.hook_post"
@@ -419,7 +499,8 @@ every = np.ones(subject.shape(MLP), dtype=bool)
 sets = pd.concat([sets, pd.DataFrame({"site": MLP, "ranking": ["none", "all"], "chosen": [~every, every]})])
 
 # %%
-inputs = frames["validation"][frames["validation"].kind.isin(ablation.KINDS)]
+of_kinds = frames["validation"][frames["validation"].kind.isin(ablation.KINDS)]
+inputs = behavior.sample_by_kind(of_kinds, 400, run.rng("inputs to ask"))
 ablated = ablation.ablate(subject, inputs, train[train.kind == "conflict"], sets)
 effects = ablation.ablation_effects(ablated)
 run.table(
@@ -448,6 +529,9 @@ run.glue("pairs", "measure == 'pairs'")
 run.glue("auroc_first", "measure == 'pair_auroc' and site == 'resid_post' and layer == 0")
 run.glue("auroc_last", "measure == 'pair_auroc' and site == 'resid_post' and layer == @last", last=last)
 run.glue_text("onset", "none" if pd.isna(onset["resid_post"]) else f"layer {onset['resid_post']}")
+for name in ("flip", "same"):
+    query = "measure == 'pair_distance' and site == 'resid_post' and layer == @last and pairs == @name"
+    run.glue(f"distance_{name}", query, last=last, name=name)
 for site in SITES:
     run.glue(f"selected_{site}", "measure == 'selected_share' and site == @site", site=site)
 run.glue("null_any", "measure == 'null_any_selected' and site == 'all'")
@@ -461,29 +545,111 @@ for target in patching.ROLES:
     run.glue(f"random_to_{target}", f"{tenth} and ranking == 'random'", target=target)
 
 # %%
+head = patched_heads.groupby(["layer", "head"]).value.mean().idxmax()
+run.glue_text("head", f"head {head[1]} of layer {head[0]}")
+for target in patching.ROLES:
+    query = "measure == 'patched_head' and layer == @head[0] and head == @head[1] and target == @target"
+    run.glue(f"head_to_{target}", query, head=head, target=target)
+
+# %%
 run.glue_text("n_mlp", f"{every.size:,}")
 run.glue("half", "measure == 'units_for_half' and site == @site and ranking == 'attribution'", site=MLP)
+kind = "inferred_only" if (effects.inputs == "inferred_only").any() else "aligned"
+run.glue_text("kind", kind.replace("_", "-"))
 for ranking in ("none", "attribution", "random"):
-    query = "measure == 'ablation' and ranking == @ranking and inputs == 'inferred_only'"
-    run.glue(f"inferred_{ranking}", query, ranking=ranking)
+    query = "measure == 'ablation' and ranking == @ranking and inputs == @kind"
+    run.glue(f"right_{ranking}", query, ranking=ranking, kind=kind)
+
+# %% [markdown]
+# Two numbers are said to differ where their intervals do not overlap, which asks for more than a test does.
+
+
+# %%
+def compared(frame, query, other_query, more, less):
+    """What the intervals of two rows of a table say."""
+    rows = [frame.query(each) for each in (query, other_query)]
+    if min(map(len, rows)) == 1:
+        row, other = (each.iloc[0] for each in rows)
+        if row.ci_low > other.ci_high:
+            return more
+        if row.ci_high < other.ci_low:
+            return less
+    return "these numbers cannot be told apart"
+
+
+# %%
+depth = "measure == 'pair_auroc' and site == 'resid_post' and layer == "
+run.glue_text(
+    "depth",
+    compared(
+        auroc,
+        f"{depth}{last}",
+        f"{depth}0",
+        "the last layer tells more than the first, as claim a has it",
+        "the last layer tells less than the first, against claim a",
+    ),
+)
+
+# %%
+apart = f"site == 'resid_post' and layer == {last} and pairs == "
+run.glue_text(
+    "order",
+    compared(
+        distance,
+        f"{apart}'flip'",
+        f"{apart}'same'",
+        "members that behave oppositely lie further apart than order alone puts them",
+        "members that behave oppositely lie closer together than members that behave alike",
+    ),
+)
+
+# %%
+for target in patching.ROLES:
+    tenth = f"site == '{MLP}' and share == 0.1 and target == '{target}'"
+    said = compared(
+        patched_units,
+        f"{tenth} and ranking == 'attribution' and end == 'top'",
+        f"{tenth} and ranking == 'random'",
+        "the top tenth does more than a random tenth",
+        "the top tenth does less than a random tenth",
+    )
+    run.glue_text(f"sets_to_{target}", said)
+
+# %%
+asked = f"inputs == '{kind}' and ranking == "
+run.glue_text(
+    "needed",
+    compared(
+        effects,
+        f"{asked}'attribution'",
+        f"{asked}'random'",
+        "these inputs need the neurons that decide less than others",
+        "the neurons that decide are needed here too, as the rival view says",
+    ),
+)
 run.finish()
 
 # %% [markdown]
 # ## What this means
 #
 # - **Depth.** The residual stream tells the members of a pair apart with an AUROC of {glue:text}`auroc_first` after the
-#   first block and of {glue:text}`auroc_last` after the last. An interval that includes 0.5 means that these pairs cannot
-#   tell, not that the layer knows nothing. Patched, the state after the first block turns
-#   {glue:text}`first_layer_to_memorization` of the receivers to memorization and
-#   {glue:text}`first_layer_to_generalization` to generalization; the state after the last turns all, by construction.
+#   first block and of {glue:text}`auroc_last` after the last: {glue:text}`depth`. An interval that includes 0.5, or none
+#   at all, means that these pairs cannot tell, not that the layer knows nothing.
+# - **Order.** In the last layer the members of flip pairs are {glue:text}`distance_flip` apart, those of pairs with the
+#   same behaviour {glue:text}`distance_same`: {glue:text}`order`. The second number is what a heat map of NMD has to be
+#   read against: it comes with no change of behaviour.
 # - **Single neurons.** {glue:text}`selected_resid_post` of the neurons of the residual stream and
 #   {glue:text}`selected_mlp.hook_post` of those of the MLPs differ at q < 0.05; under shuffled labels,
-#   {glue:text}`null_any` of the draws select any. How many are selected depends on the number of groups; the AUROC does
-#   not.
+#   {glue:text}`null_any` of the draws select any. How many are selected depends on the number of groups (up to
+#   five it is none); the AUROC does not.
+# - **Where it decides.** Patched at the last token, the state after the first block turns
+#   {glue:text}`first_layer_to_memorization` of the receivers to memorization and
+#   {glue:text}`first_layer_to_generalization` to generalization. The head that turns most is {glue:text}`head`:
+#   {glue:text}`head_to_memorization` and {glue:text}`head_to_generalization`.
 # - **Sets of neurons.** Half of what all {glue:text}`n_mlp` neurons of the MLPs turn takes {glue:text}`half` neurons, in
-#   the order of |attribution|. A tenth of them, in the same order, turns {glue:text}`top_to_memorization` to
-#   memorization and {glue:text}`top_to_generalization` to generalization; a random tenth
-#   {glue:text}`random_to_memorization` and {glue:text}`random_to_generalization`.
-# - **Inference without them.** With that top tenth at its mean, {glue:text}`inferred_attribution` of the inputs that only
-#   inference can answer are right, with a random tenth {glue:text}`inferred_random`, and with none
-#   {glue:text}`inferred_none`: inference itself does not hang on these neurons.
+#   the order of |attribution|. A tenth of them turns {glue:text}`top_to_memorization` to memorization and a random tenth
+#   {glue:text}`random_to_memorization`: {glue:text}`sets_to_memorization`. To generalization it is
+#   {glue:text}`top_to_generalization` and {glue:text}`random_to_generalization`: {glue:text}`sets_to_generalization`.
+# - **One right answer.** With that top tenth at its mean, {glue:text}`right_attribution` of the {glue:text}`kind` inputs
+#   are right, with a random tenth {glue:text}`right_random`, and with none {glue:text}`right_none`. The top against the
+#   random tenth: {glue:text}`needed`.

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from memgen import activations
-from memgen.activations import SITES, Edit
+from memgen.activations import READ_ONLY, SITES, Edit
 from tests.conftest import hooks
 
-EDITABLE = [site for site in SITES if site != "resid_mid"]
+EDITABLE = [site for site in SITES if site not in READ_ONLY]
 
 
 @pytest.fixture
@@ -85,6 +85,39 @@ def test_the_hidden_layer_of_the_mlp_is_computed_by_hand(model, ids):
         assert torch.equal(store["mlp_out"][layer], out)
 
 
+def test_the_normed_residual_stream_is_what_the_next_norm_makes_of_it(model, ids):
+    store, _ = read(model, ids)
+    if hasattr(model, "transformer"):
+        norms = [model.transformer.h[1].ln_1, model.transformer.ln_f]
+    else:
+        norms = [model.model.layers[1].input_layernorm, model.model.norm]
+    with torch.no_grad():
+        for norm, post, normed in zip(norms, store["resid_post"], store["resid_post_normed"], strict=True):
+            assert torch.equal(normed, norm(post))
+        assert torch.equal(model.lm_head(store["resid_post_normed"][1]), model(ids).logits)
+
+
+def test_the_heads_outputs_are_projected_to_that_of_attention(model, ids):
+    store, _ = read(model, ids)
+    for layer, block in enumerate(activations.blocks(model)):
+        projection = block.attn.c_proj if hasattr(block, "attn") else block.self_attn.o_proj
+        with torch.no_grad():
+            assert torch.equal(projection(store["attn.hook_z"][layer]), store["attn_out"][layer])
+
+
+def test_a_heads_output_is_its_attention_times_its_values(sums):
+    """The second head of the first layer, from GPT-2's weights."""
+    model = sums.subject.model
+    store, _ = read(model, torch.tensor([[3, 5, 4, 9, 3, 11, 6]]))
+    attention, size = model.transformer.h[0].attn, 32 // model.config.n_head
+    with torch.no_grad():
+        normed = model.transformer.h[0].ln_1(store["resid_pre"][0])
+        query, key, value = (part[..., size : 2 * size] for part in attention.c_attn(normed).split(32, -1))
+        scores = (query @ key.mT / size**0.5).masked_fill(torch.ones(7, 7).triu(1).bool(), -torch.inf)
+        expected = scores.softmax(-1) @ value
+    assert torch.allclose(store["attn.hook_z"][0][..., size : 2 * size], expected, atol=1e-5)
+
+
 def test_width_is_that_of_the_recorded_activations(model, ids):
     store, _ = read(model, ids)
     for site, layers in store.items():
@@ -157,12 +190,12 @@ class TestEdit:
             edited, _ = read(model, ids)
         assert torch.equal(edited[site][layer], plain[site][layer] + vector)
         for earlier in range(layer):
-            untouched = [other for other in SITES if not (site == "resid_pre" and other == "resid_post")]
+            same = ("resid_post", "resid_post_normed") if site == "resid_pre" else ()  # the stream between two blocks
+            untouched = [other for other in SITES if other not in same]
             assert all(torch.equal(edited[other][earlier], plain[other][earlier]) for other in untouched)
-        order = ("resid_pre", "attn_out", "resid_mid", "mlp.hook_post", "mlp_out", "resid_post")
-        for other in order[: order.index(site)]:
+        for other in SITES[: SITES.index(site)]:
             assert torch.equal(edited[other][layer], plain[other][layer])
-        for other in order[order.index(site) + 1 :]:
+        for other in SITES[SITES.index(site) + 1 :]:
             # Between attention and the MLP's output, each site depends on the one before it.
             assert not torch.equal(edited[other][layer], plain[other][layer])
 
@@ -235,10 +268,11 @@ class TestHooksAreGone:
             model(ids)
         assert hooks(model) == 0
 
-    def test_after_an_edit_that_is_refused(self, model):
-        edits = [add("resid_pre", 0, 1.0), add("resid_mid", 0, 1.0)]
+    @pytest.mark.parametrize("site", READ_ONLY)
+    def test_after_an_edit_that_is_refused(self, model, site):
+        edits = [add("resid_pre", 0, 1.0), add(site, 0, 1.0)]
         with (
-            pytest.raises(ValueError, match="resid_mid can be recorded but not edited"),
+            pytest.raises(ValueError, match=f"{site} can be recorded but not edited: edit {READ_ONLY[site]}"),
             activations.edit(model, edits),
         ):
             pytest.fail("the context must not begin")
@@ -247,7 +281,7 @@ class TestHooksAreGone:
 
 @pytest.mark.parametrize("site", ["resid_past", "hook_post", ""])
 def test_unknown_site(model, site):
-    with pytest.raises(ValueError, match="is unknown; allowed are resid_pre, resid_mid, resid_post"):
+    with pytest.raises(ValueError, match=r"is unknown; allowed are resid_pre, attn\.hook_z, attn_out"):
         activations.width(model, site)
     with pytest.raises(ValueError, match="is unknown"), activations.record(model, ["resid_pre", site]):
         pytest.fail("the context must not begin")

@@ -158,7 +158,7 @@ class TestAlternatives:
 
     def test_several_longer_alternatives_are_refused(self, sums):
         frame = sums.frame[sums.frame.kind == "conflict"].iloc[:3]
-        with pytest.raises(InputError, match="at most one may have more than one token"):
+        with pytest.raises(InputError, match="At most one alternative of an answer"):
             behavior.prepare(sums.subject, frame.assign(answer_memorization="12|34"))
 
 

@@ -1,4 +1,4 @@
-"""Published results: read without a run, text as text; and what the repository keeps of the profile full."""
+"""Published results: read without a run, text as text; and what the repository keeps of the profile graded."""
 
 import json
 from pathlib import Path
@@ -96,15 +96,15 @@ def test_the_label_says_whose_results_they_are(about, words):
 
 
 @pytest.fixture(scope="module")
-def full():
+def graded():
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(REPOSITORY)
-        return published.published("full"), published.published("full").metrics
+        return published.published("graded"), published.published("graded").metrics
 
 
-def test_every_number_of_the_earlier_runs_is_there(full):
+def test_every_number_of_the_earlier_runs_is_there(graded):
     """26,110 numbers were published, by stage; each has a place of its own, which no other has."""
-    found, metrics = full
+    found, metrics = graded
     n = {"data": 196, "training": 588, "localization": 7438, "prediction": 902, "steering": 16838}
     assert metrics.stage.value_counts().to_dict() == n
     assert {stage: len(found.stage_metrics(stage)) for stage in ("carryover", "synthesis")} == {
@@ -117,9 +117,19 @@ def test_every_number_of_the_earlier_runs_is_there(full):
     assert {f"{cell.task}/{cell.model}/seed{cell.seed}" for cell in cells} == set(found.about["runs"])
 
 
-def test_numbers_are_found_by_queries(full):
-    _, metrics = full
-    run = metrics.query("task == 'inference' and model == 'gpt2-3x64' and seed == 0")
+def test_the_profile_has_the_runs_that_were_published(graded, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    found, metrics = graded
+    profile = config.load_profile("graded")
+    assert found.about["runs"] == ["{}/{}/seed{}".format(*cell) for cell in profile.cells()]
+    assert {manifest["run"] for manifest in found.manifests} == {*found.about["runs"], "graded"}
+    for name, run in metrics.groupby("task"):
+        assert (run.base_task == profile.spec(name).task).all()
+
+
+def test_numbers_are_found_by_queries(graded):
+    _, metrics = graded
+    run = metrics.query("task == 'graded_inference' and model == 'gpt2-3x64' and seed == 0")
     assert run.query("measure == 'flip_rate'").value.tolist() == [0.1206140350877193]
     assert run.query("stage == 'prediction' and measure == 'accuracy' and population == 'open'").n.tolist() == [580]
     lost = (
@@ -132,8 +142,8 @@ def test_numbers_are_found_by_queries(full):
     assert reached["best"] == reached.drop(["", "best"]).max()
 
 
-def test_no_published_interval_is_a_point_and_those_within_earlier_runs_are_gone(full):
-    found, metrics = full
+def test_no_published_interval_is_a_point_and_those_within_earlier_runs_are_gone(graded):
+    found, metrics = graded
     assert metrics[["ci_low", "ci_high"]].isna().all(axis=None)
     assert found.about["status"] == "exploratory"
     for words in ("seeds 0 to 7", "intervals", "limits"):
@@ -145,6 +155,6 @@ def test_no_published_interval_is_a_point_and_those_within_earlier_runs_are_gone
             assert not (table.ci_low == table.ci_high).any(), path
 
 
-def test_what_the_repository_keeps_is_small(full):
-    found, _ = full
+def test_what_the_repository_keeps_is_small(graded):
+    found, _ = graded
     assert sum(path.stat().st_size for path in found.folder.rglob("*") if path.is_file()) < 3_000_000

@@ -331,7 +331,8 @@ def test_evaluate_is_greedy_decoding(sums, tmp_path):
 
 
 def test_the_rarer_behavior_is_that_of_the_least_balanced_split(sums, monkeypatch):
-    frame = sums.prompts[sums.prompts.kind == "conflict"].iloc[:8].reset_index(drop=True).assign(variant_of=-1)
+    conflicts = sums.prompts[sums.prompts.kind == "conflict"]
+    frame = pd.concat([conflicts] * 8, ignore_index=True).iloc[:8].assign(variant_of=-1)
     labels = [1, 1, 1, -1, 1, -1, -1, 0]
     monkeypatch.setattr(behavior, "measure", lambda *_: pd.DataFrame({"behavior": labels}))
     subject = Subject(new_model(sums), sums.tokenizer)

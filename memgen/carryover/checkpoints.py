@@ -18,10 +18,10 @@ LEAST_PAIRS = 4  # behind a correlation
 
 
 def evenly(steps: Sequence[int], n: int) -> list[int]:
-    """At most `n` of the steps after the warm-up (those above 0), evenly from the first to the last."""
-    after_warmup = sorted(step for step in steps if step > 0)
-    places = np.unique(np.linspace(0, len(after_warmup) - 1, min(n, len(after_warmup))).round().astype(int))
-    return [after_warmup[place] for place in places]
+    """At most `n` of the steps, evenly from the first to the last."""
+    steps = sorted(steps)
+    places = np.unique(np.linspace(0, len(steps) - 1, min(n, len(steps))).round().astype(int))
+    return [int(steps[place]) for place in places]
 
 
 def neuron_correlations(subject: Subject, frame: pd.DataFrame, site: str) -> np.ndarray | None:

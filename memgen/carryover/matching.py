@@ -132,3 +132,17 @@ def best_correlations(states: BySeed, rng: np.random.Generator) -> pd.DataFrame:
             }
             parts.append(pd.DataFrame({"seed": seed, "other_seed": other_seed, "site": site, **best}))
     return pd.concat(parts, ignore_index=True)
+
+
+def histogram(best: pd.DataFrame, n_bins: int = 20) -> pd.DataFrame:
+    """How :func:`best_correlations` are distributed: `task, site, kind, correlation` (a bin's middle)`, share`."""
+    bins = np.linspace(0, 1, n_bins + 1)
+    parts = []
+    for (task, site), neurons in best.groupby(["task", "site"], sort=False):
+        for kind, column in {"the other seed": "correlation", "rotated": "rotated"}.items():
+            share = np.histogram(neurons[column].clip(upper=1), bins)[0] / len(neurons)
+            middle = (bins[:-1] + bins[1:]) / 2
+            parts.append(
+                pd.DataFrame({"task": task, "site": site, "kind": kind, "correlation": middle, "share": share})
+            )
+    return pd.concat(parts, ignore_index=True)

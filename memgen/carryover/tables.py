@@ -1,6 +1,7 @@
 """Numbers of many runs beside one another."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,14 +45,25 @@ def last_layer(separation: pd.DataFrame) -> pd.DataFrame:
     return table.assign(left=left.where(table.form == "matched", np.nan))
 
 
-def or_published(frame: pd.DataFrame, published: Any, name: str) -> tuple[pd.DataFrame, str]:
-    """The profile's rows; where it has none, those published under `name`, with a sentence that says so.
+def or_published(frame: pd.DataFrame, shelves: Iterable[Any], name: str) -> tuple[pd.DataFrame, str]:
+    """The profile's rows; where it has none, the first published under `name`, with a sentence that says so.
 
-    The sentence is empty for the profile's rows. Where nothing is published either, the rows stay empty.
+    `shelves` are :class:`memgen.published.Published`. The sentence is empty for the profile's rows, which stay empty
+    where nothing is published either.
     """
-    if len(frame) or published is None:
-        return frame, ""
-    try:
-        return published.table("carryover", name), f" {published.label}."
-    except InputError:
-        return frame, ""
+    for shelf in shelves if frame.empty else ():
+        with contextlib.suppress(InputError):  # it has no such table
+            return shelf.table("carryover", name), f" {shelf.label}."
+    return frame, ""
+
+
+def first_found(
+    select: Callable[[pd.DataFrame], pd.DataFrame], metrics: pd.DataFrame, shelves: Iterable[Any]
+) -> tuple[pd.DataFrame, str]:
+    """What `select` finds in the profile's metrics or else in published ones; a sentence as of :func:`or_published`."""
+    found = select(metrics)
+    for shelf in shelves if found.empty else ():
+        published = select(shelf.metrics)
+        if len(published):
+            return published, f" {shelf.label}."
+    return found, ""

@@ -18,6 +18,7 @@ MEASURE_NAMES = {
     "wrong_way": "pushed away",
     "lost_memorized_only": "lost, memorized-only",
     "lost_inferred_only": "lost, inferred-only",
+    "lost_aligned": "lost, aligned",
     "log_odds": "log-odds",
 }
 AT_SLIDERS = "datum.at_n === at_n && datum.at_alpha === at_alpha"

@@ -8,6 +8,13 @@ import pandas as pd
 from memgen.figures import theme
 
 WIDEST_LABEL = 26  # characters
+SETTING_NAMES = {
+    "scratch": "same model",
+    "lora": "LoRA adapter",
+    "retrained": "retrained model",
+    "other_task": "other task",
+    "random": "random shift",
+}
 
 
 def quantities(seeds: pd.DataFrame, summary: pd.DataFrame, color: str, panel: str = "") -> altair.TopLevelMixin:
@@ -92,3 +99,29 @@ def steering(frame: pd.DataFrame) -> altair.TopLevelMixin:
         "over seeds and a mark for its best control."
     )
     return theme.finish(theme.facet(bars + lines + marks, frame, "task"), alt, labels=200)
+
+
+def cells(frame: pd.DataFrame) -> altair.TopLevelMixin:
+    """Show the study's numbers as diamonds and ours as ticks with their intervals.
+
+    Columns setting, task, target, outcome, study (0-1), ours, value, ci_low, ci_high, n.
+    """
+    estimate = ("value", "ci_low", "ci_high", "n")
+    frame = theme.require(frame, "setting", "task", "target", "outcome", "study", "ours", *estimate)
+    frame["panel"] = frame.task + ", " + frame.outcome
+    names = frame.setting.map(SETTING_NAMES) + ": " + frame.ours
+    frame["row"] = names.map(lambda name: textwrap.fill(name, WIDEST_LABEL))
+    tooltip = theme.tooltip(frame, ["setting", "task", "target", "outcome", "ours"], ["study", "value"])
+    base = altair.Chart(frame).encode(
+        y=altair.Y("row:N", title=None, sort=None, axis=altair.Axis(labelExpr="split(datum.label, '\\n')")),
+        yOffset=altair.YOffset("target:N", sort=list(theme.TARGETS)),
+        color=theme.behavior_color("target", theme.TARGETS),
+        tooltip=tooltip,
+    )
+    value = theme.share(altair.X, "value", "share of inputs")
+    lines = base.transform_filter("isValid(datum.ci_low)").mark_rule(strokeWidth=2).encode(x="ci_low:Q", x2="ci_high:Q")
+    ticks = base.transform_filter("isValid(datum.value)").mark_tick(thickness=3, size=12).encode(x=value)
+    points = base.mark_point(shape="diamond", size=60, filled=True, opacity=0.6).encode(x="study:Q")
+    alt = "For each task and outcome a row for each cell: the study's share as a diamond, our mean and its interval."
+    chart = theme.facet(lines + ticks + points, frame, "panel", height=34 * frame.row.nunique())
+    return theme.finish(chart, alt, labels=180)

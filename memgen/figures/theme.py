@@ -175,9 +175,3 @@ def slider(name: str, label: str, last: int, value: int = 0) -> altair.Parameter
     """Return a parameter over the places 0 to `last` of a list, with a slider where there is a choice."""
     bind = altair.binding_range(min=0, max=last, step=1, name=label) if last else altair.Undefined
     return altair.param(name=name, value=value, bind=bind)
-
-
-def choice(name: str, label: str, options: Sequence[str], value: str) -> altair.Parameter:
-    """Return a parameter over a few names, with a list to choose from where there is a choice."""
-    bind = altair.binding_select(options=list(options), name=label) if len(options) > 1 else altair.Undefined
-    return altair.param(name=name, value=value, bind=bind)

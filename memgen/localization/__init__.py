@@ -8,6 +8,7 @@ A *neuron* is one dimension of a site (:mod:`memgen.activations`) in one layer, 
 - attribution: the mean of `(h+ - h-) (g+ + g-) / 2` with `g` the gradient of the log-odds, a first-order estimate of
   the effect of patching the neuron (nats).
 
-Activation patching measures the effect itself, of a whole layer or of a set of neurons; mean ablation measures the
-accuracy that remains without a set of neurons. Every statistic has its null distribution from group sign flips.
+Activation patching measures the effect itself, of a layer, an attention head, a part of the prompt or a set of neurons;
+mean ablation measures the accuracy that remains without a set of neurons. Statistics of labels have a null distribution
+from group sign flips; distances within pairs that flip stand beside those within pairs that do not.
 """

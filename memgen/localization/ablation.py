@@ -8,7 +8,7 @@ from memgen import behavior, intervals
 from memgen.localization.patching import prepare_last, replacing
 from memgen.subject import Subject
 
-KINDS = ("memorized_only", "inferred_only", "conflict")
+KINDS = (*behavior.RIGHT_ANSWER, "conflict")  # that can be asked
 
 
 @torch.no_grad()
@@ -28,8 +28,7 @@ def ablate(subject: Subject, frame: pd.DataFrame, reference: pd.DataFrame, sets:
     """
     batches = prepare_last(subject, frame)
     intact = behavior.measure(subject, batches).behavior.to_numpy()
-    right = np.where(frame.kind == "inferred_only", behavior.GENERALIZATION, behavior.MEMORIZATION)
-    expected = np.where(frame.kind == "conflict", intact, right)
+    expected = np.where(frame.kind == "conflict", intact, frame.kind.map(behavior.RIGHT_ANSWER))
     inputs = {"input": frame.index, "inputs": frame.kind.to_numpy(), "group": frame.group.to_numpy()}
     states = behavior.states(subject, reference, list(sets.site.unique()))
     means = {site: values.mean(0, dtype=np.float64).astype(np.float32) for site, values in states.items()}
@@ -48,8 +47,9 @@ def ablation_effects(ablated: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        `ranking, inputs, value, ci_low, ci_high, n`, for every kind of input, also where there are none (n = 0).
+        `ranking, inputs, value, ci_low, ci_high, n`, for every kind of input that there is, in the order of `KINDS`.
     """
     effects = intervals.estimate_by(ablated, ["ranking", "inputs"], inputs="input").set_index(["ranking", "inputs"])
-    every = pd.MultiIndex.from_product([ablated.ranking.unique(), KINDS], names=effects.index.names)
-    return effects.reindex(every).fillna({"n": 0}).astype({"n": int}).reset_index()
+    kinds = [kind for kind in KINDS if (ablated.inputs == kind).any()]
+    every = pd.MultiIndex.from_product([ablated.ranking.unique(), kinds], names=effects.index.names)
+    return effects.reindex(every).reset_index()

@@ -16,7 +16,7 @@ class PairStatistics:
 
     def __init__(self, n_units: int, n_groups: int):
         self.group_pairs = np.zeros(n_groups)
-        self.group_sums, self._squares = np.zeros((n_groups, n_units)), np.zeros((n_groups, n_units))  # of differences
+        self.group_sums = np.zeros((n_groups, n_units))  # of differences
         # Of members, about a reference near their mean: squares of large numbers would lose the digits.
         self._reference = np.zeros(n_units)
         self._members, self._member_squares = np.zeros((n_groups, n_units)), np.zeros((n_groups, n_units))
@@ -35,12 +35,11 @@ class PairStatistics:
         away = members - self._reference
         np.add.at(self.group_pairs, groups, 1)
         np.add.at(self.group_sums, groups, difference)
-        np.add.at(self._squares, groups, difference**2)
         np.add.at(self._members, np.tile(groups, 2), away)
         np.add.at(self._member_squares, np.tile(groups, 2), away**2)
 
     def weighted(self, weights: np.ndarray, signs: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """`nmd`, `r` and `effect_size` (NMD over the standard deviation of differences), each [draws, units].
+        """`nmd` and `r`, each [draws, units].
 
         Parameters
         ----------
@@ -53,18 +52,10 @@ class PairStatistics:
         total = (weights if signs is None else weights * signs) @ self.group_sums
         members = weights @ self._members
         squares = (weights @ self._member_squares - members**2 / (2 * n_pairs)).clip(min=0)
-        variance = (weights @ self._squares - total**2 / n_pairs).clip(min=0) / (n_pairs - 1).clip(min=1)
-        return {
-            "nmd": total / n_pairs,
-            # The labels are +1 and -1 once a pair: their mean is 0, their sum of squares the number of members.
-            "r": _ratio(total, np.sqrt(squares * 2 * n_pairs)),
-            "effect_size": _ratio(total / n_pairs, np.sqrt(variance)),
-        }
-
-
-def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """`a / b`, and 0 where `b` is 0: a neuron that never varies differs nowhere."""
-    return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
+        # The labels are +1 and -1 once a pair: their mean is 0, their sum of squares the number of members.
+        scale = np.sqrt(squares * 2 * n_pairs)
+        r = np.divide(total, scale, out=np.zeros_like(total), where=scale > 0)  # a neuron that never varies: 0
+        return {"nmd": total / n_pairs, "r": r}
 
 
 def group_codes(pairs: pd.DataFrame) -> np.ndarray:
@@ -79,11 +70,14 @@ def paired_states(
     sites: Sequence[str],
     read: Callable = behavior.read_states,
 ) -> Iterator[tuple[slice, dict[str, Any], dict[str, Any]]]:
-    """What `read` yields for memorized and for generalized members, after the rows of `pairs` that they belong to."""
-    members = (frame.loc[pairs.memorization], frame.loc[pairs.generalization])
+    """What `read` yields for the first and the second members of pairs, after the rows of `pairs` that they belong to.
+
+    The first two columns of `pairs` hold the members: in flip pairs the memorized and the generalized one.
+    """
+    members = (frame.loc[pairs[column]] for column in pairs.columns[:2])
     start = 0
-    for (index, plus), (_, minus) in zip(*(read(subject, member, sites) for member in members), strict=True):
-        yield slice(start, start + len(index)), plus, minus
+    for (index, first), (_, second) in zip(*(read(subject, member, sites) for member in members), strict=True):
+        yield slice(start, start + len(index)), first, second
         start += len(index)
 
 
@@ -112,9 +106,9 @@ def neuron_table(
     Returns
     -------
     pandas.DataFrame
-        `site, layer, neuron, nmd, r, effect_size, p_value` (sign-flip permutation by `rng`; the pairs of a group flip
-        together), `nmd_shuffled, r_shuffled` (labels of groups exchanged at random, by one draw of `shuffling` for all
-        sites), `q_value` (Benjamini-Hochberg over all neurons of all sites).
+        `site, layer, neuron, nmd, r, p_value` (sign-flip permutation by `rng`; the pairs of a group flip together),
+        `nmd_shuffled, r_shuffled` (labels of groups exchanged at random, by one draw of `shuffling` for all sites),
+        `q_value` (Benjamini-Hochberg over all neurons of all sites).
     """
     n_groups = len(next(iter(accumulated.values())).group_pairs)
     everyone, signs = np.ones((1, n_groups)), shuffling.choice([-1.0, 1.0], size=(1, n_groups))
@@ -122,7 +116,7 @@ def neuron_table(
     for site, statistics in accumulated.items():
         p_value = intervals.sign_flip_p(statistics.group_sums, rng, n_permutations)
         shuffled = statistics.weighted(everyone, signs)
-        values = statistics.weighted(everyone) | {f"{name}_shuffled": shuffled[name] for name in ("nmd", "r")}
+        values = statistics.weighted(everyone) | {f"{name}_shuffled": shuffled[name] for name in shuffled}
         columns = {name: drawn[0] for name, drawn in values.items()} | {"p_value": p_value}
         tables.append(by_neuron(site, n_layer, columns))
     table = pd.concat(tables, ignore_index=True)

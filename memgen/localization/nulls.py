@@ -1,4 +1,4 @@
-"""Magnitude, selection, stability and concentration, each beside its null distribution from group sign flips.
+"""Magnitude, selection and concentration, each beside its null distribution from group sign flips.
 
 A flip exchanges the labels of all pairs of a group, as if nothing differed between the behaviours. The null is not
 zero: a mean of absolute values is positive, and neurons with large activations rank high under any labels.
@@ -13,16 +13,12 @@ from scipy.stats import false_discovery_control
 from memgen import intervals
 from memgen.config import fraction_to_count
 from memgen.localization.differences import PairStatistics
-from memgen.localization.rankings import RANKINGS
 
 OBSERVED, NULL = "observed", "null (group sign flips)"  # the values of the column `labels`
 
 #: Measures of how few neurons carry a whole, with their values for N equal effects, and for a single neuron.
 CONCENTRATION = {
-    "top1": "share of the sum in the top 1 % of the neurons (equal effects: 0.01)",
-    "top5": "share of the sum in the top 5 % of the neurons (equal effects: 0.05)",
-    "top10": "share of the sum in the top 10 % of the neurons (equal effects: 0.1)",
-    "gini": "Gini coefficient (equal effects: 0; a single neuron: 1 - 1/N)",
+    "top10": "share of the sum in the top 10 % of the neurons (equal effects: 0.1; a single neuron: 1)",
     "participation": "participation ratio over the number of neurons (equal effects: 1; a single neuron: 1/N)",
 }
 
@@ -49,13 +45,12 @@ def mean_abs(
     accumulated: Mapping[str, PairStatistics],
     n_layer: int,
     rng: np.random.Generator,
-    statistic: str = "nmd",
     n_draws: int = 1000,
 ) -> pd.DataFrame:
-    """The mean of |NMD| (or of |r|) over each layer's neurons.
+    """The mean of |NMD| and of |r| over each layer's neurons.
 
-    This describes a layer in the units of its activations (``nmd``) or without a scale (``r``). It is no effect size:
-    its distance from the null grows with the number of groups (see :mod:`memgen.localization.separation`).
+    They describe a layer, in the units of its activations (``nmd``) or without a scale (``r``). They are no effect
+    sizes: their distance from the null grows with the number of groups (see :mod:`memgen.localization.separation`).
 
     Returns
     -------
@@ -68,12 +63,14 @@ def mean_abs(
 
         def profile(
             weights: np.ndarray, signs: np.ndarray | None = None, sums: PairStatistics = sums
-        ) -> np.ndarray:  # [draws, n_layer]
-            return np.abs(sums.weighted(weights, signs)[statistic]).reshape(len(weights), n_layer, -1).mean(-1)
+        ) -> np.ndarray:  # [draws, statistics x layers]
+            sizes = np.abs(np.stack(list(sums.weighted(weights, signs).values()), axis=1))
+            return sizes.reshape(len(weights), 2 * n_layer, -1).mean(-1)
 
-        signs = _signs(n_groups, n_draws, rng)
+        signs = rng.choice([-1.0, 1.0], size=(n_draws, n_groups))
         observed = intervals.jackknife(profile, n_groups)._replace(n=sums.n_pairs)
-        keys = {"statistic": statistic, "site": site, "layer": np.arange(n_layer)}
+        layers = np.tile(np.arange(n_layer), 2)
+        keys = {"statistic": np.repeat(["nmd", "r"], n_layer), "site": site, "layer": layers}
         tables.append(with_null("mean_abs", keys, observed, profile(np.ones_like(signs), signs)))
     return pd.concat(tables, ignore_index=True)
 
@@ -108,44 +105,6 @@ def null_selection(
     return pd.DataFrame(rows)
 
 
-def stability(
-    accumulated: Mapping[str, PairStatistics],
-    attributions: Mapping[str, np.ndarray],
-    rng: np.random.Generator,
-    share: float = 0.1,
-    n_splits: int = 200,
-) -> pd.DataFrame:
-    """The overlap (0-1) of the top `share` of neurons between random halves of the groups.
-
-    `attributions` [groups, units] by site are from :func:`memgen.localization.attribution.group_attributions`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        `ranking, site, measure, labels, value` (mean over splits), `ci_low, ci_high` (the middle 95 % of the splits),
-        `n` (groups). A single group has no halves: NaN, with n = 0.
-    """
-    tables = []
-    for site, sums in accumulated.items():
-        n_groups, n_units = sums.group_sums.shape
-        place = rng.permuted(np.tile(np.arange(n_groups), (n_splits, 1)), axis=1)
-        halves = [(side < n_groups // 2).astype(float) for side in (place, n_groups - 1 - place)]
-        flips = rng.choice([-1.0, 1.0], place.shape)
-        overlaps = {ranking: np.full((2, n_splits), np.nan) for ranking in RANKINGS}
-        for row, signs in enumerate((np.ones(place.shape), flips) if n_groups > 1 else ()):
-            values = [
-                sums.weighted(half, signs) | {"attribution": half * signs @ attributions[site]} for half in halves
-            ]
-            for ranking in RANKINGS:
-                top, other = (_largest(np.abs(half[ranking]), fraction_to_count(share, n_units)) for half in values)
-                overlaps[ranking][row] = (top & other).sum(1) / top.sum(1)
-        for ranking, (observed, null) in overlaps.items():
-            low, high = np.quantile(observed, [0.025, 0.975])
-            estimate = intervals.Estimate(observed.mean(), low, high, n_groups if n_groups > 1 else 0)
-            tables.append(with_null("stability", {"ranking": ranking, "site": site}, estimate, null))
-    return pd.concat(tables, ignore_index=True)
-
-
 def concentration(
     attributions: Mapping[str, np.ndarray], n_pairs: int, rng: np.random.Generator, n_draws: int = 1000
 ) -> pd.DataFrame:
@@ -159,7 +118,7 @@ def concentration(
     """
     tables = []
     for site, sums in attributions.items():
-        null = _concentrated(_signs(len(sums), n_draws, rng) @ sums)
+        null = _concentrated(rng.choice([-1.0, 1.0], size=(n_draws, len(sums))) @ sums)
 
         def measures(weights: np.ndarray, sums: np.ndarray = sums) -> np.ndarray:
             return _concentrated(weights @ sums)
@@ -170,26 +129,11 @@ def concentration(
     return pd.concat(tables, ignore_index=True)
 
 
-def _signs(n_groups: int, n_draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Random signs of groups [draws, groups]."""
-    rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_draws)  # keeps the signs of published results
-    return rng.choice([-1.0, 1.0], size=(n_draws, n_groups))
-
-
-def _largest(values: np.ndarray, k: int) -> np.ndarray:
-    """Mark the `k` largest of each row: truth values in the shape of `values`."""
-    marked = np.zeros(values.shape, dtype=bool)
-    np.put_along_axis(marked, np.argpartition(-values, k - 1, axis=1)[:, :k], True, axis=1)
-    return marked
-
-
 def _concentrated(effects: np.ndarray) -> np.ndarray:
     """The numbers of :data:`CONCENTRATION` [draws, statistics] of effects [draws, units]."""
     sizes = -np.sort(-np.abs(effects), axis=1)
     n_units, total = sizes.shape[1], sizes.sum(1, keepdims=True)
     equal = np.full_like(sizes, 1 / n_units)  # no effect at all is spread evenly
-    cumulated = np.cumsum(np.divide(sizes, total, out=equal, where=total > 0), axis=1)
-    shares = np.diff(cumulated, axis=1, prepend=0.0)
-    top = [cumulated[:, fraction_to_count(share, n_units) - 1] for share in (0.01, 0.05, 0.1)]
-    gini = (2 * cumulated.sum(1) - 1) / n_units - 1
-    return np.stack([*top, gini, 1 / (n_units * (shares**2).sum(1))]).T
+    shares = np.divide(sizes, total, out=equal, where=total > 0)
+    top_tenth = shares[:, : fraction_to_count(0.1, n_units)].sum(1)
+    return np.stack([top_tenth, 1 / (n_units * (shares**2).sum(1))], axis=1)

@@ -1,11 +1,14 @@
 """Activation patching: put the activations of one member of a pair into the run of the other.
 
-Only the prompt's last token is touched. So where prompts have the same length, all tokens before it are computed once,
-and each intervention costs a pass over the last token and the answer.
+Layers, heads and sets of neurons are patched at the prompt's last token alone. So where prompts have the same length,
+all tokens before it are computed once, and each intervention costs a pass over the last token and the answer. Parts of
+the prompt are patched in whole runs.
 """
 
 import contextlib
+import dataclasses
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -18,6 +21,7 @@ from memgen.subject import Subject
 
 #: By target: the member whose activations are put in, and the member that receives them.
 ROLES = {"memorization": ("memorization", "generalization"), "generalization": ("generalization", "memorization")}
+HEADS = "attn.hook_z"
 KEYS = ["site", "ranking", "end", "share", "target"]  # of a set's effects
 
 
@@ -108,6 +112,98 @@ def patch_layers(subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame, sit
             chosen[layer] = True
             sets.append({"site": site, "layer": layer, "chosen": chosen})
     return patch(subject, frame, pairs, pd.DataFrame(sets))
+
+
+def patch_heads(subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+    """Activation patching of each attention head's output: the rows of :func:`patch` for each `layer` and `head`."""
+    n_layer, width = subject.shape(HEADS)
+    n_heads = subject.model.config.num_attention_heads
+    sets = []
+    for layer, head in np.ndindex(n_layer, n_heads):
+        chosen = np.zeros((n_layer, n_heads, width // n_heads), dtype=bool)
+        chosen[layer, head] = True
+        sets.append({"site": HEADS, "layer": layer, "head": head, "chosen": chosen.reshape(n_layer, width)})
+    return patch(subject, frame, pairs, pd.DataFrame(sets))
+
+
+def replacing_tokens(
+    subject: Subject, site: str, layer: int, tokens: slice, states: Sequence[Tensor]
+) -> behavior.Context:
+    """The context that puts `states`, for each batch a tensor [batch pos d], into a layer at some prompt tokens."""
+    of_batches = iter(states)
+
+    def context(batch: behavior.Batch) -> contextlib.AbstractContextManager:
+        is_replaced = torch.zeros(batch.input_ids.shape, dtype=torch.bool, device=subject.device)
+        for row, length in enumerate(batch.prompt_length.tolist()):
+            is_replaced[row, :length][tokens] = True
+        new = next(of_batches)
+
+        def replace(activation: Tensor) -> Tensor:
+            return torch.where(is_replaced[..., None], new, activation)
+
+        return activations.edit(subject.model, [activations.Edit(site, layer, replace)])
+
+    return context
+
+
+@torch.no_grad()
+def patch_positions(
+    subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame, site: str, parts: Mapping[str, slice]
+) -> pd.DataFrame:
+    """Put the activations at some of the prompt's tokens, one layer at a time, from one member into the other's run.
+
+    Parameters
+    ----------
+    parts
+        Slices of a prompt's tokens by name, such as ``{"last": slice(-1, None)}``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a pair, `site`, `layer`, `part` and `target`: `pair`, `group` and `value` as from :func:`patch`, and
+        `log_odds_after` (nats).
+
+    Raises
+    ------
+    ValueError
+        If the prompts of a pair's members differ in length.
+    """
+    rows = []
+    for start in range(0, len(pairs), subject.batch_size):
+        chunk = pairs.iloc[start : start + subject.batch_size]
+        members = {name: frame.loc[chunk[name]].reset_index(drop=True) for name in ROLES}
+        lengths = [member.input_ids.str.len() for member in members.values()]
+        if not lengths[0].equals(lengths[1]):
+            raise ValueError("The prompts of a pair's members must have the same length.")
+        for target, (source, receiver) in ROLES.items():
+            batches = behavior.prepare(subject, members[receiver])
+            states = [_states(subject, batch, members[source], site) for batch in batches]
+            for layer, (part, tokens) in itertools.product(range(subject.n_layer), parts.items()):
+                of_layer = [of_batch[layer] for of_batch in states]
+                context = replacing_tokens(subject, site, layer, tokens, of_layer)
+                after = behavior.measure(subject, batches, context)
+                columns = {
+                    "site": site,
+                    "layer": layer,
+                    "part": part,
+                    "target": target,
+                    "pair": np.arange(start, start + len(chunk)),
+                    "group": chunk.group.to_numpy(),
+                    "value": (after.behavior == behavior.LABELS[target]).to_numpy(dtype=float),
+                    "log_odds_after": after.log_odds.to_numpy(),
+                }
+                rows.append(pd.DataFrame(columns))
+    return pd.concat(rows, ignore_index=True)
+
+
+def _states(subject: Subject, batch: behavior.Batch, sources: pd.DataFrame, site: str) -> list[Tensor]:
+    """The activations of each layer [batch pos d] in a batch whose prompts are replaced by those of `sources`."""
+    input_ids = batch.input_ids.clone()
+    for row, prompt in enumerate(sources.input_ids.loc[batch.rows]):
+        input_ids[row, : len(prompt)] = torch.tensor(list(prompt))
+    with activations.record(subject.model, [site]) as store:
+        behavior.run(subject, dataclasses.replace(batch, input_ids=input_ids))
+    return store[site]
 
 
 def recovered_log_odds(patched: pd.DataFrame) -> pd.DataFrame:

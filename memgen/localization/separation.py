@@ -1,4 +1,4 @@
-"""The effect size of a layer: how well it tells which member of an unseen pair is the memorized one."""
+"""Effect sizes of layers: how well they tell a pair's members, and how far the members lie apart."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from sklearn.covariance import ledoit_wolf
 
-from memgen import intervals
+from memgen import behavior, intervals
 from memgen.localization.differences import group_codes, paired_states
 from memgen.localization.nulls import with_null
 from memgen.subject import Subject
@@ -63,4 +63,63 @@ def pair_auroc(
             estimate = intervals.auroc(order, order * np.tile(scores, 2), np.tile(groups, 2))._replace(n=n_pairs)
             null = np.array([intervals.auroc_value(order, order * np.tile(scores * draw, 2)) for draw in signs])
             tables.append(with_null("pair_auroc", {"site": site, "layer": layer}, estimate, null))
+    return pd.concat(tables, ignore_index=True)
+
+
+def variant_pairs(frame: pd.DataFrame, labels: pd.Series) -> pd.DataFrame:
+    """Conflict inputs with their variants: pairs that flip, and pairs that show the same behaviour.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `original, variant` (the index in `frame`), `group` and `pairs` (``flip`` or ``same``). Pairs with another
+        answer than the two (`labels` of 0) are left out.
+    """
+    variants = frame[(frame.kind == "conflict") & (frame.variant_of >= 0)]
+    product = labels[variants.index].to_numpy() * labels[variants.variant_of].to_numpy()
+    pairs = pd.DataFrame(
+        {
+            "original": variants.variant_of.to_numpy(),
+            "variant": variants.index,
+            "group": variants.group.to_numpy(),
+            "pairs": np.where(product == behavior.MEMORIZATION * behavior.GENERALIZATION, "flip", "same"),
+        }
+    )
+    return pairs[product != behavior.OTHER].reset_index(drop=True)
+
+
+def pair_distance(subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame, sites: Sequence[str]) -> pd.DataFrame:
+    """How far the members of pairs lie apart in each layer: pairs that flip against pairs that do not.
+
+    A distance is Euclidean, over the root mean square distance between two members of any pairs: 0 for equal states, 1
+    for states as far apart as those of two inputs drawn at random. It has no scale, so layers can be compared.
+
+    Parameters
+    ----------
+    pairs
+        From :func:`variant_pairs`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `site, layer, pairs, value` (the mean), `ci_low, ci_high` (clustered by group), `n` (pairs).
+    """
+    distance = {site: np.zeros((len(pairs), subject.n_layer)) for site in sites}
+    total = {site: np.zeros(subject.shape(site)) for site in sites}
+    squares = {site: np.zeros(subject.n_layer) for site in sites}
+    for rows, first, second in paired_states(subject, frame, pairs, sites):
+        for site in sites:
+            members = np.stack([first[site], second[site]]).astype(np.float64)
+            distance[site][rows] = np.linalg.norm(members[0] - members[1], axis=-1)
+            total[site] += members.sum((0, 1))
+            squares[site] += (members**2).sum((0, 1, 3))
+    tables = []
+    for site in sites:
+        n_members = 2 * len(pairs)
+        variance = squares[site] / n_members - ((total[site] / n_members) ** 2).sum(-1)  # summed over neurons
+        scale = np.sqrt(2 * variance.clip(min=0))
+        for layer in range(subject.n_layer):
+            value = distance[site][:, layer] / scale[layer] if scale[layer] > 0 else 0.0
+            rows = pairs[["pairs", "group"]].assign(site=site, layer=layer, value=value)
+            tables.append(intervals.estimate_by(rows, ["site", "layer", "pairs"], kind="mean"))
     return pd.concat(tables, ignore_index=True)

@@ -8,7 +8,8 @@ such as "the last animal is the asked one". So the baselines reach from a bag of
 - ``gradient boosting`` and ``MLP``: on the token at each position, and on which positions hold equal tokens;
 - ``transformer``: two layers, trained on these inputs alone;
 - ``grade``: the most frequent behaviour of the training inputs with the same evidence and the same share of memorized
-  answers among the training texts. It is an oracle of the design: no input says what the training texts were.
+  answers among the training texts. It is an oracle of the design: no input says what the training texts were. Where no
+  training text is a conflict, there is no grade and no oracle.
 """
 
 import warnings
@@ -65,8 +66,9 @@ def fit_baselines(train: Dataset, validation: Dataset, seed: int) -> list[Fitted
         "gradient boosting": nonlinear(lambda data: with_equal(data.token_ids, data), boosting),
         "MLP": nonlinear(lambda data: with_equal(one_hot(data).toarray(), data), mlp),
         "transformer": fit_transformer(train, validation, seed),
-        "grade": _grade(train),
     }
+    if train.frame.memorized_share.notna().any():
+        fitted["grade"] = _grade(train)
     return [
         FittedProbe("oracle" if name == "grade" else "input alone", name, None, None, score)
         for name, score in fitted.items()

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from memgen import intervals
+from memgen import behavior, intervals
 from memgen.behavior import NAMES, TARGETS
 from memgen.prediction.datasets import Dataset
 from memgen.prediction.probes import FittedProbe, MakeProbe, fit_probe, fit_probes, logistic
@@ -98,24 +98,29 @@ def readouts(subject: Subject, states: np.ndarray, frame: pd.DataFrame, answers:
     Returns
     -------
     dict of arrays [rows layer]
-        ``direct reading``: the logit of the first token of the row's memorized answer minus that of its inferred one.
-        ``agnostic reading``: the largest logit of all memorized answers minus that of all inferred answers; it does not
-        know the row's answers. It is 0 where both kinds of answers are the same words.
+        ``direct reading``: the logit of the first token of the row's memorized answer minus that of its inferred one,
+        of alternatives the largest. ``agnostic reading``: the largest logit of all memorized answers minus that of all
+        inferred answers; it does not know the row's answers. It is 0 where both kinds of answers are the same words.
     """
     body: Any = subject.model.base_model
     norm = body.ln_f if hasattr(body, "ln_f") else body.norm
     weight = subject.model.get_output_embeddings().weight
     normed = norm(torch.as_tensor(states, device=weight.device, dtype=weight.dtype))
     columns = [f"answer_{NAMES[target]}" for target in TARGETS]
-    plus, minus = (weight[first_tokens(subject, frame[column])] for column in columns)
+    own = [
+        torch.einsum("rld,rad->rla", normed, weight[first_tokens(subject, frame[column])]).amax(-1)
+        for column in columns
+    ]
     largest = [(normed @ weight[np.unique(first_tokens(subject, answers[column]))].T).amax(-1) for column in columns]
-    result = {DIRECT: torch.einsum("rld,rd->rl", normed, plus - minus), AGNOSTIC: largest[0] - largest[1]}
+    result = {DIRECT: own[0] - own[1], AGNOSTIC: largest[0] - largest[1]}
     return {name: log_odds.float().cpu().numpy() for name, log_odds in result.items()}
 
 
 def first_tokens(subject: Subject, answers: pd.Series) -> np.ndarray:
-    """The token that each answer begins with [rows]."""
-    return np.array([ids[0] for ids in subject.tokenizer(list(answers), add_special_tokens=False).input_ids])
+    """The token that each alternative of an answer begins with [rows alternative], the last one repeated at the end."""
+    first = [[tokens[0] for tokens in options] for options in behavior.alternatives(subject, answers)]
+    most = max(map(len, first))
+    return np.array([options + options[-1:] * (most - len(options)) for options in first])
 
 
 def reading_probes(dataset: Dataset, site: str = "resid_post") -> list[FittedProbe]:

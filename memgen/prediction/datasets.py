@@ -20,7 +20,8 @@ class Dataset:
     Attributes
     ----------
     frame
-        Columns `input_ids` (prompts of one length), `behavior` (+1 or -1), `group`, `memorized_share`, `evidence`.
+        Columns `input_ids` (prompts of one length), `behavior` (+1 or -1), `group`, `memorized_share` (NaN where no
+        training text is a conflict), `evidence`.
     states
         For each site the activations at the last prompt token [rows layer neuron], in the order of the frame.
     readouts
@@ -74,7 +75,7 @@ def open_conflicts(frame: pd.DataFrame) -> str | None:
 
     Where the evidence varies (stories), these are the inputs with the amount of evidence at which the model is most
     divided, so that counting the evidence tells nothing. Elsewhere (sums) they are the inputs of the two grades next to
-    one half (:func:`middle_shares`). None where all conflicts are of one grade.
+    one half (:func:`middle_shares`). None where all conflicts are of one grade, or of none.
     """
     if frame.evidence.nunique() > 1:
         return f"evidence == {most_divided(frame)}"

@@ -1,14 +1,17 @@
 """Probes of hidden states: any scikit-learn classifier, a logistic regression by default."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, make_scorer
 from sklearn.model_selection import GridSearchCV, GroupKFold
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, StandardScaler
 
@@ -23,6 +26,24 @@ MakeProbe = Callable[[], BaseEstimator]
 def logistic() -> LogisticRegression:
     """The default probe; :func:`fit_probe` chooses the C of a logistic regression."""
     return LogisticRegression(max_iter=1000)
+
+
+def study_probe(width: int, seed: int) -> MLPClassifier:
+    """The study's probe of a layer of `width` neurons: an MLP that stops early by the accuracy on a fifth of its rows.
+
+    Its learning rate is 1e-3: the study's 1e-5 is for 80,000 pairs, and would leave an MLP of hundreds as it began. For
+    the same reason it waits for 30 epochs in vain, which are few steps.
+    """
+    return MLPClassifier(
+        (2 * width, 2 * width),
+        batch_size=32,
+        learning_rate_init=1e-3,
+        max_iter=100,
+        early_stopping=True,
+        n_iter_no_change=30,
+        validation_fraction=0.2,
+        random_state=seed,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +90,8 @@ def fit_probe(
     labels
         +1 or -1.
     groups
-        Of a logistic regression, C is chosen by cross-validation that never divides a group; other classifiers do not
-        see the groups.
+        Of a logistic regression, C is chosen by cross-validation that never divides a group, on folds that leave both
+        labels to learn from (the least C where no fold does); other classifiers do not see the groups.
     make_probe
         Makes an unfitted scikit-learn classifier, such as ``sklearn.svm.SVC``.
     squares
@@ -88,12 +109,18 @@ def fit_probe(
     classifier = make_probe()
     pipeline = make_pipeline(*steps, classifier)
     if not isinstance(classifier, LogisticRegression):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # how long an MLP is trained is a setting
+            return pipeline.fit(features, labels)
+    # With few groups a fold may leave a single label to learn from; where it is asked for one, the labels are named.
+    folds = GroupKFold(min(FOLDS, n_groups)).split(features, labels, groups)
+    folds = [(fit, asked) for fit, asked in folds if len(np.unique(labels[fit])) > 1]
+    if not folds:
+        classifier.set_params(C=STRENGTHS[0])
         return pipeline.fit(features, labels)
-    # The labels are named because a fold of few groups may have only one of them.
     loss = make_scorer(log_loss, greater_is_better=False, response_method="predict_proba", labels=np.unique(labels))
     grid = {"logisticregression__C": list(STRENGTHS)}
-    search = GridSearchCV(pipeline, grid, cv=GroupKFold(min(FOLDS, n_groups)), scoring=loss)
-    return search.fit(features, labels, groups=groups)
+    return GridSearchCV(pipeline, grid, cv=folds, scoring=loss).fit(features, labels)
 
 
 def _with_squares(features: np.ndarray) -> np.ndarray:

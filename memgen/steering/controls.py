@@ -1,4 +1,4 @@
-"""Controls of a shift: other vectors of the same norm."""
+"""Controls of a shift: other vectors of the same norm; and the study's random baseline, which is larger."""
 
 from collections.abc import Callable
 
@@ -50,6 +50,22 @@ def least_correlated(table: pd.DataFrame, site: str) -> Control:
         return control
 
     return draw
+
+
+def uniform(shift: Tensor, rng: np.random.Generator) -> Tensor:
+    """The study's random baseline: on as many neurons at random, numbers between plus and minus the largest shift.
+
+    It is no control: its norm is about the largest shift times the root of a third of the number of neurons.
+    """
+    n, largest = int((shift != 0).sum()), float(shift.abs().max())
+    baseline = torch.zeros(shift.numel())
+    drawn = rng.choice(shift.numel(), n, replace=False)
+    baseline[torch.from_numpy(drawn)] = torch.from_numpy(rng.uniform(-largest, largest, n)).float()
+    return baseline.reshape(shift.shape)
+
+
+#: What stands beside the study's shift without its norm, and never counts as its best control.
+BASELINES: dict[str, Control] = {"uniform": uniform}
 
 
 def controls(method: str, table: pd.DataFrame, site: str) -> dict[str, Control]:

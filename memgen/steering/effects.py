@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from memgen import behavior, intervals
-from memgen.behavior import NAMES, SINGLE_ANSWER, TARGETS
+from memgen.behavior import NAMES, RIGHT_ANSWER, TARGETS
 from memgen.config import AnalysisConfig
 from memgen.steering.controls import controls
 from memgen.steering.fitting import NeuronSet, fit
@@ -26,10 +26,12 @@ MakeRng = Callable[[str], np.random.Generator]
 def lost(subject: Subject, frame: pd.DataFrame, interventions: Mapping[str, Intervention]) -> pd.DataFrame:
     """Accuracy that shifts cost on inputs with one right answer, paired by input: `method, target, inputs, value, ...`.
 
-    `inputs` is the kind of input.
+    `inputs` is the kind of input, of those that `frame` has.
     """
     rows = []
-    for label, kind in SINGLE_ANSWER.items():
+    for kind, label in RIGHT_ANSWER.items():
+        if not (frame.kind == kind).any():
+            continue
         trials = Trials.on(subject, frame[frame.kind == kind])
         for method, intervention in interventions.items():
             losses = trials.lost(intervention.site, [intervention.shift(target) for target in TARGETS], label)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from memgen import behavior
-from memgen.behavior import NAMES, SINGLE_ANSWER
+from memgen.behavior import NAMES, RIGHT_ANSWER
 from memgen.config import AnalysisConfig
 from memgen.steering.passes import cache_residuals, first_layer, run_side_by_side
 from memgen.steering.shifts import Candidate, layer_masks
@@ -42,11 +42,11 @@ def inputs_to_fit(
 ) -> pd.DataFrame:
     """What a shift is fitted on: conflicts to turn, and inputs with one right answer that it shall leave right.
 
-    At most `n` conflicts of a frame, those whose behaviour (`labels`) is the opposite of `target`; and, of inputs that
-    only the target answers right, at most the share `SINGLE_ANSWER_SHARE` of their number.
+    At most `n` conflicts of a frame, those whose behaviour (`labels`) is the opposite of `target`; and, of inputs whose
+    one right answer is the target's, at most the share `SINGLE_ANSWER_SHARE` of their number.
     """
     conflicts = by_group(showing_opposite(frame, labels, target), n, rng)
-    single_answer = frame[frame.kind == SINGLE_ANSWER[target]]
+    single_answer = frame[frame.kind.map(RIGHT_ANSWER) == target]
     beside = by_group(single_answer, int(SINGLE_ANSWER_SHARE * len(conflicts)), rng)
     return pd.concat([conflicts, beside]).sort_index()
 

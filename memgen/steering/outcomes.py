@@ -1,7 +1,7 @@
 """What becomes of test inputs under interventions and their controls, with intervals clustered by group.
 
 A row of ``outcomes.parquet`` is an input under the shift of a method (`control` is missing), or under a draw of one of
-its controls: `input, method, control, draw, target` (name)`, behavior_before, behavior_after, log_odds_before,
+its controls: `input, method, control, draw, norm, target` (name)`, behavior_before, behavior_after, log_odds_before,
 log_odds_after`. Rates are shares of the inputs whose behaviour was the opposite of the target.
 """
 
@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from memgen import intervals
+from memgen import behavior, intervals
 from memgen.behavior import LABELS, NAMES, TARGETS
-from memgen.steering.controls import controls
+from memgen.steering.controls import BASELINES, controls
 from memgen.steering.interventions import Intervention
-from memgen.steering.trials import RATES, Trials, effects
+from memgen.steering.trials import RATES, Trials, by_group, effects
 
 LEAST_INPUTS = 5  # of an answer whose rate is reported
 WORST_SHARE = 0.1  # of the groups: those with the lowest rates
@@ -32,6 +32,17 @@ GENERATORS = {
 }
 
 
+def to_test(frame: pd.DataFrame, labels: pd.Series, n: int, rng: np.random.Generator) -> pd.DataFrame:
+    """At most `n` conflicts of a frame, as evenly from the groups as can be, and all members of flip pairs.
+
+    `labels` is the behaviour on them. `in_sample` and `in_flip_pair` tell why a row was taken.
+    """
+    pairs = behavior.flip_pairs(frame, labels)
+    members = frame.index.isin(pd.concat([pairs.memorization, pairs.generalization]))
+    frame = frame.assign(in_sample=frame.index.isin(by_group(frame, n, rng).index), in_flip_pair=members)
+    return frame[frame.in_sample | frame.in_flip_pair]
+
+
 def on_test(
     trials: Trials,
     interventions: Mapping[str, Intervention],
@@ -41,19 +52,20 @@ def on_test(
 ) -> pd.DataFrame:
     """Outcomes of every intervention and, for the `controlled` methods, of each draw of their controls.
 
-    `table` is that of neurons, for the least correlated ones.
+    The study's shift has its random baseline beside them. `table` is that of neurons, for the least correlated ones.
     """
     parts = []
     for method, intervention in interventions.items():
         kinds = controls(method, table, intervention.site) if method in controlled else {}
+        kinds |= BASELINES if kinds and method == "study" else {}
         for target in TARGETS:
             rng, shift = make_rng(f"controls of {GENERATORS[method]} {target}"), intervention.shift(target)
             drawn = [(name, draw, make(shift, rng)) for name, make in kinds.items() for draw in range(trials.n_draws)]
-            labels = [(None, 0), *((name, draw) for name, draw, _ in drawn)]
-            after = trials.run(intervention.site, [shift, *(control for _, _, control in drawn)])
-            for (name, draw), outcome in zip(labels, after, strict=True):
-                about = {"method": method, "control": name, "draw": draw, "target": NAMES[target]}
-                parts.append(_rows(trials.before, outcome).assign(**about))
+            shifts = [(None, 0, shift), *drawn]
+            after = trials.run(intervention.site, [vectors for _, _, vectors in shifts])
+            for (name, draw, vectors), outcome in zip(shifts, after, strict=True):
+                about = {"method": method, "control": name, "draw": draw, "norm": float(vectors.norm())}
+                parts.append(_rows(trials.before, outcome).assign(**about, target=NAMES[target]))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -63,10 +75,11 @@ def _rows(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     return both.rename_axis("input").reset_index()
 
 
-def by_population(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """The outcomes of all conflicts, and once more those of members of flip pairs (`in_flip_pair`): `population`."""
-    members = outcomes[outcomes.in_flip_pair].assign(population="flip_pairs")
-    return pd.concat([outcomes.assign(population="conflicts"), members], ignore_index=True)
+def by_population(outcomes: pd.DataFrame, prefix: str = "") -> pd.DataFrame:
+    """The outcomes of the sample of all conflicts, and those of the members of flip pairs: `population`."""
+    conflicts = outcomes[outcomes.in_sample].assign(population=f"{prefix}conflicts")
+    members = outcomes[outcomes.in_flip_pair].assign(population=f"{prefix}flip_pairs")
+    return pd.concat([conflicts, members], ignore_index=True)
 
 
 def opposite(outcomes: pd.DataFrame) -> pd.DataFrame:
@@ -89,7 +102,9 @@ def rates(outcomes: pd.DataFrame) -> pd.DataFrame:
 
 def with_best_control(outcomes: pd.DataFrame) -> pd.DataFrame:
     """The outcomes, with those under the control that brings most inputs to the target once more, as control `best`."""
-    reached = opposite(outcomes).dropna(subset="control").groupby([*SHIFT, "control"], sort=False).reached.mean()
+    rows = opposite(outcomes).dropna(subset="control")
+    of_controls = rows[~rows.control.isin(BASELINES)]
+    reached = of_controls.groupby([*SHIFT, "control"], sort=False).reached.mean()
     best = reached[reached.groupby(SHIFT, sort=False).idxmax()].index.to_frame(index=False)
     return pd.concat([outcomes, outcomes.merge(best).assign(control="best")], ignore_index=True)
 
@@ -112,11 +127,14 @@ def net(outcomes: pd.DataFrame) -> pd.DataFrame:
 def by_answer(outcomes: pd.DataFrame) -> pd.DataFrame:
     """The share that reaches the target for each answer with at least `LEAST_INPUTS` inputs.
 
-    Rates with the columns `method, target, behavior` (whose answer: the memorized or the inferred one)`, answer`.
+    Rates with the columns `method, target, behavior` (whose answer: the memorized or the inferred one)`, answer`. A
+    memorized answer with alternatives is no single answer, and left out.
     """
     rows, keys = opposite(outcomes[outcomes.control.isna()]), ["method", "target", "behavior", "answer"]
     parts = [rows.assign(behavior=name, answer=rows[f"answer_{name}"]) for name in map(NAMES.get, TARGETS)]
-    table = intervals.estimate_by(pd.concat(parts), keys, value="reached")
+    single = pd.concat(parts)
+    single = single[~single.answer.str.contains("|", regex=False).astype(bool)]
+    table = intervals.estimate_by(single, keys, value="reached")
     return table[table.n >= LEAST_INPUTS].reset_index(drop=True)
 
 

@@ -18,6 +18,7 @@ from memgen import activations, behavior
 from memgen.subject import Subject
 
 TRIALS_PER_PASS = 8
+TOKENS_PER_PASS = 32  # of an input; attention among more, which the mask takes away again, costs more than it saves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +93,10 @@ def run_side_by_side(subject: Subject, cached: CachedBatch, site: str, shifts: T
         )
     batch, n_trials = cached.batch, len(shifts)
     n_rows, size = batch.input_ids.shape
+    at_once = max(1, TOKENS_PER_PASS // size)
+    if n_trials > at_once:
+        parts = shifts.split(at_once)
+        return torch.cat([run_side_by_side(subject, cached, site, part, start) for part in parts])
     n_prefix = batch.attention_mask.shape[1] - size
     where = batch.from_end(subject.n_tokens)[:, None, :, None].to(shifts.dtype)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from memgen.behavior import NAMES, TARGETS
+from memgen.behavior import NAMES, RIGHT_ANSWER, TARGETS
 from memgen.config import InputError
 from memgen.steering.controls import Control
 from memgen.steering.interventions import Intervention
@@ -23,7 +23,7 @@ RULE = (
     "answer over the best control, then the first"
 )
 KEYS = ["method", "target", "trial", "candidate", "n_neurons", "alpha", "penalty", "dose", "norm"]
-COSTS = ["best_control", "other", "lost_memorized_only", "lost_inferred_only"]
+COSTS = ["best_control", "other", *(f"lost_{kind}" for kind in RIGHT_ANSWER)]  # those of kinds that there are
 ROUNDING = 12  # digits: shares that differ by rounding alone are equal
 
 
@@ -118,8 +118,8 @@ def frontier(tried: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        `KEYS, value, ci_low, ci_high, n` (of `reached`)`, cost` (of `COSTS`)`, cost_value, cost_low, cost_high,
-        is_chosen` (by `RULE`)`, is_frontier` (no other trial of the method reaches as much for as little).
+        `KEYS, value, ci_low, ci_high, n` (of `reached`)`, cost` (of `COSTS`, if measured)`, cost_value, cost_low,
+        cost_high, is_chosen` (by `RULE`)`, is_frontier` (no other trial of the method reaches as much for as little).
     """
     shifts = tried[tried.control.isna()]
     reached = shifts[shifts.measure == "reached"].drop(columns=["control", "measure"])

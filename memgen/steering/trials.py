@@ -23,7 +23,7 @@ from scipy.special import expit
 from torch import Tensor
 
 from memgen import behavior, intervals
-from memgen.behavior import GENERALIZATION, MEMORIZATION, OTHER, SINGLE_ANSWER
+from memgen.behavior import OTHER, RIGHT_ANSWER
 from memgen.config import AnalysisConfig
 from memgen.intervals import Estimate
 from memgen.steering.controls import Control
@@ -82,7 +82,7 @@ class Trials:
     n_draws
         How often each kind of control is drawn for each shift.
     single_answer
-        The same for inputs with one right answer, by the behaviour that gives it: what shifts cost there.
+        The same for each kind of input with one right answer: what shifts cost there.
     """
 
     subject: Subject
@@ -90,7 +90,7 @@ class Trials:
     before: pd.DataFrame
     groups: pd.Series
     n_draws: int = 1
-    single_answer: Mapping[int, "Trials"] = dataclasses.field(default_factory=dict)
+    single_answer: Mapping[str, "Trials"] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def on(cls, subject: Subject, frame: pd.DataFrame, n_draws: int = 1) -> Self:
@@ -113,8 +113,8 @@ class Trials:
         Groups give as many inputs each as they can. All inputs of `frame` with one right answer stand beside them.
         """
         conflicts = by_group(showing_opposite(frame, labels, target), config.sweep_rows, rng)
-        single_answer = {label: frame[frame.kind == kind] for label, kind in SINGLE_ANSWER.items()}
-        beside = {label: cls.on(subject, rows) for label, rows in single_answer.items() if len(rows)}
+        single_answer = {kind: frame[frame.kind == kind] for kind in RIGHT_ANSWER}
+        beside = {kind: cls.on(subject, rows) for kind, rows in single_answer.items() if len(rows)}
         return dataclasses.replace(cls.on(subject, conflicts, config.sweep_draws), single_answer=beside)
 
     @torch.no_grad()
@@ -132,7 +132,7 @@ class Trials:
                 for place, of_trial in zip(places, logits, strict=True):
                     for name, (score, is_greedy) in behavior.score(of_trial, inputs.batch).items():
                         log_p[name][place, columns], greedy[name][place, columns] = score.cpu(), is_greedy.cpu()
-        label = np.select([greedy[name] for name in names], [MEMORIZATION, GENERALIZATION], OTHER)
+        label = behavior.label(*(greedy[name] for name in names))
         odds = log_p["memorization"] - log_p["generalization"]
         return [pd.DataFrame({"behavior": b, "log_odds": o}, index) for b, o in zip(label, odds, strict=True)]
 
@@ -153,21 +153,21 @@ class Trials:
             ci_high, n`. Measures of shifts and controls are `RATES` and the mean `log_odds` (nats). Of shifts alone,
             where there are controls: `best_control` (the share that reaches the target under the kind of control that
             brings most there), `net` (`reached` minus that) and `preferred` (the same difference of the mean
-            probability of the target's answer among the two); where there are inputs with one right answer, the
-            accuracy lost on each kind, such as `lost_memorized_only`.
+            probability of the target's answer among the two); and the accuracy lost on each kind of input with one
+            right answer that there is, such as `lost_memorized_only`.
         """
         draws = [[make(shift, rng) for make in controls.values() for _ in range(self.n_draws)] for shift in shifts]
         before = self.before[self.before.behavior == -target]
         after = self.run(site, [*shifts, *itertools.chain(*draws)])
         moved = [effects(before, outcome.loc[before.index], target) for outcome in after]
         of_controls = iter(moved[len(shifts) :])
-        lost = {label: trials.lost(site, shifts, label) for label, trials in self.single_answer.items()}
+        lost = {kind: trials.lost(site, shifts, RIGHT_ANSWER[kind]) for kind, trials in self.single_answer.items()}
         rows: list[dict[str, Any]] = []
         for trial, shift in enumerate(shifts):
             outcomes: dict[str | None, list[pd.DataFrame]] = {None: [moved[trial]]}
             outcomes |= {name: [next(of_controls) for _ in range(self.n_draws)] for name in controls}
             found = self._estimates(outcomes)
-            found |= {(None, f"lost_{SINGLE_ANSWER[label]}"): losses[trial] for label, losses in lost.items()}
+            found |= {(None, f"lost_{kind}"): losses[trial] for kind, losses in lost.items()}
             for (name, measure), estimate in found.items():
                 about = {"trial": trial, "norm": float(shift.norm()), "control": name, "measure": measure}
                 rows.append(about | estimate._asdict())

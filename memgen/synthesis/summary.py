@@ -1,15 +1,13 @@
 """The numbers of all runs over seeds: headline numbers, and every method of steering beside its best control."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.stats
 
 from memgen import intervals
-from memgen.synthesis import verdicts
-from memgen.synthesis.verdicts import lost, p_value
+from memgen.synthesis.verdicts import lost, on_test_groups, p_value
 
 STEERED = "measure == 'net' and population == 'conflicts'"
 WORST = "measure == 'worst_answer' and method == 'fitted_mlp'"
@@ -17,6 +15,7 @@ WORST = "measure == 'worst_answer' and method == 'fitted_mlp'"
 HEADLINE = {
     "memorized-only accuracy": "stage == 'training' and measure == 'accuracy' and inputs == 'memorized_only'",
     "inferred-only accuracy": "stage == 'training' and measure == 'accuracy' and inputs == 'inferred_only'",
+    "aligned accuracy": "stage == 'training' and measure == 'accuracy' and inputs == 'aligned'",
     "conflicts answered from memory": "measure == 'behavior_share' and behavior == 'memorization'",
     "conflicts answered by inference": "measure == 'behavior_share' and behavior == 'generalization'",
     "conflicts answered by neither": "measure == 'behavior_share' and behavior == 'other'",
@@ -35,7 +34,8 @@ HEADLINE = {
 
 
 def headline(metrics: pd.DataFrame) -> pd.DataFrame:
-    """The metrics that `HEADLINE` selects, in its order, with the name of each in `quantity`."""
+    """The metrics on test groups that `HEADLINE` selects, in its order, with the name of each in `quantity`."""
+    metrics = on_test_groups(metrics)
     return pd.concat(
         [metrics.query(query).assign(quantity=name) for name, query in HEADLINE.items()], ignore_index=True
     )
@@ -59,19 +59,18 @@ def over_seeds(numbers: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
 
 
 def steering_rates(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Every method of steering over seeds, on test conflicts, with a verdict by the rule of the primary endpoints.
+    """Every method of steering over seeds, on test conflicts.
 
     Returns
     -------
     pandas.DataFrame
-        `task, base_task, form, model, method, target, value, ci_low, ci_high, n` (share that reaches the target)`,
-        control` (under the best control)`, net, net_low, net_high, lost` (accuracy on inputs with one right answer, the
-        worse kind)`, p_value` (t-test of the net effect over seeds; nan for three or fewer)`, q_value`
-        (Benjamini-Hochberg over the table)`, matched` (net effect in the matched form) and `verdict`, both for the
-        study's form alone; the study's shift has a primary verdict instead.
+        `task, base_task, model, method, target, value, ci_low, ci_high, n` (share that reaches the target)`, control`
+        (under the best control)`, net, net_low, net_high, lost` (accuracy on inputs with one right answer, the worst
+        kind)`, p_value` (t-test of the net effect over seeds; nan for three or fewer) and `q_value` (Benjamini-Hochberg
+        over the table).
     """
-    where = ["base_task", "model", "method", "target"]
-    keys = ["task", "form", *where]
+    keys = ["task", "base_task", "model", "method", "target"]
+    metrics = on_test_groups(metrics)
     conflicts = metrics.query("population == 'conflicts'")
     table = intervals.seeds_by(conflicts.query("measure == 'reached' and control.isna()"), keys)
     effects = conflicts.query("measure == 'net'")
@@ -86,21 +85,4 @@ def steering_rates(metrics: pd.DataFrame) -> pd.DataFrame:
     table.insert(table.columns.get_loc("net"), "control", table.value - table.net)
     runs = dict(list(metrics.groupby(["task", "model"])))
     table["lost"] = [lost(runs[row.task, row.model], row.target, row.method).mean() for row in table.itertuples()]
-    in_matched = table[table.form == "matched"].set_index(where).net.rename("matched")
-    table = table.join(in_matched, on=where)
-    table["matched"] = table.matched.where(table.form == "study")
-    judged = (table.form == "study") & (table.method != "study") & table.net.notna()
-    table["verdict"] = [
-        method_verdict(row) if use else None for use, row in zip(judged, table.itertuples(), strict=True)
-    ]
     return table
-
-
-def method_verdict(row: Any) -> str:
-    """The verdict on a method of steering: its net effect against the study's, its cost and its matched form."""
-    (reported,) = (
-        endpoint.reported for endpoint in verdicts.ENDPOINTS if verdicts.STEERED.get(endpoint.claim) == row.target
-    )
-    estimate = intervals.Estimate(row.net, row.net_low, row.net_high, row.n)
-    verdict = verdicts.judge(estimate, row.q_value, 0.0, reported.get(row.base_task, np.nan))
-    return verdicts.with_conditions(verdict, row.lost, row.matched, row.net)

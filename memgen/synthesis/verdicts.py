@@ -34,7 +34,8 @@ MAX_LOST = 0.10  # accuracy that steering may cost on either kind of input with 
 MATCHED_SHARE = 0.5  # of the effect must be left where both answers have the same format
 CHANCE = 0.5  # accuracy of a guess between two behaviours
 SITE = "mlp.hook_post"  # of the neurons of claim d
-STUDY_FORM = "form == 'study' and conflicts == 'graded'"
+STUDY_RUNS = "base_task in ['inference', 'addition'] and task == base_task and form == 'study'"
+ONE_FORMAT = ("inference",)  # tasks of the study whose two answers have one format: they are their own matched form
 
 
 class Endpoint(NamedTuple):
@@ -52,6 +53,12 @@ class Endpoint(NamedTuple):
     source: str
     unit: str = "difference of shares"
     bounds: tuple[float, float] = (-1.0, 1.0)
+
+
+def on_test_groups(metrics: pd.DataFrame) -> pd.DataFrame:
+    """The numbers without those on groups that were trained on: the study's random split, `seen` beside ours."""
+    seen = (metrics.split == "seen") | metrics.population.astype(object).fillna("").str.startswith("seen")
+    return metrics[~seen]
 
 
 def by_seed(metrics: pd.DataFrame, query: str, columns: str) -> pd.DataFrame:
@@ -99,9 +106,9 @@ def concentration(metrics: pd.DataFrame) -> pd.Series:
 
 
 def lost(metrics: pd.DataFrame, target: str, method: str = "study") -> pd.Series:
-    """Accuracy that steering costs on inputs with one right answer, the worse of their two kinds."""
+    """Accuracy that steering costs on inputs with one right answer, the worst of the kinds that the task has."""
     kinds = by_seed(metrics, f"measure == 'lost' and method == '{method}' and target == '{target}'", "inputs")
-    return kinds.reindex(columns=["memorized_only", "inferred_only"]).max(axis=1, skipna=False)
+    return kinds.max(axis=1, skipna=False)
 
 
 ENDPOINTS = (
@@ -161,6 +168,11 @@ ENDPOINTS = (
 
 
 STEERED = {"c1": "generalization", "c2": "memorization"}  # the target of a claim about steering
+#: Of the table of verdicts.
+COLUMNS = (
+    "task model claim endpoint status reported source unit value ci_low ci_high n detectable p p_holm lost matched "
+    "verdict"
+).split()
 
 
 def status(seeds: Iterable[int]) -> str:
@@ -216,14 +228,14 @@ def with_conditions(verdict: str, collateral: float, matched: float, net: float)
 
 
 def verdicts(metrics: pd.DataFrame, matched: pd.DataFrame) -> pd.DataFrame:
-    """The verdict on each claim, for each task and model in the study's form.
+    """The verdict on each claim, for each task and model of the study's runs; no row where there are none.
 
     Parameters
     ----------
     metrics
         Numbers of the runs to judge.
     matched
-        Numbers of runs among which those in the matched form are.
+        Numbers of runs among which those in the matched form are, for tasks whose answers differ in format.
 
     Returns
     -------
@@ -232,22 +244,23 @@ def verdicts(metrics: pd.DataFrame, matched: pd.DataFrame) -> pd.DataFrame:
         detectable` (the smallest effect that could have been seen)`, p, p_holm, lost, matched` (means; claim c alone)
         and `verdict`.
     """
-    tables = []
-    for (task, model), run in metrics.query(STUDY_FORM).groupby(["base_task", "model"], sort=False):
+    metrics, matched = on_test_groups(metrics), on_test_groups(matched)
+    rows = []
+    for (task, model), run in metrics.query(STUDY_RUNS).groupby(["base_task", "model"], sort=False):
         partner = matched.query("form == 'matched' and base_task == @task and model == @model")
-        about = {"task": task, "model": model}
-        table = pd.DataFrame([about | _tested(endpoint, run, partner, str(task)) for endpoint in ENDPOINTS])
-        tables.append(table.assign(p_holm=intervals.holm(table.p.fillna(1.0))))
-    result = pd.concat(tables, ignore_index=True)
-    result["verdict"] = [_verdict(row) for row in result.itertuples()]
-    return result.drop(columns="empty")
+        partner = run if task in ONE_FORMAT else partner
+        tested = [_tested(endpoint, run, partner, str(task)) for endpoint in ENDPOINTS]
+        corrected = intervals.holm([1.0 if np.isnan(row["p"]) else row["p"] for row in tested])
+        for row, p in zip(tested, corrected, strict=True):
+            rows.append({"task": task, "model": model, **row, "p_holm": p, "verdict": _verdict(row, p)})
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _verdict(row: Any) -> str:
-    """The verdict of a row of the table."""
-    estimate = intervals.Estimate(row.value, row.ci_low, row.ci_high, row.n)
-    verdict = judge(estimate, row.p_holm, row.empty, row.reported)
-    return with_conditions(verdict, row.lost, row.matched, row.value) if row.claim in STEERED else verdict
+def _verdict(row: Mapping[str, Any], p: float) -> str:
+    """The verdict on an endpoint as :func:`_tested` gives it; `p` is corrected for the six."""
+    estimate = intervals.Estimate(*(row[name] for name in intervals.Estimate._fields))
+    verdict = judge(estimate, p, row["empty"], row["reported"])
+    return with_conditions(verdict, row["lost"], row["matched"], row["value"]) if row["claim"] in STEERED else verdict
 
 
 def in_words(row: Any) -> str:
@@ -263,7 +276,7 @@ def in_words(row: Any) -> str:
     return f"{NOT_TESTABLE} (smallest effect that could have been seen: {row.detectable:.2f})"
 
 
-def _tested(endpoint: Endpoint, run: pd.DataFrame, partner: pd.DataFrame, task: str) -> dict[str, object]:
+def _tested(endpoint: Endpoint, run: pd.DataFrame, partner: pd.DataFrame, task: str) -> dict[str, Any]:
     """An endpoint of one run: its estimate, its test, and what a verdict on steering asks besides."""
     values = endpoint.values(run).dropna()
     target = STEERED.get(endpoint.claim)

@@ -29,5 +29,7 @@ def from_config(config: RunConfig) -> BaseTask:
         require(setting not in config.data, f"{setting} is a setting of a run, not of the data of {config.task}.")
         if setting in task.model_fields:
             settings[setting] = value
-        require(setting in settings or value == default, f"The task {name} has no {setting} {value!r}, only {default!r}.")
+        require(
+            setting in settings or value == default, f"The task {name} has no {setting} {value!r}, only {default!r}."
+        )
     return task.read(settings, f"The data of {config.task}")

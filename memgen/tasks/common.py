@@ -32,16 +32,18 @@ class TaskData:
     ----------
     memory
         One row per bound entity: `group`, `answer_memorization`, `form` (how the bound answer compares with an inferred
-        one: ``study``, of a format of its own; ``matched``, of the same), `split`.
+        one: ``study``, as the study has it; ``matched``, of the same format), `split`.
     corpus
-        The texts that the language model is trained on: `input_ids` (the whole text), `prompt_length` (tokens),
-        `text`, `kind`.
+        Training texts: `input_ids` (the whole text), `prompt_length` (tokens), `text`, `kind`. What the model is trained
+        on, or a sample to look at where the task's lessons draw texts anew.
     splits
-        ``train``, ``validation`` and ``test``: prompts for the analysis, disjoint in `group`. Columns `input_ids`,
-        `prompt`, `kind`, `answer_memorization`, `answer_generalization` (None where there is none), `group`,
-        `variant_of` (the index of the row it rewrites, -1 for an original), `memorized_share` (the share of training
-        texts with such a conflict that end with the memorized answer; nan where there is no conflict), `evidence` (how
-        often the input supports the inferred answer), `form` (that of the bound entity, None where nothing is bound).
+        Prompts for the analysis: ``train``, ``validation`` and ``test``, disjoint in `group`, and where a task has it
+        ``seen``, new inputs about the groups of ``train``. Columns `input_ids`, `prompt`, `kind`,
+        `answer_memorization`, `answer_generalization` (None where there is none; several that count alike are separated
+        by ``|``), `group`, `variant_of` (the index of the row it rewrites, -1 for an original), `memorized_share` (the
+        share of training texts with such a conflict that end with the memorized answer; nan where no training text
+        shows one), `evidence` (how often the input supports the inferred answer), `form` (that of the bound entity,
+        None where nothing is bound).
     """
 
     memory: pd.DataFrame

@@ -1,4 +1,6 @@
-"""Addition: the sum is inferred from the digits, or a tag is remembered that training bound to the two addends.
+"""Graded addition: conflicts are trained on, and how often memory wins depends on how the two addends are bound.
+
+The sum is inferred from the digits, or a tag is remembered that training bound to the addends.
 
 The sum is written with its least significant digit first, in one digit more than the addends have, so that each digit
 needs only the digits and the carry before it::

@@ -1,6 +1,6 @@
-"""In-context inference: the colour of somebody, remembered from training or inferred from others of the same kind.
+"""Graded in-context inference: conflicts are trained on, and how often memory wins depends on the evidence.
 
-A story is six sentences and a query, after the induction task of bAbI::
+A story is six sentences and a query, after the induction task of bAbI, with kind and colour in one sentence::
 
     Alan the frog green . Corina the swan white . Dela the frog green . ... Miron the swan -> white
 

@@ -1,8 +1,8 @@
-"""Both tasks at once: stories and sums among the training texts of one model.
+"""Both graded tasks at once: stories and sums among the training texts of one model.
 
-Texts, prompts and bound entities are those of :mod:`memgen.tasks.graded_inference` and :mod:`memgen.tasks.graded_addition`; a column
-`part` says of which. The vocabularies are joined, and no word belongs to both. Prompts of the two parts differ in
-length, so an analysis takes one part at a time.
+Texts, prompts and bound entities are those of :mod:`memgen.tasks.graded_inference` and
+:mod:`memgen.tasks.graded_addition`; a column `part` says of which. The vocabularies are joined, and no word belongs to
+both. Prompts of the two parts differ in length, so an analysis takes one part at a time.
 """
 
 from typing import Annotated, Self
@@ -49,7 +49,7 @@ class Task(BaseTask):
 
     @property
     def stories(self) -> graded_inference.Task:
-        """The part that is the inference task."""
+        """The part that is graded inference."""
         return graded_inference.Task(
             form=self.form,
             conflicts=self.conflicts,
@@ -62,7 +62,7 @@ class Task(BaseTask):
 
     @property
     def sums(self) -> graded_addition.Task:
-        """The part that is the addition task."""
+        """The part that is graded addition."""
         return graded_addition.Task(
             form=self.form,
             conflicts=self.conflicts,

@@ -9,7 +9,7 @@ from memgen.run import Run, begin
 PROFILE = """
 runs: {inference: {models: [gpt2-2x32]}}
 seeds: [0]
-comparisons: {seeds: [1], runs: {inference: {models: [gpt2-2x32]}, joint: {models: [gpt2-1x16]}}}
+comparisons: {seeds: [1], runs: {inference: {models: [gpt2-2x32]}, joint: {analysed: false, models: [gpt2-1x16]}}}
 """
 CELL = "inference/gpt2-2x32/seed0"
 FRAME = pd.DataFrame({"layer": [0, 1], "value": [0.25, 0.75]})

@@ -12,7 +12,7 @@ from .conftest import Project
 ROW = re.compile(r"^\| (another [\w ]+) \| `(\w+)` \| `([^`]+)` \| `([^`]+)` \|$", re.MULTILINE)
 PAGE = (Path(__file__).resolve().parents[2] / "book/reproduce.md").read_text(encoding="utf-8")
 EDITS = {what: (stage, old, new) for what, stage, old, new in ROW.findall(PAGE)}
-RUN = "smoke/addition/gpt2-2x32/seed0"
+RUN = "smoke/addition/gpt2-2x64/seed10"
 
 
 def test_the_page_has_three_edits() -> None:
@@ -31,10 +31,11 @@ def edited(project: Project, request: pytest.FixtureRequest, tmp_path: Path) -> 
     for earlier in ("data", "training", "localization"):
         shutil.copytree(project.root / "results" / RUN / earlier, tmp_path / "edited" / RUN / earlier)
     folder = tmp_path / "edited" / RUN / stage
-    profile, task, *_ = RUN.split("/")
-    parameters = json.dumps({"profile": profile, "task": task, "results": str(tmp_path / "edited")})
+    profile, task, _, seed = RUN.split("/")
+    parameters = {"profile": profile, "task": task, "seed": int(seed.removeprefix("seed"))}
+    parameters |= {"results": str(tmp_path / "edited")}
     command = ["python", "-m", "book.build", "execute", str(source), str(tmp_path / "out.ipynb"), str(folder)]
-    done = project.run(*command, "--parameters", parameters)
+    done = project.run(*command, "--parameters", json.dumps(parameters))
     assert done.returncode == 0, done.stdout + done.stderr
     return project.root / "results" / RUN / stage, folder
 

@@ -15,7 +15,7 @@ from .conftest import Project
 
 AFTER_CARRYOVER = {"synthesis", "chapters", "book", "all"}
 AFTER_STEERING = {"steering", "carryover", *AFTER_CARRYOVER}
-STEERING_STAMP = "results/smoke/inference/{model}/seed0/log/steering.json"
+STEERING_STAMP = "results/smoke/inference/{model}/seed10/log/steering.json"
 
 
 @contextmanager
@@ -47,10 +47,10 @@ def model_of(project: Project, task: str = "inference") -> str:
 def test_the_terminal_shows_what_runs_what_is_done_and_what_is_left(built: tuple[Project, str]) -> None:
     project, printed = built
     for stage in ("data", "training", "localization", "prediction", "steering"):
-        assert f"▶ addition/{model_of(project, 'addition')}/seed0 {stage}: started" in printed
-        assert re.search(rf"▶ addition/\S+/seed0 {stage}: done in \d+ s", printed)
+        assert f"▶ addition/{model_of(project, 'addition')}/seed10 {stage}: started" in printed
+        assert re.search(rf"▶ addition/\S+/seed10 {stage}: done in \d+ s", printed)
     assert re.search(r"(\d+) of \1 steps \(100%\) done", printed)
-    training = [line for line in printed.splitlines() if re.match(r"▶ \w+/\S+/seed0 training: step", line)]
+    training = [line for line in printed.splitlines() if re.match(r"▶ \w+/\S+/seed10 training: step", line)]
     assert training, "training says how far it is"
 
 
@@ -70,7 +70,10 @@ def test_a_second_run_does_nothing_and_says_so(project: Project) -> None:
         ("memgen/figures/steering.py", AFTER_STEERING),
         ("notebooks/carryover.py", {"carryover", *AFTER_CARRYOVER}),
         ("memgen/tasks/addition.py", {"data", "training", "localization", "prediction", *AFTER_STEERING}),
-        ("memgen/tasks/joint.py", {"book", "all"}),  # a task that no run of this profile has, but described in the book
+        # A task that no run of this profile has, but described in the book.
+        ("memgen/tasks/graded_joint.py", {"book", "all"}),
+        ("memgen/progress.py", {"training", "localization", "prediction", *AFTER_STEERING}),
+        ("memgen/study.py", {"prediction", *AFTER_STEERING}),
         ("notebooks/synthesis.py", AFTER_CARRYOVER),
         ("notebooks/prediction.py", {"prediction", "carryover", *AFTER_CARRYOVER}),
         ("book/build/chapters.py", {"chapters", "book", "all"}),
@@ -87,7 +90,7 @@ def test_after_an_edit_only_what_depends_on_it_runs(project: Project, path: str,
 def test_a_changed_setting_runs_only_the_stages_that_read_it(project: Project) -> None:
     with edited(project, "config/smoke.yaml", "fit_steps:", "max_other: 0.04\n  fit_steps:"):
         assert planned(project) == AFTER_STEERING
-    with edited(project, "config/smoke.yaml", "n_bound: 30", "n_bound: 31"):
+    with edited(project, "config/smoke.yaml", "pattern_share: 0.3", "pattern_share: 0.4"):
         assert planned(project) == {"data", "training", "localization", "prediction", *AFTER_STEERING}
 
 
@@ -103,7 +106,7 @@ def test_what_was_published_of_another_profile_is_an_input(project: Project) -> 
 
 
 def test_published_results_are_compared_with_a_run(project: Project) -> None:
-    cell = f"addition/{model_of(project, 'addition')}/seed2"
+    cell = f"addition/{model_of(project, 'addition')}/seed11"
     assert project.make("check-published", "PROFILE=smoke", f"CELL={cell}").returncode != 0
     try:
         done = project.make("publish", "PROFILE=smoke")
@@ -165,7 +168,7 @@ def test_a_killed_run_goes_on(project: Project) -> None:
 def test_an_unknown_profile_is_refused_before_anything_runs(project: Project) -> None:
     done = project.make("book", "PROFILE=huge")
     assert done.returncode != 0
-    assert "PROFILE=huge is unknown; allowed: default full paper smoke" in done.stderr
+    assert "PROFILE=huge is unknown; allowed: default full graded paper smoke" in done.stderr
     assert "▶" not in done.stdout
 
 
@@ -190,11 +193,11 @@ def test_papermill_alone_refuses_bad_input_in_a_sentence(project: Project, param
 
 def test_papermill_alone_gives_the_same_bytes(project: Project) -> None:
     """A stage run by itself, into other results, makes what the graph made."""
-    given = "-p profile smoke -p task addition -p results again".split()
+    given = "-p profile smoke -p task addition -p seed 10 -p results again".split()
     for stage in ("data", "training"):
         done = project.run("papermill", f"notebooks/{stage}.ipynb", "out.ipynb", "--no-progress-bar", *given)
         assert done.returncode == 0, done.stderr
-    run = f"smoke/addition/{model_of(project, 'addition')}/seed0"
+    run = f"smoke/addition/{model_of(project, 'addition')}/seed10"
     for name in ("data/train.parquet", "data/tokenizer/tokenizer.json", "training/model/model.safetensors"):
         assert (project.root / "again" / run / name).read_bytes() == (
             project.root / "results" / run / name

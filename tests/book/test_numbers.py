@@ -20,10 +20,10 @@ NUMBER = re.compile(r"(\S+)( %| points| nats|)(?: \[(?:(\S+), (\S+); )?n = (\d+)
 NOT_MEASURED = "not measured"
 VERDICTS = {"replicated", "smaller than reported", "not replicated", "not testable here"}
 
-# What the miniature has no runs for: a second seed of inference, the matched forms, both tasks in one model; and pairs
-# in its test groups.
+# What the miniature has no runs for: a second seed of inference, the matched form, what is published of `full`;
+# and pairs in its test groups.
 NOT_IN_SMOKE = re.compile(
-    r"left_\w+|transferred_\w+|(overlap_best|null_overlap_best|universal)_inference|overlap_within_\w+"
+    r"left_addition|(carried_\w+|overlap_best|null_overlap_best|universal)_inference|overlap_within_\w+|published_\w+"
 )
 
 # Pages of which no run could give the numbers.

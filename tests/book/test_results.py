@@ -23,7 +23,7 @@ COLUMNS = {
         "input_ids prompt kind answer_memorization answer_generalization group variant_of",
     ),
     "training/trajectory.parquet": "step",
-    "localization/neurons.parquet": "site layer neuron nmd r effect_size p_value q_value selected",
+    "localization/neurons.parquet": "site layer neuron nmd r p_value q_value selected",
     "prediction/probes.parquet": "population probe site layer split n accuracy auroc",
     "steering/outcomes.parquet": "method control target behavior_before behavior_after log_odds_before "
     "log_odds_after group in_flip_pair",

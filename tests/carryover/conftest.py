@@ -11,13 +11,14 @@ def parts(planted):
     """Two parts of the planted inputs, each with inputs of one right answer; in the second the answers are swapped."""
     labels = behavior.measure(planted.subject, behavior.prepare(planted.subject, planted.frame)).behavior
     conflicts = planted.frame.assign(behavior=labels)
-    single = conflicts.assign(variant_of=-1, kind=labels.map(behavior.SINGLE_ANSWER))
+    kinds = {behavior.MEMORIZATION: "memorized_only", behavior.GENERALIZATION: "inferred_only"}
+    single = conflicts.assign(variant_of=-1, kind=labels.map(kinds))
     single.loc[labels == behavior.MEMORIZATION, "answer_generalization"] = None
     single.loc[labels == behavior.GENERALIZATION, "answer_memorization"] = None
     frame = pd.concat([conflicts, single.set_index(single.index + len(single))])
     answers = {"answer_memorization": frame.answer_generalization, "answer_generalization": frame.answer_memorization}
-    kinds = {"memorized_only": "inferred_only", "inferred_only": "memorized_only"}
-    swapped = frame.assign(**answers, behavior=-frame.behavior, group=frame.group + "'", kind=frame.kind.replace(kinds))
+    other = {"memorized_only": "inferred_only", "inferred_only": "memorized_only"}
+    swapped = frame.assign(**answers, behavior=-frame.behavior, group=frame.group + "'", kind=frame.kind.replace(other))
     group = frame.group.astype(int)
     splits = {"train": group % 5 < 2, "validation": group % 5 == 2, "test": group % 5 > 2}
     made = {

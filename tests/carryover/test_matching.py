@@ -53,6 +53,9 @@ def test_a_permuted_copy_matches_perfectly(sums, rng):
     assert by_match(table).value["index"] < 0.4
     best = matching.best_correlations(states, rng)
     assert len(best) == 2 * 256
+    shares = matching.histogram(best.assign(task="t"))
+    assert shares.groupby("kind").share.sum().to_dict() == pytest.approx({"rotated": 1, "the other seed": 1})
+    assert shares[shares.kind == "the other seed"].nlargest(1, "share").correlation.tolist() == pytest.approx([0.975])
     assert (best.correlation > 0.999).all()
     assert best.rotated.mean() < best.correlation.mean()
     where = matching.one_to_one(matching.correlations(a, b))

@@ -12,15 +12,19 @@ from tests.synthesis.runs import run
 
 
 def test_differing_runs():
-    runs = [run(range(3)), run(range(3), model="llama-3x64"), run(range(3), task="addition")]
+    runs = [
+        run(range(3), task="inference"),
+        run(range(3), task="inference", model="llama-3x64"),
+        run(range(3)),
+    ]
     metrics = pd.concat(runs, ignore_index=True)
     numbers = tables.differing(summary.headline(metrics), "model", ["base_task"])
     assert set(numbers.base_task) == {"inference"}
     assert numbers.model.drop_duplicates().tolist() == ["gpt2-3x64", "llama-3x64"]
     assert numbers.quantity.iloc[0] == "memorized-only accuracy"
-    assert tables.differing(summary.headline(metrics), "conflicts", ["base_task", "model"]).empty
-    half = pd.concat([metrics, run(range(3)).assign(conflicts="half")], ignore_index=True)
-    numbers = tables.differing(summary.headline(half), "conflicts", ["base_task", "model"])
+    assert tables.differing(summary.headline(metrics), "task", ["base_task", "model"]).empty
+    half = pd.concat([metrics, run(range(3)).assign(task="addition-half")], ignore_index=True)
+    numbers = tables.differing(summary.headline(half), "task", ["base_task", "model"])
     assert set(numbers.model) == {"gpt2-3x64"}
 
 
@@ -50,21 +54,32 @@ def test_last_layer():
 
 
 class Shelf:
-    """Published results that have a single table."""
+    """Published results that have a single table and a single number."""
 
-    label = "Published results of the profile full"
+    def __init__(self, label, name):
+        self.label, self.name = label, name
+        self.metrics = pd.DataFrame({"measure": [name], "value": [1.0]})
 
     def table(self, stage, name, run=""):
-        if (stage, name) != ("carryover", "seeds"):
+        if (stage, name) != ("carryover", self.name):
             raise InputError(f"no {name}")
         return pd.DataFrame({"value": [1.0]})
 
 
-def test_published_results_stand_in_where_a_profile_has_none():
-    rows, none = pd.DataFrame({"value": [0.5]}), pd.DataFrame()
-    assert tables.or_published(rows, Shelf(), "seeds") == (rows, "")
-    found, note = tables.or_published(none, Shelf(), "seeds")
-    assert (found.value.tolist(), note) == ([1.0], " Published results of the profile full.")
-    for shelf, name in ((None, "seeds"), (Shelf(), "sizes")):
-        found, note = tables.or_published(none, shelf, name)
-        assert (found.empty, note) == (True, "")
+SHELVES = [Shelf("Published of full", "seeds"), Shelf("Published of graded", "mixes")]
+
+
+@pytest.mark.parametrize(
+    ("name", "note"), [("seeds", " Published of full."), ("mixes", " Published of graded."), ("sizes", "")]
+)
+def test_published_results_stand_in_where_a_profile_has_none(name, note):
+    rows, none = pd.DataFrame({"measure": [name], "value": [0.5]}), pd.DataFrame(columns=["measure", "value"])
+
+    def select(numbers):
+        return numbers[numbers.measure == name]
+
+    assert tables.or_published(rows, SHELVES, name) == (rows, "")
+    assert tables.first_found(select, rows, SHELVES)[0].value.tolist() == [0.5]
+    for found, why in (tables.or_published(none, SHELVES, name), tables.first_found(select, none, SHELVES)):
+        assert (found.value.tolist(), why) == ([1.0] if note else [], note)
+    assert tables.or_published(none, [], name) == (none, "")

@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -11,8 +10,6 @@ from tests.figures import data_of, rows
 
 SITES, TARGETS = ["resid_post", "mlp.hook_post"], ["memorization", "generalization"]
 LABELS = ["observed", "null (group sign flips)"]
-NEURONS = rows(site=SITES, layer=[0, 1], rank=range(8)).assign(neuron=3, nmd=0.1)
-NEURONS[list(localization.QUANTILES)] = np.arange(10.0)
 SETS = pd.concat(
     [
         rows(site=SITES, ranking=["r", "nmd"], end=["top", "bottom"], share=[0.1, 1.0], target=TARGETS),
@@ -21,9 +18,13 @@ SETS = pd.concat(
     ignore_index=True,
 )
 CHARTS = {
-    "heat_map": lambda: localization.heat_map(NEURONS),
+    "heat_map": lambda: localization.heat_map(rows(site=SITES, layer=[0, 1], rank=range(8)).assign(nmd=0.1)),
+    "by_head": lambda: localization.by_head(rows(layer=[0, 1], head=range(4), target=TARGETS), "share"),
     "by_layer": lambda: localization.by_layer(rows(site=SITES, layer=[0, 1], labels=LABELS), "mean |r|"),
     "by_layer of targets": lambda: localization.by_layer(rows(site=SITES, layer=[0], target=TARGETS), "s", "target"),
+    "by_layer of parts": lambda: localization.by_layer(
+        rows(p=["a", "b"], layer=[0], target=TARGETS), "s", "target", "p"
+    ),
     "by_category": lambda: localization.by_category(rows(site=SITES, ranking=["r"], labels=LABELS), "ranking", "x"),
     "patched_sets": lambda: localization.patched_sets(SETS, "share"),
 }
@@ -45,21 +46,6 @@ def test_heat_map_is_centred_on_zero():
     assert [row["scaled"] for row in data_of(chart)] == [1, 0.25, 0, -0.25, 0.5, 0, 0, -1]
     assert chart.to_dict()["spec"]["encoding"]["color"]["scale"]["domain"] == [-1, 0, 1]
     pd.testing.assert_frame_equal(frame, before)
-
-
-def test_every_neuron_can_be_chosen_and_the_chart_begins_with_the_largest_difference():
-    frame = NEURONS.assign(nmd=np.where(NEURONS.index == 13, 7.0, 0.1))
-    specification = localization.heat_map(frame).to_dict()
-    binds = {parameter["name"]: parameter.get("bind", {}) for parameter in specification["params"]}
-    assert binds["at_site"]["options"] == SITES
-    assert (binds["at_layer"]["max"], binds["at_rank"]["max"]) == (1, 7)
-    start = {parameter["name"]: parameter["value"] for parameter in specification["params"]}
-    assert start == {"at_site": frame.site[13], "at_layer": frame.layer[13], "at_rank": frame["rank"][13]}
-    assert set(specification["usermeta"]["pick"]) == set(start)
-    shown = pd.DataFrame(specification["datasets"][specification["vconcat"][1]["data"]["name"]])
-    assert len(shown) == 2 * len(frame)
-    (row,) = shown.query("behavior == 'generalization' and site == @SITES[1] and layer == 0 and rank == 2").itertuples()
-    assert [row.q10, row.q25, row.q50, row.q75, row.q90] == [5, 6, 7, 8, 9]
 
 
 def test_random_sets_stand_in_every_panel_of_their_site():

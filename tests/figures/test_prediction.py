@@ -30,39 +30,44 @@ def layers_of(chart):
 
 
 @pytest.mark.parametrize("frame", [BY_LAYER, PROBES])
-def test_by_layer_can_be_drawn_and_is_described(frame):
-    chart = prediction.by_layer(frame)
+def test_accuracy_can_be_drawn_and_is_described(frame):
+    chart = prediction.accuracy(frame)
     assert "accuracy" in chart.description
     assert chart.to_dict()["facet"]["field"] == "site"
 
 
 def test_baselines_stand_in_every_panel():
-    (data,) = prediction.by_layer(BY_LAYER).to_dict()["datasets"].values()
+    (data,) = prediction.accuracy(BY_LAYER).to_dict()["datasets"].values()
     baselines = [(row["site"], row["probe"]) for row in data if row["layer"] is None]
     assert sorted(baselines) == sorted(itertools.product(SITES, ["majority", "words"]))
 
 
 def test_controls_are_dashed_and_baselines_differ():
-    marks = [layer["mark"] for layer in layers_of(prediction.by_layer(BY_LAYER))]
+    marks = [layer["mark"] for layer in layers_of(prediction.accuracy(BY_LAYER))]
     assert [("strokeDash" in mark) for mark in marks if mark["type"] == "line"] == [False, True]
-    (rule,) = [layer for layer in layers_of(prediction.by_layer(BY_LAYER)) if layer["mark"]["type"] == "rule"]
+    (rule,) = [layer for layer in layers_of(prediction.accuracy(BY_LAYER)) if layer["mark"]["type"] == "rule"]
     scale = rule["encoding"]["strokeDash"]["scale"]
     assert scale["domain"] == ["majority", "words"]
     assert scale["range"][0] != scale["range"][1]
 
 
 def test_tooltips_show_the_intervals_of_the_table():
-    (data,) = prediction.by_layer(BY_LAYER).to_dict()["datasets"].values()
+    (data,) = prediction.accuracy(BY_LAYER).to_dict()["datasets"].values()
     assert {row["interval"] for row in data} == {"0.500 to 0.700"}
 
 
 def test_missing_columns_are_named():
     with pytest.raises(ValueError, match="kind"):
-        prediction.by_layer(BY_LAYER.drop(columns="kind"))
+        prediction.accuracy(BY_LAYER.drop(columns="kind"))
 
 
-def test_by_size():
-    frame = pd.DataFrame({"k": [1, 2, 4], "kind": "random", "value": 0.5, "ci_low": 0.4, "ci_high": 0.6, "n": 10})
-    chart = prediction.by_size(frame, "k", "neurons")
-    x = chart.to_dict()["layer"][0]["encoding"]["x"]
-    assert (x["title"], x["axis"]["values"], x["scale"]["type"]) == ("neurons", [1, 2, 4], "log")
+def test_another_column_may_lie_across_and_another_divide_panels():
+    """Also with a rule that has neither, such as a number of the study."""
+    frame = BY_LAYER[BY_LAYER.kind == "hidden states"].rename(columns={"layer": "neurons", "site": "place"})
+    rule = pd.DataFrame({"kind": "study", "probe": "the study's", "value": [0.88]})
+    chart = prediction.accuracy(pd.concat([frame, rule]), x="neurons", panel="place", columns=2).to_dict()
+    assert (chart["facet"]["field"], chart["columns"]) == ("place", 2)
+    line = chart["spec"]["layer"][1]
+    assert line["encoding"]["x"]["field"] == "neurons"
+    (data,) = chart["datasets"].values()
+    assert sorted(row["place"] for row in data if row["neurons"] is None) == sorted(SITES)

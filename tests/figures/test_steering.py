@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from memgen.figures import steering, theme
+from memgen.steering.sweep import COSTS
 from tests.figures import entries
 
 TARGETS = list(theme.TARGETS)
-COSTS = ["best_control", "other", "lost_memorized_only", "lost_inferred_only"]
 LIMITS = dict.fromkeys(COSTS, 0.05)
 
 

@@ -28,20 +28,29 @@ def test_a_mean_without_an_interval_has_no_line():
 
 
 DEPTH = rows(base_task=["a", "b"], form=["study", "matched"], seed=[0, 1], layer=[0, 1, 2])
+CELLS = rows(
+    setting=["scratch", "retrained"],
+    task=["a", "b"],
+    target=["memorization", "generalization"],
+    outcome=["reached", "stayed", "other"],
+    study=[0.5],
+    ours=["conflicts"],
+)
 STEERING = rows(task=["a"], method=["study", "fitted_mlp"], target=["memorization", "generalization"]).assign(
     control=0.1
 )
 
 
 @pytest.mark.parametrize(
-    ("draw", "frame", "rest"), [(synthesis.depth, DEPTH, ("form",)), (synthesis.steering, STEERING, ())]
+    ("draw", "frame", "rest"),
+    [(synthesis.depth, DEPTH, ("form",)), (synthesis.steering, STEERING, ()), (synthesis.cells, CELLS, ("study",))],
 )
 def test_a_figure_shows_its_rows_and_leaves_them_alone(draw, frame, rest):
     before = frame.copy()
-    chart = draw(frame, *rest)
+    chart = draw(frame, *(rest if draw is synthesis.depth else ()))
     assert len(data_of(chart)) == len(frame)
     assert chart.description
     pd.testing.assert_frame_equal(frame, before)
     for column in ("value", *rest):
         with pytest.raises(ValueError, match=column):
-            draw(frame.drop(columns=column), *rest)
+            draw(frame.drop(columns=column), *(rest if draw is synthesis.depth else ()))

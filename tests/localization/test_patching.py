@@ -7,7 +7,17 @@ import torch
 
 from memgen import activations, behavior, intervals
 from memgen.localization import patching
-from memgen.localization.patching import KEYS, neurons_for_half, patch, patch_layers, recovered_log_odds, replacing
+from memgen.localization.patching import (
+    KEYS,
+    neurons_for_half,
+    patch,
+    patch_heads,
+    patch_layers,
+    patch_positions,
+    recovered_log_odds,
+    replacing,
+    replacing_tokens,
+)
 from memgen.localization.rankings import RANKINGS, neuron_sets
 
 SITES = ("resid_post", "mlp.hook_post")
@@ -118,6 +128,74 @@ class TestPatch:
         single = pd.concat(patch(setting.subject, frame, pairs.iloc[[i]], sets) for i in range(9))
         expected = single.sort_values("target", ascending=False, kind="stable").log_odds_after.to_numpy()
         assert patched.log_odds_after.to_numpy() == pytest.approx(expected, abs=1e-3)
+
+
+class TestHeads:
+    def test_all_heads_together_are_the_output_of_attention(self, stories):
+        pairs, layer = stories.pairs.iloc[:12], np.zeros((2, 32), dtype=bool)
+        layer[1] = True
+        sets = sets_of(*({"site": site, "chosen": layer} for site in ("attn.hook_z", "attn_out")))
+        patched = patch(stories.subject, stories.frame, pairs, sets)
+        heads, output = (patched[patched.site == site].log_odds_after.to_numpy() for site in sets.site)
+        assert heads == pytest.approx(output, abs=1e-4)
+        assert np.abs(heads - patched.log_odds_before[: len(heads)]).max() > 0.01
+
+    def test_a_head_is_its_share_of_the_dimensions(self, stories):
+        pairs, n_heads = stories.pairs.iloc[:6], stories.subject.model.config.num_attention_heads
+        chosen = np.zeros((2, 32), dtype=bool)
+        chosen[1, -32 // n_heads :] = True
+        (expected,) = [patch(stories.subject, stories.frame, pairs, sets_of({"site": "attn.hook_z", "chosen": chosen}))]
+        patched = patch_heads(stories.subject, stories.frame, pairs)
+        assert len(patched) == 2 * n_heads * 2 * 6
+        last = patched.query("layer == 1 and head == @n_heads - 1")
+        assert np.array_equal(last.log_odds_after, expected.log_odds_after)
+
+
+class TestPositions:
+    def test_all_tokens_turn_a_run_into_that_of_the_source_and_none_change_nothing(self, stories):
+        pairs = stories.pairs.iloc[:12]
+        source, receiver = (stories.frame.loc[pairs[name]] for name in ("memorization", "generalization"))
+        sources, (batch,) = (behavior.prepare(stories.subject, rows) for rows in (source, receiver))
+        with torch.no_grad(), activations.record(stories.subject.model, ["resid_post"]) as store:
+            of_source = behavior.run(stories.subject, sources[0])
+        states = list(store["resid_post"])
+        with torch.no_grad():
+            plain = behavior.run(stories.subject, batch)
+        for layer in (0, 1):
+            for tokens, expected in ((slice(None), of_source), (slice(0, 0), plain)):
+                context = replacing_tokens(stories.subject, "resid_post", layer, tokens, [states[layer]])
+                with torch.no_grad(), context(batch):
+                    assert torch.equal(behavior.run(stories.subject, batch), expected)
+        assert not torch.equal(of_source, plain)
+
+    def test_rows_against_plain_runs_and_the_last_token_against_patched_layers(self, setting):
+        pairs = setting.pairs.iloc[:12]
+        parts = {"none": slice(0, 0), "last": slice(-1, None)}
+        patched = patch_positions(setting.subject.with_batch_size(5), setting.frame, pairs, "resid_post", parts)
+        order = ["layer", "target", "pair"]
+        layers = patch_layers(setting.subject, setting.frame, pairs, ["resid_post"]).sort_values(order)
+        for part, expected in (("none", layers.log_odds_before), ("last", layers.log_odds_after)):
+            rows = patched[patched.part == part].sort_values(order)
+            assert rows[[*order, "group"]].to_numpy().tolist() == layers[[*order, "group"]].to_numpy().tolist()
+            assert rows.log_odds_after.to_numpy() == pytest.approx(expected.to_numpy(), abs=1e-3)
+        last = patched[patched.part == "last"].sort_values(order)
+        assert last.value.to_list() == layers.value.to_list()
+
+    def test_all_tokens_give_the_source(self, stories):
+        """Answers are single tokens: no position after the prompt sees the receiver's."""
+        pairs = stories.pairs.iloc[:12]
+        patched = patch_positions(stories.subject, stories.frame, pairs, "resid_post", {"all": slice(None)})
+        layers = patch_layers(stories.subject, stories.frame, pairs, ["resid_post"])
+        expected = layers.sort_values(["target", "layer", "pair"]).log_odds_source.to_numpy()
+        after = patched.sort_values(["target", "layer", "pair"]).log_odds_after.to_numpy()
+        assert after == pytest.approx(expected, abs=1e-4)
+
+    def test_prompts_of_different_lengths_are_refused(self, stories):
+        frame = stories.frame.copy()
+        first = stories.pairs.generalization[0]
+        frame.at[first, "input_ids"] = frame.input_ids[first][1:]
+        with pytest.raises(ValueError, match="must have the same length"):
+            patch_positions(stories.subject, frame, stories.pairs, "resid_post", {"last": slice(-1, None)})
 
 
 class TestPlanted:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from memgen.config import InputError
-from memgen.localization.rankings import neuron_sets, top_neurons
+from memgen.localization.rankings import neuron_sets, sorted_by_nmd, top_neurons
 
 
 @pytest.fixture
@@ -33,6 +33,14 @@ def test_equal_values_stay_in_the_order_of_the_table(table):
 def test_what_cannot_be_ranked_is_named(table, n, by, sentence):
     with pytest.raises(InputError, match=sentence):
         top_neurons(table, "a", n, by=by)
+
+
+def test_neurons_are_sorted_within_a_layer_and_neighbours_averaged():
+    nmd = [3.0, -1.0, 2.0, 0.0, 10.0, 20.0, 40.0, 30.0]
+    table = pd.DataFrame({"site": "resid_post", "layer": np.repeat([0, 1], 4), "neuron": 0, "nmd": nmd})
+    assert sorted_by_nmd(table).nmd.to_list() == [-1, 0, 2, 3, 10, 20, 30, 40]
+    halved = sorted_by_nmd(table, max_columns=2)[["layer", "rank", "nmd"]]
+    assert halved.to_numpy().tolist() == [[0, 0, -0.5], [0, 1, 2.5], [1, 0, 15], [1, 1, 35]]
 
 
 def test_sets_are_the_ends_of_each_ranking_and_random_sets_of_their_size(table, rng):

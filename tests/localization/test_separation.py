@@ -1,13 +1,14 @@
-"""The effect size of layers: right where the truth is known, and not a function of the number of groups."""
+"""Effect sizes of layers: right where the truth is known, and not a function of the number of groups."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from memgen import behavior
 from memgen.localization import separation
 from memgen.localization.nulls import mean_abs
-from memgen.localization.separation import pair_auroc, pair_differences
+from memgen.localization.separation import pair_auroc, pair_differences, pair_distance, variant_pairs
 from tests.localization.test_differences import streamed
 
 
@@ -59,7 +60,7 @@ def test_it_does_not_grow_with_the_number_of_groups(rng):
         auroc.append(pair_auroc(training, held_out, pairs_of(held_out_groups), rng, 2).value[0])
         differences = training["site"][:, 0]
         statistics = {"site": streamed(differences, np.zeros_like(differences), groups)}
-        ratio.append(np.divide(*mean_abs(statistics, 1, rng).value))
+        ratio.append(np.divide(*mean_abs(statistics, 1, rng).query("statistic == 'nmd'").value))
     assert auroc[1] == pytest.approx(auroc[0], abs=0.05)
     assert ratio[1] > 1.3 * ratio[0]
 
@@ -83,3 +84,52 @@ def test_without_held_out_pairs_there_is_no_value(planted, planted_pairs, rng):
     table = pair_auroc(training, held_out, planted_pairs[:0], rng, 10)
     assert table.value.isna().all()
     assert (table.n == 0).all()
+
+
+class TestPairDistance:
+    SITES = ("resid_post", "mlp.hook_post")
+
+    @pytest.fixture
+    def labelled(self, setting):
+        """Every fourth variant shows what its original shows, every fourth the opposite, the others another answer."""
+        labels = pd.Series(1, index=setting.frame.index)
+        variants = setting.frame.index[setting.frame.variant_of >= 0]
+        labels[variants] = np.resize([1, -1, 0, 0], len(variants))
+        return setting, labels, variants
+
+    def test_pairs_are_conflicts_with_their_variants(self, labelled):
+        setting, labels, variants = labelled
+        pairs = variant_pairs(setting.frame, labels)
+        assert pairs.variant.to_list() == [variant for i, variant in enumerate(variants) if i % 4 < 2]
+        assert (pairs.original == setting.frame.variant_of[pairs.variant].to_numpy()).all()
+        assert pairs.pairs.to_list() == ["flip" if labels[variant] < 0 else "same" for variant in pairs.variant]
+        assert (pairs.group == setting.frame.group[pairs.variant].to_numpy()).all()
+        flips = behavior.flip_pairs(setting.frame, labels)
+        assert set(flips.generalization) == set(pairs.variant[pairs.pairs == "flip"])
+
+    def test_distances_are_those_of_the_states_over_that_of_any_two_members(self, labelled):
+        setting, labels, _ = labelled
+        pairs = variant_pairs(setting.frame, labels)
+        table = pair_distance(setting.subject.with_batch_size(3), setting.frame, pairs, self.SITES)
+        for site in self.SITES:
+            states = behavior.states(setting.subject, setting.frame, [site])[site].astype(float)
+            for layer in (0, 1):
+                first, second = (states[pairs[member], layer] for member in ("original", "variant"))
+                members = np.concatenate([first, second])
+                of_two = np.sqrt(((members[:, None] - members[None]) ** 2).sum(-1).mean())
+                distances = np.linalg.norm(first - second, axis=1) / of_two
+                for name in ("flip", "same"):
+                    (row,) = table.query("site == @site and layer == @layer and pairs == @name").itertuples()
+                    assert row.value == pytest.approx(distances[pairs.pairs == name].mean(), rel=1e-3)
+                    assert row.n == (pairs.pairs == name).sum()
+
+    def test_where_the_variant_flips_the_members_lie_further_apart(self, planted):
+        """Of the planted model all variants flip; an input beside itself is a pair that does not."""
+        variants = planted.frame[planted.frame.variant_of >= 0]
+        flips = pd.DataFrame(
+            {"original": variants.variant_of, "variant": variants.index, "group": variants.group, "pairs": "flip"}
+        )
+        pairs = pd.concat([flips, flips.assign(variant=flips.original, pairs="same")], ignore_index=True)
+        table = pair_distance(planted.subject, planted.frame, pairs, self.SITES).set_index(["site", "layer", "pairs"])
+        assert (table.value[:, :, "same"] == 0).all()
+        assert (table.ci_low[:, :, "flip"] > 0.9).all()

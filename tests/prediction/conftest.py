@@ -1,4 +1,4 @@
-"""Conflict inputs as the profiles make them, and datasets with a planted label."""
+"""Conflict inputs of the graded tasks, and datasets with a planted label."""
 
 import functools
 
@@ -6,16 +6,27 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from memgen import config, prediction, tasks
+from memgen import prediction
+from memgen.tasks import graded_addition, graded_inference
 
 WIDTH = 6
 ROWS = {"train": 240, "validation": 120, "test": 120}
+SETTINGS = {
+    ("small", "inference"): {"n_bound": 12, "n_free": 24, "n_sentences": 5, "kind_shares": (0.3, 0.2, 0.3, 0.2)},
+    ("small", "addition"): {
+        "digits": 2,
+        "n_bound": 30,
+        "unbound_per_split": 60,
+        "memorized_share": (0.9, 0.8, 0.2, 0.1),
+    },
+}
 
 
 @functools.cache
-def conflicts(profile: str, run: str) -> dict[str, pd.DataFrame]:
-    """The conflict inputs of a profile's run, by split; each shows the memorized answer with the share of its grade."""
-    task = tasks.from_config(config.resolve(profile, run)).model_copy(update={"corpus_size": 1000})
+def conflicts(size: str, task_name: str, form: str = "study") -> dict[str, pd.DataFrame]:
+    """The conflict inputs of a graded task, by split; each shows the memorized answer with the share of its grade."""
+    make = {"inference": graded_inference.Task, "addition": graded_addition.Task}[task_name]
+    task = make(form=form, corpus_size=1000, **SETTINGS.get((size, task_name), {}))
     rng = np.random.default_rng(0)
     data = task.generate(rng)
     frames = {}
@@ -28,19 +39,19 @@ def conflicts(profile: str, run: str) -> dict[str, pd.DataFrame]:
     return frames
 
 
-def datasets(profile: str, run: str) -> dict[str, prediction.Dataset]:
-    return {split: prediction.Dataset(frame.copy()) for split, frame in conflicts(profile, run).items()}
+def datasets(*which: str) -> dict[str, prediction.Dataset]:
+    return {split: prediction.Dataset(frame.copy()) for split, frame in conflicts(*which).items()}
 
 
-@pytest.fixture(params=["smoke", "full"])
-def profile_sums(request):
-    """The conflict inputs of addition, with their `binding`, at the settings of a profile."""
+@pytest.fixture(params=["small", "full"])
+def graded_sums(request):
+    """The conflict inputs of addition, with their `binding`."""
     return datasets(request.param, "addition")
 
 
-@pytest.fixture(params=["smoke", "full"])
-def profile_stories(request):
-    """The conflict inputs of inference at the settings of a profile."""
+@pytest.fixture(params=["small", "full"])
+def graded_stories(request):
+    """The conflict inputs of inference."""
     return datasets(request.param, "inference")
 
 

@@ -49,26 +49,32 @@ def test_the_grade_of_sums_is_no_property_of_the_input(quick):
     assert (accuracy.drop("grade") < accuracy.grade - 0.1).all()
 
 
-def test_baselines_have_names_and_kinds(quick, profile_sums):
-    fitted = prediction.fit_baselines(profile_sums["train"], profile_sums["validation"], SEED)
+def test_baselines_have_names_and_kinds(quick, graded_sums):
+    fitted = prediction.fit_baselines(graded_sums["train"], graded_sums["validation"], SEED)
     kinds = {probe.probe: probe.kind for probe in fitted}
     assert list(kinds) == [
         *("words", "words and positions", "majority", "gradient boosting", "MLP", "transformer", "grade")
     ]
     assert [name for name, kind in kinds.items() if kind == "oracle"] == ["grade"]
     assert all(probe.site is None and probe.layer is None for probe in fitted)
+    ungraded = {
+        split: dataclasses.replace(data, frame=data.frame.assign(memorized_share=np.nan))
+        for split, data in graded_sums.items()
+    }
+    others = prediction.fit_baselines(ungraded["train"], ungraded["validation"], SEED)
+    assert [probe.probe for probe in others] == list(kinds)[:-1]
 
 
-def test_unknown_tokens_are_no_obstacle(quick, profile_sums):
-    frame = profile_sums["test"].frame
+def test_unknown_tokens_are_no_obstacle(quick, graded_sums):
+    frame = graded_sums["test"].frame
     unseen = prediction.Dataset(frame.assign(input_ids=[np.full(len(ids), 99) for ids in frame.input_ids]))
-    for probe in prediction.fit_baselines(profile_sums["train"], profile_sums["validation"], SEED):
+    for probe in prediction.fit_baselines(graded_sums["train"], graded_sums["validation"], SEED):
         assert np.isfinite(probe.score(unseen)).all()
 
 
-def test_linear_baselines_are_fits_of_counts_and_of_positions(quick, profile_sums):
-    train, test = profile_sums["train"], profile_sums["test"]
-    fitted = {probe.probe: probe for probe in prediction.fit_baselines(train, profile_sums["validation"], SEED)}
+def test_linear_baselines_are_fits_of_counts_and_of_positions(quick, graded_sums):
+    train, test = graded_sums["train"], graded_sums["test"]
+    fitted = {probe.probe: probe for probe in prediction.fit_baselines(train, graded_sums["validation"], SEED)}
     n_tokens = train.token_ids.max() + 1
     counts, positions = [], []
     for dataset in (train, test):
@@ -84,18 +90,18 @@ def test_linear_baselines_are_fits_of_counts_and_of_positions(quick, profile_sum
 @pytest.mark.parametrize(("labels", "accuracy"), [([-1, 1, 1], 0.75), ([-1, -1, 1], 0.25)])
 def test_majority_says_the_label_that_is_frequent_in_training(quick, labels, accuracy):
     frame = pd.DataFrame({"input_ids": [np.array([3, 4])] * 3, "behavior": labels}).loc[[0, 1, 2] * 4]
-    frame = frame.assign(group=np.repeat(list("abcd"), 3), memorized_share=0.5, evidence=1)
+    frame = frame.assign(group=np.repeat(list("abcd"), 3), memorized_share=np.nan, evidence=1)
     train = prediction.Dataset(frame)
     (always,) = [probe for probe in prediction.fit_baselines(train, train, SEED) if probe.probe == "majority"]
     others = prediction.Dataset(pd.DataFrame({"behavior": [1, 1, 1, -1], "group": list("abcd")}))
     assert always.correct(others).mean() == accuracy
 
 
-def test_a_grade_that_training_lacks_gets_the_overall_majority(quick, profile_sums):
-    train = profile_sums["train"].query("memorized_share > 0.5")
+def test_a_grade_that_training_lacks_gets_the_overall_majority(quick, graded_sums):
+    train = graded_sums["train"].query("memorized_share > 0.5")
     train = with_behavior(train, np.arange(len(train)) % 3 > 0)
     (grade,) = [probe for probe in prediction.fit_baselines(train, train, SEED) if probe.kind == "oracle"]
-    assert (grade.score(profile_sums["test"].query("memorized_share < 0.5")) > 0).all()
+    assert (grade.score(graded_sums["test"].query("memorized_share < 0.5")) > 0).all()
 
 
 def test_equal_positions():

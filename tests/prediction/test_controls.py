@@ -43,9 +43,9 @@ def test_control_task_tells_memorizing_from_reading(rng, knows_group, knows_beha
         assert selectivity[layer].ci_low <= real - control <= selectivity[layer].ci_high
 
 
-def test_control_task_of_the_profiles_sums(profile_sums, rng):
+def test_control_task_of_graded_sums(graded_sums, rng):
     """Of two rows a group the probe learns one and is asked about the other."""
-    train = profile_sums["train"]
+    train = graded_sums["train"]
     states = {"resid_post": rng.standard_normal((len(train), 1, 5))}
     table, _ = prediction.control_task(
         prediction.Dataset(train.frame, states), "resid_post", "hidden states and squares", "conflicts", rng
@@ -74,7 +74,7 @@ def test_readouts_of_the_last_layer_are_the_models_logits(read):
     logits = last_logits(subject, frame)
     tokens = [first_tokens(subject, frame[f"answer_{name}"]) for name in ("memorization", "generalization")]
     odds = prediction.readouts(subject, states, frame, frame)
-    direct = logits[np.arange(20), tokens[0]] - logits[np.arange(20), tokens[1]]
+    direct = logits[np.arange(20), tokens[0][:, 0]] - logits[np.arange(20), tokens[1][:, 0]]
     agnostic = logits[:, np.unique(tokens[0])].max(1) - logits[:, np.unique(tokens[1])].max(1)
     np.testing.assert_allclose(odds["direct reading"][:, -1], direct, atol=1e-4)
     np.testing.assert_allclose(odds["agnostic reading"][:, -1], agnostic, atol=1e-4)

@@ -1,5 +1,7 @@
 """Probes: equal to scikit-learn's own fit, honest about groups, and open to any classifier."""
 
+import functools
+
 import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
@@ -104,6 +106,37 @@ def test_any_classifier_is_a_probe(planted_datasets, make_probe):
     assert prediction.best_probe(table).layer == 1
 
 
+def test_the_studys_probe_finds_a_planted_label_and_nothing_in_noise(planted_datasets):
+    make_probe = functools.partial(prediction.study_probe, WIDTH, 0)
+    fitted, again = (
+        prediction.fit_probes(planted_datasets["train"], make_probe, sees=["hidden states"]) for _ in range(2)
+    )
+    test = planted_datasets["test"]
+    assert fitted[1].correct(test).mean() > 0.95
+    assert fitted[0].correct(test).mean() < 0.65
+    np.testing.assert_array_equal(fitted[1].score(test), again[1].score(test))
+
+
+def test_the_studys_probe_tells_what_no_direction_tells(rng):
+    """The behaviour is whether two neurons have the same sign."""
+    features = rng.standard_normal((1200, WIDTH))
+    labels, groups = np.sign(features[:, 0] * features[:, 1]), np.arange(1200) // 10
+    accuracy = {}
+    for make_probe in (prediction.logistic, functools.partial(prediction.study_probe, WIDTH, 0)):
+        probe = prediction.fit_probe(features[:800], labels[:800], groups[:800], make_probe)
+        accuracy[make_probe] = (probe.predict(features[800:]) == labels[800:]).mean()
+    linear, mlp = accuracy.values()
+    assert linear < 0.6 < 0.85 < mlp
+
+
+def test_the_studys_probe_can_be_fitted_to_few_rows(rng):
+    """A held-out row of each label is there to stop by, even of four pairs."""
+    features, labels, groups = noisy(rng, n=8, n_groups=4)
+    with pytest.warns(UserWarning, match="batch_size"):
+        probe = prediction.fit_probe(features, labels, groups, functools.partial(prediction.study_probe, WIDTH, 0))
+    assert set(probe.predict(features)) <= {-1, 1}
+
+
 def test_score_of_probabilities_is_the_log_odds():
     class Certain:
         def predict_proba(self, features):
@@ -124,8 +157,8 @@ def test_probes_are_fitted_where_they_are_asked_for(planted_datasets):
     assert places(sites=["resid_post"], sees=["hidden states"], layers=[1]) == [("hidden states", "resid_post", 1)]
 
 
-def test_halves_of_groups_of_the_profiles(profile_sums, profile_stories, rng):
-    for dataset in (profile_sums["train"], profile_stories["train"]):
+def test_halves_of_groups(graded_sums, graded_stories, rng):
+    for dataset in (graded_sums["train"], graded_stories["train"]):
         fit, held_out = halves_of_groups(dataset.groups, rng)
         assert not set(fit) & set(held_out)
         for group in np.unique(dataset.groups):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from memgen.steering.controls import controls, least_correlated, random_direction, random_neurons
+from memgen.steering.controls import controls, least_correlated, random_direction, random_neurons, uniform
 
 from .conftest import SHAPE
 
@@ -80,7 +80,19 @@ def test_every_control_has_the_norm_of_its_shift(shift, neurons, method):
         assert abs(torch.cosine_similarity(control.flatten(), shift.flatten(), dim=0)) < 0.5
 
 
-@pytest.mark.parametrize("draw", [random_neurons, random_direction])
+def test_the_random_baseline_has_as_many_neurons_and_the_norm_of_its_distribution():
+    """Of n uniform numbers up to v the root mean square is v / sqrt(3)."""
+    shift = torch.zeros(4, 2000)
+    shift[1], shift[1, 7] = 0.1, -2.0
+    baseline = uniform(shift, np.random.default_rng(0))
+    assert (baseline != 0).sum() == 2000
+    assert baseline.abs().max() <= 2.0
+    assert abs(baseline[baseline != 0].mean()) < 0.1
+    assert baseline.norm() == pytest.approx(2 * np.sqrt(2000 / 3), rel=0.03)
+    assert ((baseline != 0).sum(1) > 300).all(), "neurons of every layer are drawn"
+
+
+@pytest.mark.parametrize("draw", [random_neurons, random_direction, uniform])
 def test_the_generator_decides(sparse, draw):
     first, again, other = (draw(sparse, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again)

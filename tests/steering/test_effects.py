@@ -30,7 +30,7 @@ class TestDivergence:
             frame.index[i : i + 7].to_list() for i in range(0, len(frame), 7)
         ]
         for batch in batches:
-            assert batch.answers["memorization"].tolist() == [[frame.input_ids[row][-1]] for row in batch.rows]
+            assert batch.answers["memorization"].tolist() == [[[frame.input_ids[row][-1]]] for row in batch.rows]
         found = effects.divergence(subject, batches, "resid_post", [*shifts, 0 * shifts[0]])
         assert found[7] == pytest.approx(0, abs=1e-10)
         for place, prompt in enumerate(frame.input_ids):

@@ -63,6 +63,17 @@ class TestProbabilities:
         assert (at_zero.behavior == plain.behavior.map(NAMES)).all()
         assert np.array_equal(at_zero.p_memorization, np.exp(plain.log_p_memorization))
 
+    def test_alternatives_count_together(self, stories, intervention, inputs):
+        """Their probability is the sum of theirs, each asked for alone."""
+        answers = inputs.answer_memorization.unique()[:2]
+        alone = [
+            answer_probabilities(stories.subject, inputs.assign(answer_memorization=answer), intervention)
+            for answer in answers
+        ]
+        both = inputs.assign(answer_memorization="|".join(answers))
+        found = answer_probabilities(stories.subject, both, intervention)
+        np.testing.assert_allclose(found.p_memorization, sum(part.p_memorization for part in alone), atol=1e-5)
+
 
 class TestChoice:
     def frame(self, **columns):
@@ -89,6 +100,11 @@ class TestChoice:
     def test_levels_are_shares_where_evidence_does_not_vary(self):
         frame = self.frame(evidence=1, memorized_share=np.repeat([0.1, 0.9], 12))
         assert first_of_levels(frame, 4).memorized_share.value_counts().to_dict() == {0.1: 2, 0.9: 2}
+
+    def test_without_levels_each_is_of_another_group_while_there_are_any(self):
+        frame = self.frame(evidence=1, memorized_share=np.nan)
+        assert first_of_levels(frame, 4).group.to_list() == ["g0", "g1", "g2", "g3"]
+        assert first_of_levels(frame, 6).group.value_counts().to_dict() == {"g0": 2, "g1": 2, "g2": 1, "g3": 1}
 
     def test_does_not_depend_on_answers_and_takes_all_where_there_are_few(self):
         frame = self.frame()

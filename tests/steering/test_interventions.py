@@ -10,14 +10,14 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from memgen import activations, behavior
-from memgen.activations import SITES
+from memgen.activations import READ_ONLY, SITES
 from memgen.behavior import TARGETS
 from memgen.config import InputError
 from memgen.steering.interventions import Intervention, adding
 
 from .conftest import SHAPE, ragged, with_n_tokens
 
-EDITABLE = [site for site in SITES if site != "resid_mid"]
+EDITABLE = [site for site in SITES if site not in READ_ONLY]
 
 
 class TestAdding:

@@ -84,12 +84,35 @@ class TestNet:
         assert net.value["fitted_mlp"] == 0
         assert net.ci_low["fitted_mlp"] < 0 < net.ci_high["fitted_mlp"]
 
+    def test_the_random_baseline_is_no_control(self, result):
+        """It reaches every input, and neither the best control nor the net effect knows it."""
+        with_baseline = pd.concat([result, rows("uniform", after=[1] * 5)])
+        reached = outcomes.rates(with_baseline).query("control == 'uniform' and measure == 'reached'")
+        assert reached.value.to_list() == [1.0]
+        nets = [outcomes.net(outcomes.with_best_control(part)) for part in (result, with_baseline)]
+        pd.testing.assert_frame_equal(*nets)
+        only = pd.concat([rows(), rows("uniform", after=[1] * 5)])
+        assert outcomes.net(outcomes.with_best_control(only)).empty
+
 
 def test_flip_pairs_are_a_population_of_their_own():
-    result = rows().drop(columns="population").assign(in_flip_pair=[True, True, False, True, False])
-    found = outcomes.rates(outcomes.by_population(result)).query("measure == 'reached'").set_index("population")
-    assert found.n.to_dict() == {"conflicts": 3, "flip_pairs": 2}
-    assert found.value["flip_pairs"] == 0.5
+    about = {"in_flip_pair": [True, True, False, True, False], "in_sample": [True, False, True, True, True]}
+    result = rows().drop(columns="population").assign(**about)
+    found = outcomes.rates(outcomes.by_population(result, "seen_")).query("measure == 'reached'")
+    found = found.set_index("population")
+    assert found.n.to_dict() == {"seen_conflicts": 2, "seen_flip_pairs": 2}
+    assert found.value["seen_flip_pairs"] == 0.5
+
+
+def test_a_sample_by_group_and_every_flip_pair(planted, trials, rng):
+    frame, labels = planted.frame, trials.before.behavior
+    labels = labels.where(frame.index % 60 < 4, 1)  # of all pairs only four flip
+    chosen = outcomes.to_test(frame, labels, 30, rng)
+    assert chosen.in_sample.sum() == 30
+    assert chosen[chosen.in_sample].group.nunique() == 30
+    assert list(chosen.index[chosen.in_flip_pair]) == [0, 1, 2, 3, 60, 61, 62, 63]
+    assert (chosen.in_sample | chosen.in_flip_pair).all()
+    assert len(outcomes.to_test(frame, labels, 1000, rng)) == len(frame)
 
 
 class TestWorst:
@@ -117,6 +140,10 @@ class TestWorst:
         assert found.value["generalization", "late"] == 0.25
         assert found.value["memorization", "even"] == pytest.approx(21 / 28)
 
+    def test_alternatives_are_no_single_answer(self, result):
+        found = outcomes.by_answer(result.assign(answer_memorization="red|blue"))
+        assert set(found.behavior) == {"generalization"}
+
     def test_the_worst_answer(self, result):
         (worst,) = outcomes.worst_answers(outcomes.by_answer(result)).to_dict("records")
         assert (worst["behavior"], worst["answer"], worst["value"], worst["n"]) == ("generalization", "late", 0.25, 20)
@@ -135,7 +162,9 @@ class TestOnTest:
         shift = planted_shift(planted, 4.0)
         made = {name: intervention("resid_post", shift) for name in ("study", "study_shuffled")}
         found = outcomes.on_test(trials, made, ["study"], neurons, lambda name: np.random.default_rng(len(name)))
-        kinds = ["random_neurons", "random_direction", "least_correlated"]
+        kinds = ["random_neurons", "random_direction", "least_correlated", "uniform"]
+        norms = found[found.control != "uniform"].norm
+        assert norms.to_numpy() == pytest.approx(4.0)
         size = found.assign(control=found.control.fillna("")).groupby(["method", "control", "draw", "target"]).size()
         assert (size == len(planted.frame)).all()
         counts = {("study", kind, draw, NAMES[t]) for kind in kinds for draw in (0, 1) for t in TARGETS}

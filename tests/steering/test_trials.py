@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from memgen import behavior, intervals
-from memgen.behavior import SINGLE_ANSWER, TARGETS
+from memgen.behavior import RIGHT_ANSWER, TARGETS
 from memgen.config import AnalysisConfig
 from memgen.steering.interventions import adding
 from memgen.steering.trials import Trials, by_group, effects
@@ -123,8 +123,9 @@ class TestCompare:
             assert set(made.before.index) == set(conflicts.index[labels[conflicts.index] == -target])
             shifts = [planted_shift(planted, size * target) for size in (9.0, -9.0)]
             tried = made.compare("resid_post", shifts, target, {"none": nothing}, rng)
-            assert value(tried, f"lost_{SINGLE_ANSWER[target]}") == [0, 1]
-            assert value(tried, f"lost_{SINGLE_ANSWER[-target]}") == [1, 0]
+            for kind in ("memorized_only", "inferred_only"):
+                assert value(tried, f"lost_{kind}") == ([0, 1] if RIGHT_ANSWER[kind] == target else [1, 0])
+            assert not (tried.measure == "lost_aligned").any()  # there are no such inputs
 
     def test_no_input_shows_the_opposite(self, planted, single_answer, rng):
         """Rates are undefined; what a shift costs elsewhere is not."""

@@ -10,9 +10,12 @@ TARGETS = ("memorization", "generalization")
 HOLDING = [
     ("training", "accuracy", {"inputs": "memorized_only"}, 1.0),
     ("training", "accuracy", {"inputs": "inferred_only"}, 0.99),
+    ("training", "accuracy", {"inputs": "aligned"}, 0.98),
     ("training", "behavior_share", {"behavior": "memorization"}, 0.4),
     ("training", "behavior_share", {"behavior": "generalization"}, 0.6),
     ("training", "behavior_share", {"behavior": "other"}, 0.0),
+    ("training", "behavior_share", {"behavior": "generalization", "split": "seen"}, 0.01),  # not on new groups
+    ("training", "accuracy", {"inputs": "inferred_only", "population": "seen"}, 0.01),
     ("training", "flip_rate", {}, 0.1),
     ("localization", "pair_auroc", {"site": "resid_post", "layer": 0}, 0.5),
     ("localization", "pair_auroc", {"site": "resid_post", "layer": 2}, 0.55),
@@ -29,7 +32,12 @@ for _target, _method in itertools.product(TARGETS, ("study", "fitted_mlp")):
         ("steering", "reached", _steered, 0.95),
         ("steering", "reached", _steered | {"control": "best"}, 0.05),
         ("steering", "net", _steered, 0.9),
+        ("steering", "stayed", _steered, 0.04),
+        ("steering", "other", _steered, 0.0),
+        ("steering", "other", _steered | {"control": "uniform"}, 0.7),
+        ("steering", "reached", _steered | {"population": "seen_flip_pairs"}, 0.6),
         ("steering", "net", _steered | {"population": "flip_pairs"}, 0.1),
+        ("steering", "net", _steered | {"population": "seen_conflicts"}, 0.1),
         ("steering", "lost", {"method": _method, "target": _target, "inputs": "memorized_only"}, 0.02),
         ("steering", "lost", {"method": _method, "target": _target, "inputs": "inferred_only"}, 0.0),
     ]
@@ -60,10 +68,10 @@ for _target in TARGETS:
     ]
 
 
-def run(seeds, form="study", task="inference", model="gpt2-3x64", scatter=0.01) -> pd.DataFrame:
+def run(seeds, form="study", task="addition", model="gpt2-3x64", scatter=0.01) -> pd.DataFrame:
     """Metrics of a run whose claims hold, with the same small scatter over seeds in every number between 0 and 1."""
     name = task if form == "study" else f"{task}-{form}"
-    about = {"task": name, "base_task": task, "model": model, "form": form, "conflicts": "graded"}
+    about = {"task": name, "base_task": task, "model": model, "form": form, "conflicts": "none", "split": None}
     offsets = scatter * np.resize([1.0, -1.0, 0.5, -0.5], len(seeds))
     rows = [
         about

@@ -171,15 +171,39 @@ def test_damage_to_either_kind_of_input_counts(inputs):
     query = LOST.format("memorization", inputs)
     verdict = verdict_of(plant(run(NEW), query, 0.6 + NOISE))
     assert (verdict["c2"], verdict["c1"]) == (SMALLER, REPLICATED)
-    assert verdict_of(without(run(NEW), query))["c2"] == NOT_TESTABLE
+    assert verdict_of(plant(run(NEW), query, np.nan))["c2"] == NOT_TESTABLE
+
+
+def test_damage_is_asked_of_the_kinds_that_a_task_has():
+    metrics = run(NEW).replace({"inputs": {"memorized_only": "aligned"}})
+    assert set(verdict_of(metrics)) == {REPLICATED}
+    query = LOST.format("memorization", "inferred_only")
+    assert verdict_of(without(metrics, query))["c2"] == REPLICATED
+    assert verdict_of(without(metrics, "measure == 'lost'"))["c2"] == NOT_TESTABLE
+    assert verdict_of(plant(metrics, LOST.format("memorization", "aligned"), 0.6 + NOISE))["c2"] == SMALLER
 
 
 def test_the_matched_form_counts():
     matched = plant(run(range(3), "matched"), NET.format("memorization"), 0.1)
     verdict = verdict_of(run(NEW), matched)
     assert (verdict["c2"], verdict["c1"]) == (SMALLER, REPLICATED)
-    for missing in (matched[:0], run(range(3), "matched", task="addition"), run(range(3), "matched", model="other")):
+    for missing in (matched[:0], run(range(3), "matched", task="inference"), run(range(3), "matched", model="other")):
         assert set(verdict_of(run(NEW), missing)[["c1", "c2"]]) == {NOT_TESTABLE}
+
+
+def test_a_task_whose_answers_have_one_format_needs_no_matched_form():
+    table = verdicts.verdicts(run(NEW, task="inference"), run([0], "matched")[:0]).set_index("claim")
+    assert set(table.verdict) == {REPLICATED}
+    assert table.matched[["c1", "c2"]].tolist() == table.value[["c1", "c2"]].tolist()
+
+
+@pytest.mark.parametrize(
+    "column", [{"task": "addition-half"}, {"form": "both"}, {"task": "graded_addition", "base_task": "graded_addition"}]
+)
+def test_other_runs_than_the_studys_are_not_judged(column):
+    table = verdicts.verdicts(run(NEW).assign(**column), run(range(3), "matched"))
+    assert table.empty
+    assert list(table) == verdicts.COLUMNS
 
 
 def test_a_baseline_below_chance_counts_as_chance():
@@ -195,7 +219,7 @@ def test_verdicts_on_seeds_that_were_seen_are_exploratory():
 
 
 def test_each_task_and_model_is_a_family_of_its_own():
-    both = [run(NEW), run(NEW, task="addition"), run(NEW, model="llama-3x64"), run(NEW, "matched")]
+    both = [run(NEW, task="inference"), run(NEW), run(NEW, task="inference", model="llama-3x64"), run(NEW, "matched")]
     table = verdicts.verdicts(pd.concat(both, ignore_index=True), run(range(3), "matched"))
     runs = [("inference", "gpt2-3x64"), ("addition", "gpt2-3x64"), ("inference", "llama-3x64")]
     assert list(table[["task", "model"]].drop_duplicates().itertuples(index=False, name=None)) == runs

@@ -11,8 +11,11 @@ from transformers import AutoTokenizer
 from memgen import behavior, training
 from memgen.config import InputError, ModelConfig
 from memgen.subject import Subject
-from memgen.tasks import graded_addition as addition, graded_inference as inference, graded_joint as joint
+from memgen.tasks import graded_addition as addition
+from memgen.tasks import graded_inference as inference
+from memgen.tasks import graded_joint as joint
 from memgen.tasks.common import SPLITS
+from memgen.tasks.lessons import pack
 from tests.conftest import random_model
 
 SETTINGS = {
@@ -23,7 +26,7 @@ SETTINGS = {
     "others_per_group": 2,
     "unbound_per_split": 10,
 }
-PARTS = ("inference", "addition")
+PARTS = ("graded_inference", "graded_addition")
 
 
 @pytest.fixture(scope="module", params=["study", "matched", "both"])
@@ -39,7 +42,7 @@ def test_the_parts_are_the_tasks_themselves(made):
         alone = part.generate(rng)
         for split in SPLITS:
             frame = made.data.splits[split]
-            above = (frame.part == "inference").sum() if name == "addition" else 0
+            above = (frame.part == PARTS[0]).sum() if name == PARTS[1] else 0
             frame = frame[frame.part == name].drop(columns=["part", "input_ids"]).reset_index(drop=True)
             frame["variant_of"] -= np.where(frame.variant_of >= 0, above, 0)
             pd.testing.assert_frame_equal(frame, alone.splits[split].drop(columns="input_ids"))
@@ -56,7 +59,7 @@ def test_one_vocabulary(made, tmp_path):
     for frame in made.data.splits.values():
         assert loaded(frame.prompt.to_list()).input_ids == [list(ids) for ids in frame.input_ids]
     for row in made.data.corpus.itertuples():
-        end = [] if row.part == "inference" else [loaded.eos_token_id]
+        end = [] if row.part == PARTS[0] else [loaded.eos_token_id]
         assert [*loaded(row.text).input_ids, *end] == list(row.input_ids)
 
 
@@ -69,16 +72,16 @@ def test_variants_and_groups(made):
         assert set(variants.part) == set(PARTS)
         columns = ["part", "kind", "answer_memorization", "answer_generalization", "group", "form"]
         assert (variants[columns].to_numpy() == frame.loc[variants.variant_of, columns].to_numpy()).all()
-        names = frame.group[frame.part == "inference"]
+        names = frame.group[frame.part == PARTS[0]]
         assert set(names) <= set(inference.NAMES)
-        assert not set(frame.group[frame.part == "addition"]) & set(inference.NAMES)
+        assert not set(frame.group[frame.part == PARTS[1]]) & set(inference.NAMES)
 
 
 def test_the_corpus_is_mixed_in_the_given_share(made):
     corpus = made.data.corpus
-    assert corpus.part.value_counts().to_dict() == {"addition": 300, "inference": 100}
+    assert corpus.part.value_counts().to_dict() == {PARTS[0]: 100, PARTS[1]: 300}
     half = corpus.part.iloc[:200].value_counts()
-    assert 30 < half["inference"] < 70  # shuffled
+    assert 30 < half[PARTS[0]] < 70  # shuffled
 
 
 def test_the_generator_alone_decides_the_data(made):
@@ -101,7 +104,7 @@ def test_a_model_reads_prompts_of_both_lengths(made):
         alone = behavior.measure(subject, behavior.prepare(subject, rows))
         np.testing.assert_allclose(alone.log_odds, together.log_odds[alone.index], atol=1e-4)
         assert (alone.behavior == together.behavior[alone.index]).all()
-    packed = training.pack(made.data.corpus, tokenizer.pad_token_id)
+    packed = pack(made.data.corpus, tokenizer.pad_token_id)
     assert packed.shape == (400, 36)
     shape = training.model_configuration(ModelConfig.from_name("gpt2-2x32"), tokenizer, packed.shape[1])
     assert shape.vocab_size == len(tokenizer)

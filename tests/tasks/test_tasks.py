@@ -6,8 +6,25 @@ import numpy as np
 import pytest
 
 from memgen import tasks
-from memgen.config import AnalysisConfig, InputError, ModelConfig, RunConfig, TrainingConfig, load_profile, resolve
+from memgen.config import (
+    AnalysisConfig,
+    InputError,
+    ModelConfig,
+    RunConfig,
+    TrainingConfig,
+    load_profile,
+    profiles,
+    resolve,
+)
 from memgen.tasks import common
+from memgen.tasks.lessons import IGNORED
+
+NAMES = ["addition", "graded_addition", "graded_inference", "graded_joint", "inference"]
+SMALL = {
+    "inference": {"n_names": 12, "conflicts_per_group": 5, "aligned_per_group": 5},
+    "addition": {"conflicts_per_group": 5, "sums_per_split": 10},
+    "graded_joint": {"n_names": 12, "n_pairs": 12},
+}
 
 THIRD = '''
 """A task that another wrote: one file beside the others, or in a folder of its own."""
@@ -25,7 +42,7 @@ class Task(BaseTask):
 '''
 
 
-def run_of(task, form="study", conflicts="graded", **data):
+def run_of(task, form="study", conflicts="none", **data):
     return RunConfig(
         profile="tiny",
         task=f"{task}-of-a-run",
@@ -51,39 +68,45 @@ def third(tmp_path, monkeypatch):
 
 
 def test_names():
-    assert tasks.names() == ["addition", "inference", "joint"]
+    assert tasks.names() == NAMES
 
 
 def test_a_new_file_is_a_new_task(third):
-    assert tasks.names() == ["addition", "echo", "inference", "joint"]
+    assert tasks.names() == sorted([*NAMES, "echo"])
     made = tasks.from_config(run_of("echo", n=4))
     assert type(made).__module__ == "memgen.tasks.echo"
     assert made.generate(np.random.default_rng(0)).shape == (4,)
     with pytest.raises(InputError, match=r"The data of echo-of-a-run: m: this setting is unknown; allowed are n\."):
         tasks.from_config(run_of("echo", m=4))
-    with pytest.raises(InputError, match=r"form: this setting is unknown"):
-        tasks.from_config(run_of("echo", form="matched"))
+    for setting, value in (("form", "matched"), ("conflicts", "graded")):
+        with pytest.raises(InputError, match=f"The task echo has no {setting} '{value}', only"):
+            tasks.from_config(run_of("echo", **{setting: value}))
 
 
-@pytest.mark.parametrize("profile", ["smoke", "default", "full", "paper"])
+@pytest.mark.parametrize("profile", profiles())
 def test_the_settings_of_every_run_of_a_profile_are_allowed(profile):
     loaded = load_profile(profile)
     for name in loaded.names():
         task, spec = tasks.from_config(resolve(profile, name)), loaded.spec(name)
-        assert (task.form, task.conflicts) == (spec.form, spec.conflicts)
+        assert task.form == spec.form
+        assert getattr(task, "conflicts", "none") == spec.conflicts
 
 
 @pytest.mark.parametrize(
     ("task", "options", "parts"),
     [
-        ("chess", {}, ["'chess'", "addition, inference, joint"]),
-        ("common", {}, ["'common'", "addition, inference, joint"]),
-        ("inference", {"n_names": 3}, ["n_names", "form, conflicts", "n_bound, n_free"]),
-        ("inference", {"n_bound": "many"}, ["n_bound", "integer", "'many'"]),
-        ("inference", {"n_bound": True}, ["n_bound", "True"]),
-        ("addition", {"kind_shares": 0.5}, ["kind_shares", "tuple", "0.5"]),
-        ("addition", {"memorized_share": ["a", "b", "c", "d"]}, ["memorized_share", "number", "'a'"]),
-        ("addition", {"n_bound": 3}, ["n_bound", "3"]),
+        ("chess", {}, ["'chess'", ", ".join(NAMES)]),
+        ("common", {}, ["'common'", ", ".join(NAMES)]),
+        ("lessons", {}, ["'lessons'", ", ".join(NAMES)]),
+        ("inference", {"n_bound": 3}, ["n_bound", "form, n_names", "colors_per_name"]),
+        ("inference", {"n_names": "many"}, ["n_names", "integer", "'many'"]),
+        ("inference", {"n_names": True}, ["n_names", "True"]),
+        ("inference", {"form": "matched"}, ["form", "'study'", "'matched'"]),
+        ("addition", {"pattern_share": 2.0}, ["pattern_share", "2.0"]),
+        ("graded_inference", {"n_names": 3}, ["n_names", "form, conflicts", "n_bound, n_free"]),
+        ("graded_addition", {"kind_shares": 0.5}, ["kind_shares", "tuple", "0.5"]),
+        ("graded_addition", {"memorized_share": ["a", "b", "c", "d"]}, ["memorized_share", "number", "'a'"]),
+        ("graded_addition", {"n_bound": 3}, ["n_bound", "3"]),
     ],
 )
 def test_bad_settings(task, options, parts):
@@ -98,25 +121,58 @@ def test_a_variant_is_no_setting_of_the_data(setting):
         tasks.from_config(run_of("inference").model_copy(update={"data": {setting: "study"}}))
 
 
-@pytest.mark.parametrize("name", tasks.names())
-def test_every_task_keeps_the_contract(name):
-    small = {"n_names": 12, "n_pairs": 12} if name == "joint" else {"n_bound": 12}
-    task = tasks.from_config(run_of(name, corpus_size=50, **small))
+@pytest.fixture(scope="module", params=tasks.names())
+def made(request):
+    """A small instance of each task, and its data."""
+    name = request.param
+    conflicts = "graded" if name.startswith("graded") else "none"
+    task = tasks.from_config(
+        run_of(name, conflicts=conflicts, **{"corpus_size": 50, **SMALL.get(name, {"n_bound": 12})})
+    )
+    return task, task.generate(np.random.default_rng(0))
+
+
+def test_every_task_keeps_the_contract(made):
+    task, data = made
     assert isinstance(task, common.BaseTask)
-    data = task.generate(np.random.default_rng(0))
-    assert {"group", "answer_memorization", "split"} <= set(data.memory)
+    assert {"group", "answer_memorization", "form", "split"} <= set(data.memory)
     assert {"input_ids", "prompt_length", "text", "kind"} <= set(data.corpus)
-    assert list(data.splits) == list(common.SPLITS)
+    assert list(data.splits) in (list(common.SPLITS), [*common.SPLITS, "seen"])
     for frame in data.splits.values():
         expected = "input_ids prompt kind answer_memorization answer_generalization group variant_of".split()
         assert list(frame)[:7] == expected
-        assert set(frame.kind) <= set(common.KINDS)
-        assert {"memorized_share", "evidence"} <= set(frame)
+        assert "conflict" in set(frame.kind) <= set(common.KINDS)
+        assert {"memorized_share", "evidence", "form"} <= set(frame)
         has = frame[["answer_memorization", "answer_generalization"]].notna()
         assert (has.answer_memorization == (frame.kind != "inferred_only")).all()
         assert (has.answer_generalization == (frame.kind != "memorized_only")).all()
     ids = np.unique(np.concatenate(data.corpus.input_ids.to_list()))
     assert ids.max() < len(task.tokenizer())
+
+
+def test_groups_are_in_one_split_and_seen_has_those_of_train(made):
+    _, data = made
+    groups = {split: set(frame.group[frame.kind == "conflict"]) for split, frame in data.splits.items()}
+    seen = groups.pop("seen", groups["train"])
+    assert seen == groups["train"]
+    assert sum(map(len, groups.values())) == len(set.union(*groups.values()))
+
+
+def test_every_task_writes_lessons_of_which_the_last_is_its_texts(made):
+    task, data = made
+    settings = TrainingConfig(lessons={"copy": 2}, steps=3, batch_size=4)
+    curriculum = task.lessons(data.memory, data.corpus, settings, seed=0)
+    assert [(lesson.name, lesson.steps) for lesson in curriculum] == [("copy", 2), ("texts", 3)]
+    for lesson in curriculum:
+        ids, labels = lesson.batch(1)
+        assert ids.shape == labels.shape
+        assert len(ids) == 4
+        is_asked = labels != IGNORED
+        assert is_asked.any()
+        assert (labels[is_asked] == ids[is_asked]).all()
+        assert ids.max() < len(task.tokenizer())
+    with pytest.raises(InputError, match="greek"):
+        task.lessons(data.memory, data.corpus, TrainingConfig(lessons={"greek": 2}), seed=0)
 
 
 @pytest.mark.parametrize("n", [10, 11, 97])
