@@ -50,17 +50,17 @@ book: $(READY)  ## Run what is missing or changed for PROFILE, then render _buil
 	@. $(BIN)/activate && sh -c 'echo $$$$ > .snakemake/pid; exec snakemake "$$@"' snakemake --cores $(CORES) \
 		--config profile=$(PROFILE) threads=$(THREADS) --resources accelerator=$(RUNS_PER_ACCELERATOR) \
 		--rerun-incomplete --keep-going --scheduler greedy --quiet rules reason host 2>&1 | (trap '' INT; sed -uE $(NOISE))
-	@echo "The book of the profile $(PROFILE): _build/html/index.html (make serve shows it)"
+	@echo "Results: results/$(PROFILE). The book, where the profile has one: _build/html/index.html (make serve shows it)"
 
 publish: $(READY)  ## Keep the small results of a finished PROFILE (full) in book/published
 	@$(BIN)/python -m book.build publish $(PROFILE)
 
 check-published: $(READY)  ## Compare CELL=task/model/seed<n>, made again, with what was published of PROFILE (full)
-	@test -n "$(CELL)" || { echo "Which run? make check-published CELL=addition/gpt2-3x64/seed0" >&2; exit 1; }
+	@test -n "$(CELL)" || { echo "Which run? make check-published PROFILE=graded CELL=graded_addition/gpt2-3x64/seed0" >&2; exit 1; }
 	@$(BIN)/python -m book.build check $(PROFILE) $(CELL)
 
 compare: $(READY)  ## Show the numbers of two folders of results side by side: A=... B=... (runs, profiles, or published)
-	@test -n "$(A)" -a -n "$(B)" || { echo "Which ones? make compare A=results/default B=book/published/full" >&2; exit 1; }
+	@test -n "$(A)" -a -n "$(B)" || { echo "Which ones? make compare A=results/graded B=book/published/graded" >&2; exit 1; }
 	@$(BIN)/python -m book.build compare $(A) $(B)
 
 dist: $(READY)  ## Pack the built book as dist/memgen-book-<version>.tar.gz: the same bytes for the same book

@@ -14,7 +14,8 @@ from xdist.scheduler import LoadScopeScheduling
 
 from memgen import behavior, config, training
 from memgen.subject import Subject
-from memgen.tasks import graded_addition as addition, graded_inference as inference
+from memgen.tasks import graded_addition as addition
+from memgen.tasks import graded_inference as inference
 
 # Tests of these folders share a book, which some of them change, and stay with one of the processes of `make test`.
 # These files have a copy of their own.

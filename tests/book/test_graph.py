@@ -115,7 +115,7 @@ def test_published_results_are_compared_with_a_run(project: Project) -> None:
         done = project.make("check-published", "PROFILE=smoke", f"CELL={cell}")
         assert done.returncode == 0, done.stdout + done.stderr
         assert "every number is the published one" in done.stdout
-        assert "make check-published CELL=" in project.make("check-published", "PROFILE=smoke").stderr
+        assert "CELL=" in project.make("check-published", "PROFILE=smoke").stderr
         assert planned(project) == set(), "a profile never reads what was published of itself"
     finally:
         shutil.rmtree(project.root / "book/published/smoke", ignore_errors=True)

