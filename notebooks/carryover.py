@@ -446,8 +446,7 @@ for cell in run.config.shown():
     frames = {split: inputs(cell, split) for split in ("train", "validation")}
     subject = load(cell)
     final_r = checkpoints.neuron_correlations(subject, frames["train"], checkpoints.SITE)
-    on_texts = trajectory.lesson == trajectory.lesson.iloc[-1]
-    for step in checkpoints.evenly(trajectory.step[on_texts], 5):
+    for step in checkpoints.evenly(trajectory.step[trajectory.kept], 5):
         folder = run.input("training", "checkpoints", f"step{step}", cell=cell)
         earlier = dataclasses.replace(subject, model=Subject.load(folder).model)
         measured = checkpoints.at_checkpoint(earlier, frames, final_r, analysis, run.rng(f"{tuple(cell)} {step}"))

@@ -194,8 +194,8 @@ run.table(
 # ## Populations
 #
 # Flip pairs are few, and chosen for being undecided. So the rest of the chapter also looks at *all conflicts*, and, where
-# training gave conflicts grades, at the *open conflicts* of the grades that it left most open. A population in which
-# a split has a single behaviour, or a single group, is left out.
+# training gave conflicts grades, at the *open conflicts* of the grades that it left most open; at most 1,500 inputs of a
+# split, evenly from its groups. A population in which a split has a single behaviour, or a single group, is left out.
 
 # %%
 rules = {
@@ -206,7 +206,8 @@ rules = {
 rules = {name: rule for name, rule in rules.items() if rule}
 populations = {}
 for name, rule in rules.items():
-    datasets = {split: data.query(rule) for split, data in conflicts.items()}
+    rng = run.rng(f"sample {name}")
+    datasets = {split: data.query(rule).sample(1500, rng) for split, data in conflicts.items()}
     if all(datasets[split].can_be_probed() for split in ("train", "validation", "test")):
         populations[name] = {split: data for split, data in datasets.items() if len(data)}
 require(bool(populations), "The model shows a single behavior on conflict inputs, so there is nothing to predict.")
@@ -400,13 +401,12 @@ run.figure(
 
 # %%
 fresh = subject.untrained(int(run.rng("untrained").integers(2**31)))
-fresh_conflicts = {
-    split: prediction.Dataset(frames[split], prediction.read_states(fresh, frames[split], SITES))
-    for split in ("train", "validation", "test")
-}
 untrained = []
 for name, row in best.iterrows():
-    datasets = {split: data.query(rules[name]) for split, data in fresh_conflicts.items()}
+    datasets = {
+        split: prediction.Dataset(data.frame, prediction.read_states(fresh, data.frame, SITES))
+        for split, data in populations[name].items()
+    }
     fresh_probes = prediction.fit_probes(datasets["train"], make_probe, [row.site], [row.probe])
     untrained.append(prediction.evaluate(fresh_probes, datasets, name))
 untrained = pd.concat(untrained).assign(kind="control", probe="untrained network")
@@ -431,7 +431,7 @@ control = pd.DataFrame()
 if "conflicts" in populations:
     row = best.loc["conflicts"]
     control, selectivity = prediction.control_task(
-        conflicts["train"], row.site, row.probe, "conflicts", run.rng("control task"), make_probe
+        populations["conflicts"]["train"], row.site, row.probe, "conflicts", run.rng("control task"), make_probe
     )
     at_best = prediction.estimates(
         control[(control.layer == row.layer) & (control.probe == "control task")], "accuracy"

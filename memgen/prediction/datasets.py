@@ -59,6 +59,12 @@ class Dataset:
         """The dataset of the rows for which `rule` holds, as ``DataFrame.query`` takes it."""
         return self.take(self.frame.eval(rule).to_numpy(dtype=bool))
 
+    def sample(self, n: int, rng: np.random.Generator) -> Self:
+        """At most `n` rows at random, as evenly over the groups as can be, in their order."""
+        shuffled = rng.permutation(len(self))
+        turn = self.frame.iloc[shuffled].groupby("group", sort=False).cumcount().to_numpy()
+        return self.take(np.sort(shuffled[turn.argsort(kind="stable")][:n]))
+
     def can_be_probed(self) -> bool:
         """Whether there are two groups or more, and both behaviours."""
         return len(np.unique(self.groups)) > 1 and len(np.unique(self.labels)) > 1

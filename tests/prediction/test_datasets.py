@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from memgen import prediction
-from memgen.prediction.datasets import middle_shares, most_divided
+from memgen.prediction.datasets import Dataset, middle_shares, most_divided
 from tests.prediction.conftest import conflicts, datasets
 
 
@@ -81,3 +81,14 @@ def test_all_layers_are_the_layers_side_by_side(setting):
     assert together.shape == (5, 1, 2 * 32 + states["mlp.hook_post"].shape[2] * 2)
     np.testing.assert_array_equal(together[:, 0, :32], states["resid_post"][:, 0])
     np.testing.assert_array_equal(together[:, 0, 32:64], states["resid_post"][:, 1])
+
+
+def test_a_sample_is_even_over_groups_and_keeps_the_order():
+    groups = ["a"] * 50 + ["b"] * 5 + ["c"] * 45
+    frame = pd.DataFrame({"group": groups, "behavior": 1, "row": range(100)})
+    data = Dataset(frame, {"site": np.arange(100)[:, None, None]})
+    sample = data.sample(25, np.random.default_rng(0))
+    assert sample.frame.group.value_counts().to_dict() == {"a": 10, "b": 5, "c": 10}
+    assert sample.frame.row.is_monotonic_increasing
+    assert (sample.states["site"][:, 0, 0] == sample.frame.row).all()
+    assert len(data.sample(1000, np.random.default_rng(0))) == 100
