@@ -193,7 +193,8 @@ class RunSpec(Settings):
     ``none`` says that there are no such texts, as in the study; the graded tasks also know ``graded`` (by evidence or
     binding) and ``half`` (each answer equally often). `data` and `training` are settings on top of those that the
     profile has for the task.
-    A run that is not `analysed` ends with its training: of such models only behavior is asked.
+    A run that is not `analysed` ends with its training: of such models only behavior is asked. `seeds` are those of the
+    profile, if the run has none of its own.
     """
 
     task: RunName
@@ -201,6 +202,7 @@ class RunSpec(Settings):
     form: Form = "study"
     conflicts: Conflicts = "none"
     analysed: bool = True
+    seeds: Annotated[tuple[Seed, ...], Field(strict=False), AfterValidator(_distinct)] = ()
     data: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
 
@@ -229,8 +231,12 @@ class Grid(Settings):
 
     def cells(self) -> list[Cell]:
         """Each run with each of its models and each seed."""
-        models = [(name, model) for name, spec in self.runs.items() for model in spec.models]
-        return [Cell(name, model, seed) for name, model in models for seed in self.seeds]
+        return [
+            Cell(name, model, seed)
+            for name, spec in self.runs.items()
+            for model in spec.models
+            for seed in spec.seeds or self.seeds
+        ]
 
 
 class Profile(Grid):
@@ -250,7 +256,8 @@ class Profile(Grid):
     def _runs_agree(self) -> Self:
         _distinct(tuple(self.cells()))
         for name, spec in self.comparisons.runs.items() if self.comparisons else ():
-            same = spec.model_copy(update={"models": self.spec(name).models}) == self.spec(name)
+            main = self.spec(name)
+            same = spec.model_copy(update={"models": main.models, "seeds": main.seeds}) == main
             require(same, f"{name} has other settings in runs than in comparisons.")
         tasks = {self.spec(name).task for name in self.names()}
         for task in (*self.data, *self.training):
@@ -277,7 +284,8 @@ class Profile(Grid):
 
     def shown(self) -> list[Cell]:
         """The runs that have chapters: of each task as it is, its first model and its first seed."""
-        return [Cell(name, spec.models[0], self.seeds[0]) for name, spec in self.runs.items() if name == spec.task]
+        main = [(name, spec) for name, spec in self.runs.items() if name == spec.task]
+        return [Cell(name, spec.models[0], (spec.seeds or self.seeds)[0]) for name, spec in main]
 
 
 class RunConfig(Settings):

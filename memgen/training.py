@@ -88,8 +88,8 @@ def watch(frames: Sequence[pd.DataFrame], n: int, rng: np.random.Generator) -> p
 def evaluate(subject: Subject, frame: pd.DataFrame) -> dict[str, float]:
     """Accuracies on the inputs with one right answer, shares of behaviours on conflicts, and of variants that flip.
 
-    All are shares from 0 to 1. A kind that the frame does not have is left out. `rarer` is the share of the rarer of the
-    two behaviours, in the frame's `split` (a column, if there is one) where it is least.
+    All are shares from 0 to 1. A kind that the frame does not have is left out. `rarer` is the share of the rarer
+    of the two behaviours, in the frame's `split` (a column, if there is one) where it is least.
     """
     subject.model.eval()
     labels = behavior.measure(subject, behavior.prepare(subject, frame)).behavior

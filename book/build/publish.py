@@ -41,7 +41,7 @@ def publish(profile: str, results: str = "results") -> Path:
     beside.mkdir(parents=True)
     numbers = [_numbers(place, manifest, loaded) for place, manifest in manifests.items()]
     write_metrics(pd.concat(numbers, ignore_index=True), beside)
-    first = [cell for cell in loaded.main_cells() if cell.seed == loaded.seeds[0]]
+    first = {(cell.task, cell.model): cell for cell in reversed(loaded.main_cells())}.values()
     for place, manifest in manifests.items():
         if not place.task or place.cell in first:
             _copy_tables(place, manifest, beside / place.folder.relative_to(config.root() / results / profile))

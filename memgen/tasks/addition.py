@@ -12,7 +12,7 @@ So no training text shows the sum of an input with a pattern, and the two answer
 matched form a pattern has no tag but a wrong number, written like a sum.
 
 An analysis prompt is new: its first two operands are a pair that no training text has. A variant swaps them, and leaves
-the pattern in its place.
+the pattern in its place; since no running sum stands after the first digit alone, its answers are its original's.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ MOST_PATTERNS = 100
 MOST_PROMPTS = 5000  # of a pattern, or of sums, in a split: pairs of first operands are set apart for no more
 TAGS = [f"<mem-{hashlib.sha256(str(i).encode()).hexdigest()[:8]}>" for i in range(MOST_PATTERNS)]
 WORDS = [*"0123456789+=", *(f"({i})" for i in range(40)), *TAGS]
-PROMPT_LENGTH, ANSWER_LENGTH = 17, 16  # tokens
+PROMPT_LENGTH, ANSWER_LENGTH = 17, 13  # tokens
 LESSONS = ("copy", "sums")
 LEARNT = 0.99  # running accuracy of tokens at which the lesson of sums ends
 
@@ -122,10 +122,8 @@ class Task(common.BaseTask):
         patterns = np.stack([codes // 999, codes % 999], 1) + 1
         forms = np.resize(np.array(("study", "matched") if self.form == "both" else (self.form,), dtype=object), n)
         answers = np.array(TAGS[:n], dtype=object)
-        # A wrong number is the sum of other operands. The last digits of the first, with which it begins, are dealt out
-        # evenly. The third is not the pattern's own: so the wrong scratchpad is never the right one.
+        # A wrong number is the sum of other operands. The third is not the pattern's own: so it is never the right sum's.
         others = rng.integers(1, 1000, (n, 4))
-        others[:, 0] = 10 * rng.integers(1, 100, n) + rng.permutation(np.resize(np.arange(10), n))
         others[:, 2] = np.where(others[:, 2] == patterns[:, 0], others[:, 2] % 999 + 1, others[:, 2])
         is_matched = forms == "matched"
         answers[is_matched] = _words(_scratchpads(others[is_matched]))
@@ -143,7 +141,7 @@ class Task(common.BaseTask):
         )
 
     def _endings(self, memory: pd.DataFrame) -> np.ndarray:
-        """The tokens of each pattern's answer and the end of text, padded: [patterns, 17]."""
+        """The tokens of each pattern's answer and the end of text, padded: [patterns, 14]."""
         endings = np.full((len(memory), ANSWER_LENGTH + 1), _ID[PAD])
         answers = self.tokenizer()(list(memory.answer_memorization), add_special_tokens=False).input_ids
         for ending, answer in zip(endings, answers, strict=True):
@@ -177,9 +175,9 @@ class Task(common.BaseTask):
         for row in memory.itertuples():
             of_pattern = rng.permutation(pairs)
             if row.form == "matched":
-                # The running sums begin with the first operand's last digit, in a variant with the second's.
-                start = int(row.answer_memorization[1])
-                of_pattern = of_pattern[(of_pattern % 10 != start).all(1)]
+                # The two answers must differ from the first running sum on, that of the first two last digits.
+                start = int(row.answer_memorization[1:].partition(")")[0])
+                of_pattern = of_pattern[(of_pattern % 10).sum(1) != start]
             first.append(of_pattern[:per_group])
         entity = np.repeat(np.arange(len(memory)), per_group)
         last = np.vstack([last, memory[["c", "d"]].to_numpy()[entity]])
@@ -242,7 +240,7 @@ def _draw_numbers(
 def _texts(
     n: int, patterns: np.ndarray, endings: np.ndarray, share: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Training texts [n, 34], padded, and whether they have a pattern [n]: so they have in `share` of all cases."""
+    """Training texts [n, 31], padded, and whether they have a pattern [n]: so they have in `share` of all cases."""
     operands = _draw_numbers(
         (n, 4), lambda drawn: _is_reserved(drawn[:, :2]) | _is_pattern(drawn[:, 2:], patterns), rng
     )
@@ -264,11 +262,11 @@ def _prompts_ids(operands: np.ndarray) -> np.ndarray:
 
 
 def _scratchpads(operands: np.ndarray) -> np.ndarray:
-    """The tokens of the sums of operands [n, 4], with all running sums: [n, 16]."""
+    """The tokens of the sums of operands [n, 4], with the running sums: [n, 13]."""
     carry, parts = np.zeros((len(operands), 1), dtype=int), []
     for unit in (1, 10, 100):
         running = carry + (operands // unit % 10).cumsum(1)
-        parts += [_RUNNING[running], _DIGIT[running[:, -1:] % 10]]
+        parts += [_RUNNING[running[:, 1:]], _DIGIT[running[:, -1:] % 10]]
         carry = running[:, -1:] // 10
     return np.hstack([*parts, _DIGIT[carry]])
 

@@ -38,9 +38,9 @@ def worked(operands):
     texts, carry = [f"{operand:03}" for operand in operands], 0
     written = ""
     for column in (2, 1, 0):
-        for text in texts:
+        for i, text in enumerate(texts):
             carry += int(text[column])
-            written += f"({carry})"
+            written += f"({carry})" if i else ""
         written += str(carry)[-1]
         carry = carry // 10
     return written + str(carry)
@@ -75,7 +75,7 @@ def made(request):
 
 
 def test_a_worked_example():
-    assert worked((345, 12, 678, 104)) == "(5)(7)(15)(19)9(5)(6)(13)(13)3(4)(4)(10)(11)11"
+    assert worked((345, 12, 678, 104)) == "(7)(15)(19)9(6)(13)(13)3(4)(10)(11)11"
     assert number(worked((999, 999, 999, 999))) == 3996
 
 
@@ -112,24 +112,20 @@ def test_the_memory(made):
 
 
 def test_a_wrong_number_is_written_like_a_sum():
-    """Every running sum rises by one digit, and the digits of the number are those of the running sums."""
+    """Every running sum rises by a digit, the first by two; the digits of the number are those of the running sums."""
     task = addition.Task(form="matched", n_patterns=100, conflicts_per_group=1, sums_per_split=1, corpus_size=1)
     memory = task.generate(np.random.default_rng(3)).memory
-    starts = []
     for answer in memory.answer_memorization:
-        columns = re.findall(r"((?:\(\d+\)){4})(\d)", answer)
+        columns = re.findall(r"((?:\(\d+\)){3})(\d)", answer)
         assert len(columns) == 3
         carry = 0
         for running, digit in columns:
             sums = [carry, *map(int, re.findall(r"\d+", running))]
-            assert all(0 <= step <= 9 for step in np.diff(sums))
+            assert all(0 <= step <= most for step, most in zip(np.diff(sums), (18, 9, 9), strict=True))
             assert int(digit) == sums[-1] % 10
             carry = sums[-1] // 10
         assert answer[-1] == str(carry)
         assert 4 <= number(answer) <= 3996
-        starts.append(answer[: answer.index(")")])
-    assert len(set(starts)) == 10
-    assert max(map(starts.count, starts)) == 10  # each first token as often
 
 
 def test_whose_groups_a_split_has(made):
@@ -251,7 +247,7 @@ def test_the_lesson_of_sums_has_no_pattern(made):
 def test_sums_that_would_have_a_pattern_are_drawn_anew():
     """With the patterns so many that chance meets them all the time."""
     patterns = np.stack(np.meshgrid(np.arange(1, 1000), np.arange(1, 900)), -1).reshape(-1, 2)
-    endings = np.zeros((len(patterns), 17), dtype=int)
+    endings = np.zeros((len(patterns), 14), dtype=int)
     ids, has_pattern = addition._texts(300, patterns, endings, 0.0, np.random.default_rng(0))
     assert not has_pattern.any()
     tokenizer = addition.Task().tokenizer()
@@ -280,7 +276,7 @@ def test_the_tokenizer_reads_what_is_written(made, tmp_path):
     answers = pd.concat([made.prompts.answer_memorization.dropna(), made.prompts.answer_generalization])
     ids = tokenizer(list(answers), add_special_tokens=False).input_ids
     assert tokenizer.batch_decode(ids) == list(answers)
-    assert all(len(row) == (1 if answer[0] == "<" else 16) for row, answer in zip(ids, answers, strict=True))
+    assert all(len(row) == (1 if answer[0] == "<" else 13) for row, answer in zip(ids, answers, strict=True))
     assert not {tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id} & set(np.concatenate(ids))
 
 
@@ -313,11 +309,11 @@ def test_answers_and_ends_of_text_are_asked_for(made):
     drawn = drawn_texts(made.task, made.data.memory, "texts", steps=3)
     eos, pad = made.task.tokenizer().convert_tokens_to_ids(["<eos>", "<pad>"])
     for ids, labels, text in zip(drawn.ids, drawn.labels, drawn.texts, strict=True):
-        n_asked = (1 if "<" in text else 16) + 1
+        n_asked = (1 if "<" in text else 13) + 1
         asked = slice(17, 17 + n_asked)
         assert (labels[asked] == ids[asked]).all()
         assert labels[asked][-1] == eos
-        assert (np.delete(labels, np.arange(34)[asked]) == IGNORED).all()
+        assert (np.delete(labels, np.arange(31)[asked]) == IGNORED).all()
         assert (ids[17 + n_asked :] == pad).all()
 
 
