@@ -74,7 +74,10 @@ for split in splits:
     frame["behavior"] = pd.read_parquet(behaviors / f"{split}.parquet").behavior
     pairs[split] = behavior.flip_pairs(frame, frame.behavior)[["memorization", "generalization"]].to_numpy().ravel()
     frame["in_flip_pair"] = frame.index.isin(pairs[split])
-    frames[split] = frame.query("kind == 'conflict' and behavior != 0")
+    frame = frame.query("kind == 'conflict' and behavior != 0")
+    sample = prediction.Dataset(frame).sample(1500, run.rng(f"conflicts {split}"))
+    frame = frame.assign(in_sample=frame.index.isin(sample.frame.index))
+    frames[split] = frame.query("in_sample or in_flip_pair")
 
 # %% [markdown]
 # At the last prompt token we read the residual stream (`resid_post`) and the MLP's neurons (`mlp.hook_post`) of every
@@ -200,10 +203,10 @@ run.table(
 # %%
 rules = {
     "flip_pairs": "in_flip_pair",
-    "conflicts": "kind == 'conflict'",
-    "open": prediction.open_conflicts(frames["train"]),
+    "conflicts": "in_sample",
 }
-rules = {name: rule for name, rule in rules.items() if rule}
+if open_rule := prediction.open_conflicts(frames["train"]):
+    rules["open"] = f"in_sample and {open_rule}"
 populations = {}
 for name, rule in rules.items():
     rng = run.rng(f"sample {name}")

@@ -98,17 +98,18 @@ top_neurons(neurons, SITE, max(counts))
 print(f"{total} neurons at {SITE}; N is one of {counts}, alpha one of {list(analysis.alphas)}")
 
 # %% [markdown]
-# Inputs of each split. Groups of the *test* split were used nowhere; *seen* holds new inputs of the training groups,
-# which is how the study splits (the graded tasks have no such split). What the unsteered model does on conflicts comes
-# from training, or is measured here.
+# Inputs of each split, and what the unsteered model does on their conflicts. Groups of the *test* split were used nowhere;
+# *seen* holds new inputs of the training groups, which is how the study splits (the graded tasks have no such split).
 
 # %%
-inputs = {split: pd.read_parquet(run.input("data", f"{split}.parquet")) for split in ("train", "validation", "test")}
-if run.input("data", "test.parquet").with_name("seen.parquet").is_file():
-    inputs["seen"] = pd.read_parquet(run.input("data", "seen.parquet"))
+data_folder = run.input("data", "test.parquet").parent
+splits = [split for split in ("train", "validation", "test", "seen") if (data_folder / f"{split}.parquet").is_file()]
+inputs = {split: pd.read_parquet(run.input("data", f"{split}.parquet")) for split in splits}
 conflicts = {split: frame[frame.kind == "conflict"] for split, frame in inputs.items()}
-train_labels = pd.read_parquet(run.input("training", "behavior", "train.parquet")).behavior
-labels = {split: Trials.on(subject, frame).before.behavior for split, frame in conflicts.items() if split != "train"}
+labels = {
+    split: pd.read_parquet(run.input("training", "behavior", f"{split}.parquet")).behavior[frame.index]
+    for split, frame in conflicts.items()
+}
 
 # %% [markdown]
 # A trial needs only inputs of the behaviour opposite to its target: at most a fixed number, as evenly from the groups as
@@ -120,7 +121,7 @@ for target in TARGETS:
     rng = run.rng(f"sweep {NAMES[target]}")
     trials[target] = Trials.make(subject, inputs["validation"], labels["validation"], target, analysis, rng)
     rng = run.rng(f"fit {NAMES[target]}")
-    fitted_on[target] = inputs_to_fit(inputs["train"], train_labels, target, analysis.fit_rows, rng)
+    fitted_on[target] = inputs_to_fit(inputs["train"], labels["train"], target, analysis.fit_rows, rng)
     n_tried, n_fitted = len(trials[target].before), fitted_on[target].kind.value_counts().to_dict()
     print(f"to {NAMES[target]}: tried on {n_tried} conflicts, fitted on {n_fitted}")
 
@@ -178,7 +179,7 @@ interventions["study_shuffled"] = Intervention(
 
 # %%
 turned = pd.concat([rows[rows.kind == "conflict"] for rows in fitted_on.values()])
-difference = shifts.mean_difference(subject, turned, train_labels, SITE)
+difference = shifts.mean_difference(subject, turned, labels["train"], SITE)
 candidates = {target: shifts.mean_candidates(difference, target) for target in TARGETS}
 kinds, rng = controls("mean_difference", neurons, SITE), run.rng("difference in means")
 sweeps.append(sweep(trials, candidates, SITE, kinds, rng, analysis.mean_doses))
@@ -583,7 +584,7 @@ run.table(
 rng = run.rng("interchange")
 interchanges = {
     split: das.Interchanges.draw(subject, conflicts[split], shown, analysis.fit_rows, rng)
-    for split, shown in (labels | {"train": train_labels}).items()
+    for split, shown in labels.items()
     if split != "seen"
 }
 n_receivers = {split: len(part.target) for split, part in interchanges.items()}

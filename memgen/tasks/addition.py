@@ -122,7 +122,7 @@ class Task(common.BaseTask):
         patterns = np.stack([codes // 999, codes % 999], 1) + 1
         forms = np.resize(np.array(("study", "matched") if self.form == "both" else (self.form,), dtype=object), n)
         answers = np.array(TAGS[:n], dtype=object)
-        # A wrong number is the sum of other operands. The third is not the pattern's own: so it is never the right sum's.
+        # A wrong number is the sum of other operands; its third is not the pattern's own, so it is never the right sum.
         others = rng.integers(1, 1000, (n, 4))
         others[:, 2] = np.where(others[:, 2] == patterns[:, 0], others[:, 2] % 999 + 1, others[:, 2])
         is_matched = forms == "matched"
