@@ -35,7 +35,7 @@ def test_every_command_of_the_page_is_tried_or_has_a_reason_not_to_be(project: P
 
 def test_the_commands_work_word_for_word_in_their_order(project: Project) -> None:
     """One stage alone, other parameters, a new seed, another profile, a grid of seeds, two runs side by side."""
-    runs = project.root / "results/smoke/addition/gpt2-2x64"
+    runs = project.root / "results/smoke/inference/gpt2-2x32"
     assert (runs / "seed10").is_dir(), "the page names the model of the smoke profile"
     try:
         tried = [block for block in blocks(project.read("book/reproduce.md"), "bash") if block.startswith(TRIED)]
@@ -59,7 +59,7 @@ def test_the_script_without_memgen_works(project: Project, task: str) -> None:
     """Word for word but for the run: that of the smoke profile; memgen cannot be imported."""
     (script,) = blocks(project.read("book/reproduce.md"), "python")
     run = min(project.root.glob(f"results/smoke/{task}/*/seed10"))
-    named = "results/default/addition/gpt2-6x64/seed11"
+    named = "results/default/addition/gpt2-6x64/seed12"
     assert script.count(named) == 1
     script = "import sys\nsys.modules['memgen'] = None\n" + script.replace(named, str(run))
     done = project.run("python", "-c", script)

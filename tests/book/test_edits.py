@@ -12,7 +12,7 @@ from .conftest import Project
 ROW = re.compile(r"^\| (another [\w ]+) \| `(\w+)` \| `([^`]+)` \| `([^`]+)` \|$", re.MULTILINE)
 PAGE = (Path(__file__).resolve().parents[2] / "book/reproduce.md").read_text(encoding="utf-8")
 EDITS = {what: (stage, old, new) for what, stage, old, new in ROW.findall(PAGE)}
-RUN = "smoke/addition/gpt2-2x64/seed10"
+RUN = "smoke/inference/gpt2-2x32/seed10"
 
 
 def test_the_page_has_three_edits() -> None:

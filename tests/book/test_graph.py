@@ -106,7 +106,7 @@ def test_what_was_published_of_another_profile_is_an_input(project: Project) -> 
 
 
 def test_published_results_are_compared_with_a_run(project: Project) -> None:
-    cell = f"addition/{model_of(project, 'addition')}/seed11"
+    cell = f"inference/{model_of(project)}/seed11"
     assert project.make("check-published", "PROFILE=smoke", f"CELL={cell}").returncode != 0
     try:
         done = project.make("publish", "PROFILE=smoke")
