@@ -94,10 +94,11 @@ for split, frame in frames.items():
 # %% [markdown]
 # ## The study's probe
 #
-# The study fits one MLP a layer: two hidden layers of twice the width, ReLU, Adam, batches of 32, at most 100 epochs,
-# early stopping on validation accuracy. So is ours, with a fifth of its rows to stop by and a patience of 30 epochs, on
+# The study fits one MLP a layer: two hidden layers of twice the width, ReLU, Adam, batches of [32]{.study}, at most
+# [100]{.study} epochs,
+# early stopping on validation accuracy. So is ours, with a fifth of its rows to stop by and a patience of [30]{.set} epochs, on
 # which the study is silent; but its learning rate of [1e-5]{.study} is one for [80,000]{.study} pairs, and would leave an
-# MLP of a few hundred pairs where it began: we take 1e-3. The *linear* probe is a logistic regression,
+# MLP of a few hundred pairs where it began: we take [1e-3]{.set}. The *linear* probe is a logistic regression,
 #
 # $$p(\text{memorization} \mid h) = \frac{1}{1 + e^{-(w^\top h + b)}},$$
 #
@@ -113,8 +114,8 @@ makers = {
 }
 
 # %% [markdown]
-# Each is fitted on the members of an eighth, a half and all of the training pairs (20 at the least, 1,500 at the most),
-# at `resid_post` of every layer. Half of the members show either behaviour, so a guess is right for .5.
+# Each is fitted on the members of an eighth, a half and all of the training pairs ([20]{.set} at the least, [1,500]{.set} at the most),
+# at `resid_post` of every layer. Half of the members show either behaviour, so a guess is right for one half.
 
 # %%
 members = {split: data.take(data.frame.index.get_indexer(pairs[split])) for split, data in conflicts.items()}
@@ -197,7 +198,7 @@ run.table(
 # ## Populations
 #
 # Flip pairs are few, and chosen for being undecided. So the rest of the chapter also looks at *all conflicts*, and, where
-# training gave conflicts grades, at the *open conflicts* of the grades that it left most open; at most 1,500 inputs of a
+# training gave conflicts grades, at the *open conflicts* of the grades that it left most open; at most [1,500]{.set} inputs of a
 # split, evenly from its groups. A population in which a split has a single behaviour, or a single group, is left out.
 
 # %%

@@ -134,7 +134,7 @@ for target in TARGETS:
 # breaks everything, to one that does worse than chance: read such a choice as a failure of the method.
 #
 # :::{note}
-# The rule was changed after the test groups of graded runs had been seen (seeds 0 to 2, then 0 to 7): what this chapter
+# The rule was changed after the test groups of graded runs had been seen (seeds 0 to 2, then seeds 0 to 7): what this chapter
 # reports of those is exploratory.
 # :::
 #
@@ -575,7 +575,7 @@ run.table(
 # %% [markdown]
 # ## Does a direction carry the behaviour from input to input?
 #
-# In *distributed alignment search* (Geiger et al. 2024) nothing is added that is the same for all inputs. The state of
+# In *distributed alignment search* {cite}`geiger2024finding` nothing is added that is the same for all inputs. The state of
 # an input at the last token gets, along one direction, the coordinate of another input that shows the opposite
 # behaviour and is of another group. If the direction holds the behaviour and nothing else, the receiver gives *its own*
 # other answer. A direction is fitted in each layer on training groups, and the layer chosen on validation groups.
@@ -668,7 +668,7 @@ run.finish()
 # {glue:text}`reached_fitted_mlp_tenth_generalization` to generalization and
 # {glue:text}`reached_fitted_mlp_tenth_memorization` to memorization, as many drawn at random
 # {glue:text}`reached_fitted_random_tenth_generalization` and {glue:text}`reached_fitted_random_tenth_memorization`; of
-# twenty random tenths, on validation groups, the middle 90 % bring from {glue:text}`random_mask_low_generalization` to
+# twenty random tenths, on validation groups, the middle [90 %]{.set} bring from {glue:text}`random_mask_low_generalization` to
 # {glue:text}`random_mask_high_generalization` and from {glue:text}`random_mask_low_memorization` to
 # {glue:text}`random_mask_high_memorization`. In a network with random weights, a fitted vector reaches
 # {glue:text}`untrained_generalization` and {glue:text}`untrained_memorization`. An interchange along one direction, which

@@ -20,10 +20,10 @@ NUMBER = re.compile(r"(\S+)( %| points| nats|)(?: \[(?:(\S+), (\S+); )?n = (\d+)
 NOT_MEASURED = "not measured"
 VERDICTS = {"replicated", "smaller than reported", "not replicated", "not testable here"}
 
-# What the miniature has no runs for: a second seed of inference, the matched form, what is published of `full`;
+# What the miniature has no runs for: a second seed of addition, the matched form, what is published of `full`;
 # and pairs in its test groups.
 NOT_IN_SMOKE = re.compile(
-    r"left_addition|(carried_\w+|overlap_best|null_overlap_best|universal)_inference|overlap_within_\w+|published_\w+"
+    r"left_addition|(carried_\w+|overlap_best|null_overlap_best|universal)_addition|overlap_within_\w+|published_\w+"
 )
 
 # Pages of which no run could give the numbers.
@@ -39,7 +39,8 @@ NO_PROSE = "table, figure, figcaption, pre, code, math, script, style, footer, n
 # set beforehand, such as a limit. Links to references and figures bear numbers, too.
 HAS_A_SOURCE = ".pasted-text, .study, .set, a[href*='references.html'], a[href^='#']"
 ALLOWED = {
-    "names": r"GPT-2|LLaMA-3\.2|Python 3\.\d+|\bv[12]\b|MLP 10 ?%",
+    "names": r"GPT-2|LLaMA-3\.2|LayerNorm-2|Python 3\.\d+|\bv[12]\b|MLP 10 ?%",
+    "the study's tables and figures": r"(Table|figure) \d\b",
     "publications": r"arXiv \d{4}\.\d{5}|(EMNLP|ICLR) \d{4}|version [12]\b",
     "the level of every interval and test, and of chance in an AUROC": r"\b95 %|q < 0\.05\b|\b0\.5\b(?! %)",
     "names of runs": r"\bseeds? \d+(( to| and|,) \d+)*\b",
@@ -103,7 +104,7 @@ def records(project: Project, chapter: str) -> list[dict]:
     """The numbers of the stage behind a chapter."""
     stage, _, task = chapter.partition("-")
     model = yaml.safe_load(project.read("config/smoke.yaml"))["runs"][task]["models"][0] if task else ""
-    folder = f"results/smoke/{task}/{model}/seed0/{stage}" if task else f"results/smoke/{stage}"
+    folder = f"results/smoke/{task}/{model}/seed10/{stage}" if task else f"results/smoke/{stage}"
     return json.loads(project.read(f"{folder}/metrics.json"))
 
 
