@@ -36,7 +36,7 @@ comparisons:
   seeds: [1]
   runs:
     inference: {models: [gpt2-2x32]}
-    joint: {models: [gpt2-1x16]}
+    joint: {models: [gpt2-1x16], analysed: false}
 """
 CELLS = [
     Cell("inference", "gpt2-2x32", 0),
@@ -385,7 +385,7 @@ def test_stages_of_the_whole_profile_read_every_run_and_those_before_them(projec
         "measure",
     ]
     matched = metrics.query("task == 'inference-matched' and stage == 'data'").iloc[0]
-    assert (matched.base_task, matched.form, matched.conflicts, matched.layer) == ("inference", "matched", "graded", 1)
+    assert (matched.base_task, matched.form, matched.conflicts, matched.layer) == ("inference", "matched", "none", 1)
     assert run.input("steering", "one.txt", cell=CELLS[2]).read_text() == "steering one.txt"
     with pytest.raises(ValueError, match="carryover does not read steering of joint"):
         run.input("steering", "one.txt", cell=CELLS[3])
@@ -413,7 +413,7 @@ def test_stages_of_the_whole_profile_read_every_run_and_those_before_them(projec
 
 def test_a_record_that_names_a_form_keeps_it(project):
     (project / "config/tiny.yaml").write_text(
-        "runs: {joint: {form: both, models: [gpt2-1x16]}}\nseeds: [0]\n"  # only data and training
+        "runs: {joint: {form: both, models: [gpt2-1x16], analysed: false}}\nseeds: [0]\n"  # only data and training
     )
     run = started("data", task="joint")
     run.record("accuracy", 0.5, n=1, form="matched", **DESCRIBED)
@@ -457,7 +457,7 @@ def test_a_stage_of_the_whole_profile_made_from_other_runs_is_refused(project):
         started("synthesis")
     make("carryover")
     started("synthesis")
-    (project / "config/tiny.yaml").write_text(SMALL.replace("joint: {models: [gpt2-1x16]}", ""))
+    (project / "config/tiny.yaml").write_text(SMALL.replace("joint: {models: [gpt2-1x16], analysed: false}", ""))
     with pytest.raises(InputError, match="carryover of tiny was made from other runs than the profile has now"):
         started("synthesis")
 
