@@ -11,6 +11,8 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup, Tag
 
+from memgen.study import STEERING
+
 from .conftest import Project
 from .made import PROFILE_STAGES, RUN_STAGES
 
@@ -145,7 +147,11 @@ def test_every_glued_number_is_that_of_the_results(project: Project) -> None:
         known = records(project, name)
         for key, text in glued(project, name).items():
             match = NUMBER.fullmatch(text)
-            if text == NOT_MEASURED:
+            if key.startswith("reported_"):
+                about = {"setting": "scratch", "task": name.partition("-")[2], "target": key.removeprefix("reported_")}
+                (reported,) = (cell for cell in STEERING if about.items() <= cell.items())
+                assert text == f"{100 * reported['reached']:.1f} %"
+            elif text == NOT_MEASURED:
                 assert NOT_IN_SMOKE.fullmatch(key), f"{name} has no number for {key}"
             elif match and (match[2] or match[5]):  # others are words, and sizes such as that of a layer
                 assert any(says(text, record) for record in known), f"{name} says {text} for {key}"

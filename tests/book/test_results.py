@@ -35,7 +35,7 @@ RECORD = {"measure", "value", "ci_low", "ci_high", "n", "unit", "definition"}
 def runs(project: Project) -> list[Path]:
     """The folder of every run of the profile."""
     folders = sorted(path.parent for path in project.root.glob("results/smoke/*/*/seed*/data"))
-    assert [folder.parts[-3] for folder in folders] == ["addition", "addition", "inference"]
+    assert [folder.parts[-3] for folder in folders] == ["addition", "inference", "inference"]
     return folders
 
 
