@@ -34,8 +34,8 @@ class TaskData:
         One row per bound entity: `group`, `answer_memorization`, `form` (how the bound answer compares with an inferred
         one: ``study``, as the study has it; ``matched``, of the same format), `split`.
     corpus
-        Training texts: `input_ids` (the whole text), `prompt_length` (tokens), `text`, `kind`. What the model is trained
-        on, or a sample to look at where the task's lessons draw texts anew.
+        Training texts: `input_ids` (the whole text), `prompt_length` (tokens), `text`, `kind`. What the model is
+        trained on, or a sample to look at where the task's lessons draw texts anew.
     splits
         Prompts for the analysis: ``train``, ``validation`` and ``test``, disjoint in `group`, and where a task has it
         ``seen``, new inputs about the groups of ``train``. Columns `input_ids`, `prompt`, `kind`,
