@@ -176,7 +176,7 @@ def dots(frame: pd.DataFrame, row: str, title: str, panel: str | None = None) ->
     rules = base.mark_rule().encode(x=altair.X("ci_low:Q", title=title), x2="ci_high:Q")
     points = base.mark_circle(size=60, opacity=1).encode(x=altair.X("value:Q", title=title).axis(format="%"))
     alt = f"{title} for each of {', '.join(map(str, names))}: a point with an interval for each target."
-    if panel is None:
+    if panel is None or frame[panel].nunique() == 1:  # a single panel would be narrow
         return theme.finish((rules + points).properties(height=altair.Step(12)), alt)
     frame["panel"] = frame[panel].replace(theme.KIND_NAMES)
     return theme.finish(theme.facet(rules + points, frame, "panel", height=26 * len(names)), alt, labels=LABELS)
