@@ -1,4 +1,4 @@
-"""What a shift does beyond moving the behaviour: damage elsewhere, its parts, and a network without behaviour."""
+"""What a shift does beyond moving the behaviour: damage elsewhere, and a network without behaviour."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,6 @@ from memgen.steering.fitting import NeuronSet, fit
 from memgen.steering.interventions import Intervention
 from memgen.steering.outcomes import GENERATORS
 from memgen.steering.passes import cache_residuals, passes, run_side_by_side
-from memgen.steering.shifts import Candidate
 from memgen.steering.trials import Trials, by_group
 from memgen.subject import Subject
 
@@ -113,13 +112,3 @@ def on_untrained(
         estimate = intervals.share(after.behavior == target, trials.groups[after.index])
         rows.append({"target": NAMES[target], **estimate._asdict()})
     return pd.DataFrame(rows)
-
-
-def parts(shift: Tensor) -> list[Candidate]:
-    """A shift [n_layer, d] whole, without each layer, and in each layer alone, where that is another vector."""
-    changed = torch.nonzero(shift.abs().sum(1)).flatten().tolist()
-    layers = changed if len(changed) > 1 else []
-    masks = {layer: (torch.arange(len(shift)) == layer).float()[:, None] for layer in layers}
-    without = {f"without layer {layer}": shift * (1 - mask) for layer, mask in masks.items()}
-    alone = {f"layer {layer} alone": shift * mask for layer, mask in masks.items()}
-    return [Candidate("parts", name, part) for name, part in ({"whole": shift} | without | alone).items()]

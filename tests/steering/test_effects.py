@@ -10,6 +10,7 @@ from memgen.config import AnalysisConfig
 from memgen.steering import effects
 from memgen.steering.fitting import NeuronSet, fit
 from memgen.steering.interventions import adding
+from memgen.steering.shifts import Candidate
 from memgen.steering.sweep import sweep
 from memgen.steering.trials import Trials, by_group
 
@@ -119,22 +120,13 @@ def test_accuracy_lost_on_both_kinds(planted, single_answer):
     assert (lost.ci_low < lost.ci_high).all()
 
 
-def test_parts_of_a_shift_add_up(shift):
-    parts = {part.name: part.shift for part in effects.parts(shift)}
-    assert list(parts) == ["whole", "without layer 0", "without layer 1", "layer 0 alone", "layer 1 alone"]
-    for layer in (0, 1):
-        rest, alone = parts[f"without layer {layer}"], parts[f"layer {layer} alone"]
-        assert torch.equal(rest + alone, shift)
-        assert not rest[layer].any()
-        assert not alone[1 - layer].any()
-    assert [part.name for part in effects.parts(shift * torch.tensor([[1.0], [0.0]]))] == ["whole"]
-
-
 def test_parts_and_doses_of_a_planted_shift(planted, trials, rng):
     """Of a vector in both layers, only the part in the layer that decides does anything; more of it does more."""
     shift = planted_shift(planted, 4.0)
     shift[0, 3] = 0.01
-    parts = effects.parts(shift)
+    alone = {f"layer {i} alone": shift * (torch.arange(2) == i)[:, None] for i in (0, 1)}
+    without = {f"without layer {i}": shift - alone[f"layer {i} alone"] for i in (0, 1)}
+    parts = [Candidate("parts", name, part) for name, part in ({"whole": shift} | without | alone).items()]
     tried = sweep({1: trials}, {1: parts}, "resid_post", {}, rng, [0.0, 0.5, 1.0]).tried
     reached = tried[(tried.measure == "reached") & (tried.dose == 1)].set_index("candidate").value
     layer = planted.dimension[0]
