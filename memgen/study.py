@@ -44,9 +44,3 @@ PROBE = [
     for (model, task, n_layers), by_layer in _ACCURACIES.items()
     for layer, accuracy in by_layer.items()
 ]
-
-#: Where it stops training, by task: the shares (0-1) of behaviours on conflicts.
-STOP = {
-    "inference": {"memorization": 0.28, "generalization": 0.55, "other": 0.17},
-    "addition": {"memorization": 0.62, "generalization": 0.38, "other": 0.0},
-}
