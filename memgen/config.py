@@ -287,6 +287,13 @@ class Profile(Grid):
         main = [(name, spec) for name, spec in self.runs.items() if name == spec.task]
         return [Cell(name, spec.models[0], (spec.seeds or self.seeds)[0]) for name, spec in main]
 
+    def is_alike(self, other: "Profile") -> bool:
+        """Whether both profiles give the same settings to what both run; models and seeds may differ."""
+        both, free = self.runs.keys() & other.runs.keys(), {"models": (), "seeds": ()}
+        specs = [[profile.runs[name].model_copy(update=free) for name in both] for profile in (self, other)]
+        parts = [(profile.data, profile.training, profile.analysis) for profile in (self, other)]
+        return bool(both) and specs[0] == specs[1] and parts[0] == parts[1]
+
 
 class RunConfig(Settings):
     """One run: everything that decides its numbers. `task` is the run's name, `base_task` the task that it is of."""

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from memgen import config
-from memgen.config import STAGES, InputError
+from memgen.config import STAGES, Cell, InputError
 from memgen.manifest import COORDINATES, NUMBER_FIELDS
 from memgen.place import PUBLISHED
 
@@ -56,6 +56,14 @@ class Published:
         """The numbers of every run's stages, with the columns of :meth:`memgen.run.Run.metrics`."""
         frame = self._numbers[~self._numbers.stage.isin(OF_PROFILE)]
         return frame.astype({"seed": int}).reset_index(drop=True)
+
+    def further_runs(self, profile: config.Profile) -> pd.DataFrame:
+        """The numbers of runs of the tasks and models of `profile`, with its settings, that it does not make itself."""
+        made_from = config.Profile.model_validate(self.manifests[-1]["config"])  # the last stage's is of all runs
+        tasks, models = {spec.task for spec in profile.runs.values()}, {cell.model for cell in profile.cells()}
+        found = self.metrics[self.metrics.base_task.isin(tasks) & self.metrics.model.isin(models)]
+        is_here = pd.MultiIndex.from_frame(found[list(Cell._fields)]).isin(profile.cells())
+        return found[~is_here] if profile.is_alike(made_from) else found[:0]
 
     def stage_metrics(self, stage: str) -> pd.DataFrame:
         """The numbers of a stage; a stage of the whole profile has task, model and seed as coordinates."""

@@ -57,13 +57,29 @@ from memgen.synthesis import cells, summary, verdicts
 
 # %% [markdown]
 # The numbers of this chapter come from the `metrics.json` files of the runs. Comparisons with other models and mixes of
-# texts have their own chapter; of them only matched forms count here.
+# texts have their own chapter; of them only matched forms count here. Beside the runs of this profile stand those that
+# the repository has published of the profile `full`, if both have the same settings; a run that was made here counts
+# as it was made here.
 
 # %%
-metrics = run.metrics(comparisons=False)
-everything = run.metrics()
+published, graded = run.published(), run.published("graded")
+made_here, everything = run.metrics(comparisons=False), run.metrics()
+further = published.further_runs(run.config) if published else made_here[:0]
+metrics, everything = (pd.concat([numbers, further], ignore_index=True) for numbers in (made_here, everything))
 first_model = {cell.task: cell.model for cell in run.config.shown()}
-print(f"{', '.join(metrics.task.unique())}: seeds {', '.join(map(str, sorted(metrics.seed.unique())))}")
+note = f" Runs not made here: {published.label}." if len(further) else ""
+
+
+# %%
+def seeds_in_words(task):
+    """The seeds of a task, and which of them were made here."""
+    seeds = [sorted(frame[frame.task == task].seed.unique()) for frame in (made_here, further)]
+    places = zip(("made here", "published"), seeds, strict=True)
+    return "; ".join(f"{', '.join(map(str, found))} {place}" for place, found in places if found) or "none"
+
+
+for task in metrics.task.unique():
+    print(f"{task}, seeds: {seeds_in_words(task)}")
 
 # %% [markdown]
 # ## The verdicts
@@ -93,22 +109,8 @@ run.table(
     table[shown].sort_values("claim", kind="stable"),
     "verdicts",
     caption="Each claim's endpoint: what the study reports or implies, the mean over n seeds with its 95 % interval, and "
-    "the verdict.",
+    "the verdict." + note,
 )
-
-# %% [markdown]
-# The same rule on the published results of the profile `full`, which has more seeds, if there are any.
-
-# %%
-published = run.published()
-if published:
-    models, tasks = list(metrics.model.unique()), list(metrics.base_task.unique())
-    same_runs = published.metrics.query("model in @models and base_task in @tasks")
-    published_table = verdicts.verdicts(same_runs, matched=same_runs)
-    caption = f"Each claim's endpoint from published results. {published.label}."
-    display(
-        run.table(published_table[shown].sort_values("claim", kind="stable"), "published_verdicts", caption=caption)
-    )
 
 # %% [markdown]
 # Where the study gives no comparable number, the reported size is what its words imply (`source`). `detectable` is the
@@ -143,11 +145,13 @@ for unit, rows in table.groupby("unit", sort=False):
 # random; *new groups* are in no other split. An empty cell was not measured.
 
 # %%
-graded = run.published("graded")
+carried = load_metrics(run.input("carryover", "metrics.json").parent)
+if len(further) and "match" not in carried:  # one seed here has no other to carry its shift to
+    carried = published.stage_metrics("carryover")
 of_shown = metrics[metrics.model == metrics.base_task.map(first_model)]
 measured = [
     cells.same_model(of_shown),
-    cells.retrained_model(load_metrics(run.input("carryover", "metrics.json").parent)),
+    cells.retrained_model(carried),
 ]
 if graded:
     measured.append(cells.other_task(graded.table("carryover", "tasks_shifts")))
@@ -165,7 +169,7 @@ def show_cells(name, settings, caption):
     return run.table(
         cells.in_percent(in_cells[in_cells.setting.isin(settings)]),
         name,
-        caption=f"{caption} Percent of inputs of the opposite behaviour, the study's ({study.SOURCE}) and ours over n seeds.",
+        caption=f"{caption} Percent of inputs of the opposite behaviour, the study's ({study.SOURCE}) and ours over n seeds.{note}",
     )
 
 
@@ -184,14 +188,15 @@ show_cells("retrained_model", ["retrained"], "The study's shift of one model in 
 # design, and its shifts are fitted ones, so these cells show how far a switch can be general, not the study's measurement.
 
 # %%
-note = f" Ours: {graded.label}." if graded else ""
-show_cells("other_task", ["other_task"], f"The other task's neurons.{note}")
+of_graded = f" Ours: {graded.label}." if graded else ""
+show_cells("other_task", ["other_task"], f"The other task's neurons.{of_graded}")
 
 # %%
 run.figure(
     figures.cells(in_cells),
     "cells",
-    caption="Every cell of the study's tables: its share (diamond), and our mean over seeds with its 95 % interval.",
+    caption="Every cell of the study's tables: its share (diamond), and our mean over seeds with its 95 % interval."
+    + note,
     data=in_cells,
 )
 
@@ -218,7 +223,7 @@ headline_means = summary.over_seeds(headline, ["task", "model", "unit"])
 run.figure(
     figures.quantities(headline, headline_means, "task"),
     "headline",
-    caption="Headline numbers: a dot for each seed, and the mean over seeds with its 95 % interval.",
+    caption="Headline numbers: a dot for each seed, and the mean over seeds with its 95 % interval." + note,
     data=headline[["task", "model", "quantity", "seed", "value"]],
 )
 
@@ -253,7 +258,7 @@ run.figure(
     figures.steering(steering),
     "steering",
     caption="Share of the conflicts of the opposite behaviour that each shift brings to the target: mean and 95 % interval "
-    "over seeds; marks: the strongest control.",
+    "over seeds; marks: the strongest control." + note,
     data=steering,
 )
 
@@ -301,7 +306,10 @@ if len(separation):
     chart = figures.depth(depth, "form")
     display(
         run.figure(
-            chart, "depth", caption="AUROC of within-pair differences by layer; a line for each seed.", data=depth
+            chart,
+            "depth",
+            caption="AUROC of within-pair differences by layer; a line for each seed." + note,
+            data=depth,
         )
     )
 
@@ -317,12 +325,8 @@ for row in table.itertuples():
         run.glue_text(f"verdict_{row.claim}_{row.task}", verdicts.in_words(row))
 for task, rows in table.groupby("task"):
     run.glue_text(f"status_{task}", rows.status.iloc[0])
-
-# %%
-for task, endpoint in itertools.product(TASKS, verdicts.ENDPOINTS):
-    found = published_table.query("task == @task and claim == @endpoint.claim") if published else table[:0]
-    words = verdicts.in_words(next(found.itertuples())) if len(found) else "not measured"
-    run.glue_text(f"published_verdict_{endpoint.claim}_{task}", words)
+for task in TASKS:
+    run.glue_text(f"seeds_{task}", seeds_in_words(task))
 
 # %% [markdown]
 # A task that the profile lacks is *not measured*.

@@ -280,6 +280,19 @@ def test_the_full_profile_has_every_run_of_the_default_one(monkeypatch):
         assert full.model_copy(update={"profile": "default"}) == default, cell
 
 
+def test_profiles_are_alike_if_only_seeds_models_and_further_runs_differ(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    default, full, smoke = (config.load_profile(name) for name in ("default", "full", "smoke"))
+    assert default.is_alike(full)
+    assert full.is_alike(default)
+    assert not default.is_alike(smoke)
+    assert not default.is_alike(config.load_profile("graded")), "no run in common"
+    steps = full.training | {"addition": full.training["addition"] | {"steps": 601}}
+    assert not default.is_alike(full.model_copy(update={"training": steps}))
+    runs = full.runs | {"addition": full.runs["addition"].model_copy(update={"form": "matched"})}
+    assert not default.is_alike(full.model_copy(update={"runs": runs}))
+
+
 def test_models_of_the_study(monkeypatch):
     monkeypatch.chdir(ROOT)
     assert {cell[:2] for cell in config.load_profile("paper").cells()} == {

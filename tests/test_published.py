@@ -48,6 +48,30 @@ def test_numbers_of_runs_have_the_columns_of_records(folder):
     assert published.published("tiny").stage_metrics("synthesis").value.tolist() == [1 / 3]
 
 
+def test_further_runs_are_those_that_a_profile_of_the_same_settings_does_not_make(folder):
+    runs = {
+        "inference": {"models": ["gpt2-2x32"]},
+        "addition": {"models": ["gpt2-2x32", "gpt2-3x32"]},
+        "addition-matched": {"task": "addition", "form": "matched", "models": ["gpt2-2x32"]},
+        "graded_addition": {"models": ["gpt2-2x32"]},
+    }
+    tiny = config.Profile.read({"name": "tiny", "runs": runs, "seeds": [3, 4]}, "tiny")
+    (folder / "manifests.json").write_text(json.dumps([{"config": tiny.model_dump(mode="json")}]))
+    numbers = pd.DataFrame(tiny.cells()).assign(stage="data", measure="pairs", value=1.0)
+    numbers["base_task"] = [tiny.spec(name).task for name in numbers.task]
+    numbers.to_parquet(folder / "metrics.parquet")
+    found, here = published.published("tiny"), {"addition": {"models": ["gpt2-2x32"]}}
+    small = config.Profile.read({"name": "small", "runs": here, "seeds": [3]}, "small")
+    further = found.further_runs(small)
+    assert list(further[["task", "model", "seed"]].itertuples(index=False, name=None)) == [
+        ("addition", "gpt2-2x32", 4),
+        ("addition-matched", "gpt2-2x32", 3),
+        ("addition-matched", "gpt2-2x32", 4),
+    ]
+    other = config.Profile.read({"name": "other", "runs": here, "seeds": [5], "analysis": {"n_tokens": 2}}, "other")
+    assert found.further_runs(other).empty
+
+
 def test_text_is_read_as_text(folder):
     """An answer such as 05 is no number, and None is a word."""
     table = published.published("tiny").table("data", "answers")
