@@ -1,27 +1,33 @@
 """The cost of training, recording, steering, and of every stage that has run. `make bench` prints it.
 
 Times on a shared machine are noisy: what is compared is measured in turn within one run, several times, and printed as
-a ratio of medians.
+a ratio of medians. Peers are asked for the same on the same model: the Trainer of transformers, nnsight, and
+TransformerLens.
 """
 
+import logging
 import statistics
+import tempfile
 import time
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel, Trainer, TrainingArguments
 
 from memgen import activations, behavior, config, manifest, tasks, training
 from memgen.steering.interventions import adding
 from memgen.steering.trials import Trials
 from memgen.subject import Subject
-from memgen.tasks.lessons import pack
+from memgen.tasks.lessons import from_corpus, pack
 
-ROUNDS = 7
+ROUNDS = 5
 N_STEPS = 20
 N_SHIFTS = 16
+RECORDED = ("resid_post", "mlp.hook_post")
 
 
 def medians(**functions: Callable[[], object]) -> dict[str, float]:
@@ -36,71 +42,183 @@ def medians(**functions: Callable[[], object]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def training_steps(model, packed: torch.Tensor, settings: config.TrainingConfig) -> Callable[[], None]:
-    """Some training steps of the loop's own parts, without evaluations."""
-    optimizers = training.make_optimizers(model, settings)
+class Bench:
+    """A task of the default profile: its texts and inputs, and models that know its words."""
 
-    def run() -> None:
-        for i in range(N_STEPS):
-            ids = packed[i * settings.batch_size : (i + 1) * settings.batch_size]
-            loss = training.language_model_loss(model(ids).logits, ids)
-            model.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), training.CLIP_NORM)
-            for optimizer in optimizers:
+    def __init__(self, name: str) -> None:
+        self.run = config.resolve("default", name)
+        task = tasks.from_config(self.run)
+        self.data, self.tokenizer = task.generate(np.random.default_rng(0)), task.tokenizer()
+        self.packed = pack(self.data.corpus, self.tokenizer.pad_token_id)
+        self.settings = self.run.training.model_copy(
+            update={"optimizer": "adamw", "texts_learning_rate": None, "steps": N_STEPS, "evaluate_every": N_STEPS}
+        )
+        self.inputs = self.data.splits["validation"].query("kind == 'conflict'")
+
+    def model(self, name: str = "") -> PreTrainedModel:
+        """A model with random weights, of the run's size or another."""
+        size = config.ModelConfig.from_name(name) if name else self.run.model
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(
+            training.model_configuration(size, self.tokenizer, self.packed.shape[1])
+        )
+
+    def subject(self, name: str = "") -> Subject:
+        """The same, to read and steer."""
+        return Subject(self.model(name).eval(), self.tokenizer)
+
+    def train(self) -> None:
+        """Print the speed of `training.fit` beside a plain loop and the Trainer, all with AdamW and without evaluation."""
+        models = {name: self.model().train() for name in ("ours", "plain", "trainer")}
+        size, padding = self.settings.batch_size, self.tokenizer.pad_token_id
+        texts = self.packed[: N_STEPS * size]
+        batches = list(texts.split(size))
+        lesson = from_corpus(self.data.corpus.head(len(texts)), padding, N_STEPS, size, seed=0)
+        optimizer = torch.optim.AdamW(models["plain"].parameters(), fused=True)
+        rows = [{"input_ids": ids, "labels": ids.masked_fill(ids == padding, -100)} for ids in texts]
+
+        def ours() -> None:
+            with tempfile.TemporaryDirectory() as folder:
+                training.fit(models["ours"], [lesson], self.settings, lambda _: {}, Path(folder), seed=0)
+
+        def plain() -> None:
+            for ids in batches:
+                labels = ids.masked_fill(ids == padding, -100)
+                loss = training.language_model_loss(models["plain"](ids).logits, labels)
+                optimizer.zero_grad()
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(models["plain"].parameters(), training.CLIP_NORM)
                 optimizer.step()
 
-    return run
+        def trainer() -> None:
+            with tempfile.TemporaryDirectory() as folder:
+                arguments = TrainingArguments(
+                    output_dir=folder,
+                    max_steps=N_STEPS,
+                    per_device_train_batch_size=size,
+                    use_cpu=not torch.cuda.is_available(),
+                    report_to=[],
+                    save_strategy="no",
+                    logging_strategy="no",
+                    disable_tqdm=True,
+                )
+                Trainer(models["trainer"], arguments, train_dataset=rows).train()
+
+        seconds = medians(ours=ours, plain=plain, trainer=trainer)
+        tokens = {name: N_STEPS * size * self.packed.shape[1] / took for name, took in seconds.items()}
+        print(f"{self.run.label}, training: {tokens['ours']:,.0f} tokens/s; that is")
+        print(f"  {tokens['ours'] / tokens['plain']:.2f} x a plain PyTorch loop (which evaluates and saves nothing)")
+        print(f"  {tokens['ours'] / tokens['trainer']:.2f} x the Trainer of transformers")
+
+    def record(self) -> None:
+        """Print the cost of recording and steering relative to a plain pass, and that of peers."""
+        subject = self.subject()
+        prompts = torch.tensor(self.inputs.input_ids.head(256).to_list())
+        frame = self.inputs.head(512)
+        prepared, trials = behavior.prepare(subject, frame), Trials.on(subject, frame)
+        shift = torch.ones(subject.shape("resid_post"))
+        steer = adding(subject, "resid_post", shift)
+
+        @torch.no_grad()
+        def plain() -> None:
+            subject.model(prompts)
+
+        @torch.no_grad()
+        def ours() -> None:
+            with activations.record(subject.model, RECORDED):
+                subject.model(prompts)
+
+        with tempfile.TemporaryDirectory() as folder:
+            found = peers(subject, prompts, folder)
+            cost = medians(plain=plain, memgen=ours, **found)
+        print(f"{self.run.label}, recording {' and '.join(RECORDED)} of all layers, relative to a plain forward pass:")
+        for name in ("memgen", *found):
+            print(f"  {name} {cost[name] / cost['plain']:.2f} x")
+        cost = medians(
+            plain=lambda: behavior.measure(subject, prepared),
+            steered=lambda: behavior.measure(subject, prepared, steer),
+            sweep=lambda: trials.run("resid_post", [shift] * N_SHIFTS),
+        )
+        print(f"{self.run.label}, steering {len(frame)} inputs, relative to measuring their behaviour:")
+        print(f"  once {cost['steered'] / cost['plain']:.2f} x")
+        print(f"  a trial of a sweep of {N_SHIFTS}: {cost['sweep'] / N_SHIFTS / cost['plain']:.2f} x")
+
+    def growth(self) -> None:
+        """Print how recording grows with layers, width and inputs."""
+        names = {"layers": ["gpt2-3x64", "gpt2-6x64", "gpt2-12x64"], "width": ["gpt2-6x64", "gpt2-6x128", "gpt2-6x256"]}
+        for what, models in names.items():
+            subjects = {name: self.subject(name) for name in models}
+            frame = self.inputs.head(256)
+            seconds = medians(**{name: lambda s=s: behavior.states(s, frame, RECORDED) for name, s in subjects.items()})
+            times = ", ".join(f"{name} {seconds[name] / seconds[models[0]]:.1f} x" for name in models)
+            print(f"{self.run.label}, states of {len(frame)} inputs by {what}: {times}")
+        subject, sizes = self.subject(), (128, 256, 512)
+        seconds = medians(
+            **{str(n): lambda n=n: behavior.states(subject, self.inputs.head(n), RECORDED) for n in sizes}
+        )
+        print(f"{self.run.label}, states by inputs:", *(f"{n} in {seconds[str(n)]:.2f} s," for n in sizes))
+        print(f"  {sizes[-1] / seconds[str(sizes[-1])]:,.0f} inputs/s")
 
 
-def bench_task(name: str) -> None:
-    """Training speed, and the cost of recording and steering relative to a plain pass, for a task's default model."""
-    run = config.resolve("default", name)
-    task = tasks.from_config(run)
-    data, tokenizer = task.generate(np.random.default_rng(0)), task.tokenizer()
-    packed = pack(data.corpus, tokenizer.pad_token_id)
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(training.model_configuration(run.model, tokenizer, packed.shape[1]))
-    seconds = medians(steps=training_steps(model, packed, run.training))["steps"]
-    tokens = N_STEPS * run.training.batch_size * packed.shape[1]
-    print(f"{name} ({run.model.name}): training {tokens / seconds:,.0f} tokens/s, {N_STEPS / seconds:.1f} steps/s")
+def peers(subject: Subject, prompts: torch.Tensor, folder: str) -> dict[str, Callable[[], object]]:
+    """Recording of the same by nnsight and TransformerLens; one that is not installed is left out."""
+    found: dict[str, Callable[[], object]] = {}
+    try:
+        from nnsight import NNsight
+    except ImportError:
+        print("nnsight is not installed: `make bench` installs benchmarks/requirements.txt.")
+    else:
+        traced = NNsight(subject.model)
 
-    subject = Subject(model.eval(), tokenizer)
-    frame = data.splits["validation"].query("kind == 'conflict'").head(512)
-    batches = behavior.prepare(subject, frame)
-    trials = Trials.on(subject, frame)
-    shift = torch.ones(subject.shape("resid_post"))
-    steer = adding(subject, "resid_post", shift)
+        @torch.no_grad()
+        def with_nnsight() -> None:
+            saved = []
+            with traced.trace(prompts):
+                for block in traced.transformer.h:
+                    saved.append(block.mlp.act.output.save())
+                    saved.append(block.output.save())
 
-    def record() -> None:
-        with activations.record(model, activations.SITES):
-            behavior.measure(subject, batches)
+        found["nnsight"] = with_nnsight
+    try:
+        from transformer_lens.model_bridge import TransformerBridge
+    except ImportError:
+        print("TransformerLens is not installed: `make bench` installs benchmarks/requirements.txt.")
+    else:
+        subject.model.save_pretrained(folder)
+        subject.tokenizer.save_pretrained(folder)
+        bridge = TransformerBridge.boot_transformers(folder, device="cpu", tokenizer=subject.tokenizer)
+        names = [f"blocks.{layer}.{hook}" for layer in range(subject.n_layer) for hook in ("hook_out", "mlp.hook_out")]
 
-    cost = medians(
-        plain=lambda: behavior.measure(subject, batches),
-        record=record,
-        steer=lambda: behavior.measure(subject, batches, steer),
-        sweep=lambda: trials.run("resid_post", [shift] * N_SHIFTS),
-    )
-    sweep = cost["sweep"] / N_SHIFTS
-    print(f"  {len(frame)} conflict inputs, plain forward pass: {cost['plain'] * 1000:.0f} ms; relative to it:")
-    print(f"  recording all {len(activations.SITES)} sites {cost['record'] / cost['plain']:.2f} x")
-    print(f"  steering {cost['steer'] / cost['plain']:.2f} x")
-    print(f"  a trial of a sweep of {N_SHIFTS} (at most 1.2 allowed) {sweep / cost['plain']:.2f} x")
+        @torch.no_grad()
+        def with_transformer_lens() -> None:
+            bridge.run_with_cache(prompts, names_filter=names)
+
+        found["TransformerLens"] = with_transformer_lens
+    return found
 
 
 def stages() -> None:
-    """Wall time and peak memory of every stage that finished, from the manifests."""
+    """Wall time, share of its run, and peak memory of every stage that finished, from the manifests."""
     results, rows = config.root() / "results", []
     for path in sorted(results.rglob("manifest.json")):
         content = manifest.load_manifest(path.parent)
-        run = path.parent.parent.relative_to(results)
+        run = str(path.parent.parent.relative_to(results))
         seconds, memory = content["wall_seconds"], content["peak_memory_bytes"] / 2**20
-        rows.append({"run": str(run), "stage": path.parent.name, "seconds": round(seconds, 1), "MiB": round(memory)})
-    print(pd.DataFrame(rows).to_string(index=False) if rows else "No stage has run yet: make book.")
+        rows.append({"run": run, "stage": path.parent.name, "seconds": round(seconds, 1), "MiB": round(memory)})
+    if not rows:
+        print("No stage has run yet: make book.")
+        return
+    table = pd.DataFrame(rows)
+    share = table.seconds / table.groupby("run").seconds.transform("sum")
+    print(table.assign(percent=(100 * share).round().astype(int)).to_string(index=False))
 
 
 if __name__ == "__main__":
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
     for task_name in config.load_profile("default").runs:
-        bench_task(task_name)
+        bench = Bench(task_name)
+        bench.train()
+        bench.record()
+    bench.growth()
     stages()
