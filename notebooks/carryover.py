@@ -426,6 +426,7 @@ show_probes(probes, "tasks")
 # training texts stand beside one another. In the graded design, *none* has no conflict among its texts, so that the model
 # never had to decide; *half* has ungraded ones, half of them ending with the memorized answer whatever the evidence. The
 # worst answer is the lowest rate over the memorized answers: a mean can hide an answer that a shift never reaches.
+# *Direct* is the ablation of the curriculum: the study's texts alone, without the lessons that come before them.
 
 # %%
 mixes = "form == 'study' and base_task != 'graded_joint'"
