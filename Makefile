@@ -87,8 +87,16 @@ lint: $(READY)  ## Check style, format and types
 format: $(READY)  ## Format the code, and bring each notebook's .ipynb in line with its .py
 	@. $(BIN)/activate && ruff check --fix --quiet . ; ruff format . && jupytext --quiet --update --to ipynb notebooks/*.py
 
-bench: $(READY)  ## Measure training, recording of activations, and every stage
-	@. $(BIN)/activate && python benchmarks/run.py
+PEERS := $(VENV)/peers
+
+$(PEERS)/.ready: $(READY) benchmarks/requirements.txt
+	@echo "Installing what make bench compares with, apart from all else ..."
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --target $(PEERS) \
+		--requirement benchmarks/requirements.txt
+	@touch $@
+
+bench: $(PEERS)/.ready  ## Measure training, recording of activations (beside peers), and every stage
+	@. $(BIN)/activate && OMP_NUM_THREADS=$(THREADS) PYTHONPATH=.:$(PEERS) python benchmarks/run.py
 
 lock: $(READY)  ## Write requirements.lock from what is installed
 	@{ echo "# The whole resolution of requirements.txt: what make installs. Renewed by: make lock"; \

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel, Trainer, TrainingArguments
+from transformers import AutoModelForCausalLM, PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
 
 from memgen import activations, behavior, config, manifest, tasks, training
 from memgen.steering.interventions import adding
@@ -24,8 +24,8 @@ from memgen.steering.trials import Trials
 from memgen.subject import Subject
 from memgen.tasks.lessons import from_corpus, pack
 
-ROUNDS = 5
-N_STEPS = 20
+ROUNDS = 3
+N_STEPS = 8
 N_SHIFTS = 16
 RECORDED = ("resid_post", "mlp.hook_post")
 
@@ -68,7 +68,7 @@ class Bench:
         return Subject(self.model(name).eval(), self.tokenizer)
 
     def train(self) -> None:
-        """Print the speed of `training.fit` beside a plain loop and the Trainer, all with AdamW and without evaluation."""
+        """Print the speed of `training.fit` beside a plain loop and the Trainer, all with AdamW, without evaluation."""
         models = {name: self.model().train() for name in ("ours", "plain", "trainer")}
         size, padding = self.settings.batch_size, self.tokenizer.pad_token_id
         texts = self.packed[: N_STEPS * size]
@@ -102,7 +102,9 @@ class Bench:
                     logging_strategy="no",
                     disable_tqdm=True,
                 )
-                Trainer(models["trainer"], arguments, train_dataset=rows).train()
+                trained = Trainer(models["trainer"], arguments, train_dataset=rows)
+                trained.remove_callback(PrinterCallback)
+                trained.train()
 
         seconds = medians(ours=ours, plain=plain, trainer=trainer)
         tokens = {name: N_STEPS * size * self.packed.shape[1] / took for name, took in seconds.items()}
@@ -145,19 +147,23 @@ class Bench:
 
     def growth(self) -> None:
         """Print how recording grows with layers, width and inputs."""
-        names = {"layers": ["gpt2-3x64", "gpt2-6x64", "gpt2-12x64"], "width": ["gpt2-6x64", "gpt2-6x128", "gpt2-6x256"]}
-        for what, models in names.items():
-            subjects = {name: self.subject(name) for name in models}
-            frame = self.inputs.head(256)
-            seconds = medians(**{name: lambda s=s: behavior.states(s, frame, RECORDED) for name, s in subjects.items()})
-            times = ", ".join(f"{name} {seconds[name] / seconds[models[0]]:.1f} x" for name in models)
+        frame = self.inputs.head(256)
+        for what, names in {
+            "layers": ["gpt2-3x64", "gpt2-6x64", "gpt2-12x64"],
+            "width": ["gpt2-6x64", "gpt2-6x128", "gpt2-6x256"],
+        }.items():
+            subjects = {name: self.subject(name) for name in names}
+            seconds = medians(**{name: self._states(subject, frame) for name, subject in subjects.items()})
+            times = ", ".join(f"{name} {seconds[name] / seconds[names[0]]:.1f} x" for name in names)
             print(f"{self.run.label}, states of {len(frame)} inputs by {what}: {times}")
-        subject, sizes = self.subject(), (128, 256, 512)
-        seconds = medians(
-            **{str(n): lambda n=n: behavior.states(subject, self.inputs.head(n), RECORDED) for n in sizes}
-        )
-        print(f"{self.run.label}, states by inputs:", *(f"{n} in {seconds[str(n)]:.2f} s," for n in sizes))
-        print(f"  {sizes[-1] / seconds[str(sizes[-1])]:,.0f} inputs/s")
+        sizes = (128, 256, 512)
+        seconds = medians(**{str(n): self._states(self.subject(), self.inputs.head(n)) for n in sizes})
+        times = ", ".join(f"{n} in {seconds[str(n)]:.2f} s" for n in sizes)
+        print(f"{self.run.label}, states by inputs: {times}; {sizes[-1] / seconds[str(sizes[-1])]:,.0f} inputs/s")
+
+    @staticmethod
+    def _states(subject: Subject, frame: pd.DataFrame) -> Callable[[], object]:
+        return lambda: behavior.states(subject, frame, RECORDED)
 
 
 def peers(subject: Subject, prompts: torch.Tensor, folder: str) -> dict[str, Callable[[], object]]:

@@ -49,7 +49,7 @@ def test_the_commands_work_word_for_word_in_their_order(project: Project) -> Non
             assert all((runs / f"seed{seed}" / stage).is_dir() for stage in ("data", "training")), seed
     finally:
         (project.root / "out.ipynb").unlink(missing_ok=True)
-        shutil.rmtree(project.root / "results/default", ignore_errors=True)
+        shutil.rmtree(project.root / "results/full", ignore_errors=True)
         for seed in (3, 4, 5):
             shutil.rmtree(runs / f"seed{seed}", ignore_errors=True)
 
