@@ -124,12 +124,12 @@ def architecture(model_type: str | None) -> Architecture:
     return ARCHITECTURES[model_type]
 
 
-def blocks(model: nn.Module) -> list[nn.Module]:
+def blocks(model: PreTrainedModel) -> list[nn.Module]:
     """The transformer blocks, first to last."""
     return list(model.get_submodule(architecture(model.config.model_type).blocks).children())
 
 
-def _block(model: nn.Module, site: str, layer: int) -> nn.Module:
+def _block(model: PreTrainedModel, site: str, layer: int) -> nn.Module:
     """The block of a layer, if site and layer exist."""
     if site not in SITES:
         raise ValueError(f"The site {site!r} is unknown; allowed are {', '.join(SITES)}.")
@@ -174,7 +174,7 @@ def _hook_output(module: nn.Module, function: Callable[[Tensor], Tensor | None])
 
 
 def _attach(
-    model: nn.Module, site: str, layer: int, function: Callable[[Tensor], Tensor | None]
+    model: PreTrainedModel, site: str, layer: int, function: Callable[[Tensor], Tensor | None]
 ) -> torch.utils.hooks.RemovableHandle:
     block, names = _block(model, site, layer), architecture(model.config.model_type)
     if site == "resid_post_normed":
