@@ -6,8 +6,14 @@ Sites are named as in TransformerLens. With `x` the residual stream, a block of 
     resid_mid = resid_pre + attn_out        attn_out = W_O attn.hook_z,  attn.hook_z = heads(norm(resid_pre))
     resid_post = resid_mid + mlp_out        mlp_out = W_out mlp.hook_post,  mlp.hook_post = act(W_in norm(resid_mid))
 
-`attn.hook_z` holds the heads' outputs side by side. `resid_post_normed` is what the next norm makes of `resid_post`:
-the first norm of the next block, or the final norm after the last block.
+`attn.hook_z` holds the heads' outputs side by side. `resid_post_normed` is `resid_post` as the next block's attention
+reads it, normed, or after the last block what the final norm makes of it. Other architectures differ:
+
+- Gemma 2, Gemma 3 and OLMo 2 norm what a part puts out before it is added to the stream. `attn_out` and `mlp_out` are
+  what is added, so the sums above hold.
+- OLMo 2 has no norm before a part: between its blocks, `resid_post_normed` is `resid_post`.
+- In GPT-NeoX with a parallel residual, attention and MLP both read `resid_pre`: there is no `resid_mid`, and
+  `resid_post = resid_pre + attn_out + mlp_out`.
 
 Hooks live in context managers only: when a context ends, also by an error, the model is as it was.
 """
@@ -21,6 +27,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+from memgen.config import InputError, require
 
 SITES = (
     "resid_pre",
@@ -47,52 +55,87 @@ class Edit:
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """The names of an architecture's parts: its blocks and final norm in the model, the others in a block."""
+    """Where the sites of an architecture are, by default a Llama's: names of modules in the model, then in a block.
 
-    blocks: str
-    final_norm: str
-    attention_norm: str
-    attention: str
-    head_projection: str
-    mlp_norm: str
-    down_projection: str
+    Attributes
+    ----------
+    blocks, final_norm
+        In the model; all others are in a block.
+    attention
+        Its input is the previous block's `resid_post_normed`.
+    head_projection, down_projection
+        Their inputs are `attn.hook_z` and `mlp.hook_post`.
+    adds_attention, adds_mlp
+        Their outputs are `attn_out` and `mlp_out`: a norm, if one stands after the part, otherwise the part itself.
+    reads_mid
+        Its input is `resid_mid`: a norm, if one stands before the MLP, otherwise the MLP itself.
+    """
+
+    blocks: str = "model.layers"
+    final_norm: str = "model.norm"
+    attention: str = "self_attn"
+    head_projection: str = "self_attn.o_proj"
+    adds_attention: str = "self_attn"
+    reads_mid: str = "post_attention_layernorm"
+    down_projection: str = "mlp.down_proj"
+    adds_mlp: str = "mlp"
 
 
+_LLAMA = Architecture()
+_GEMMA = Architecture(
+    adds_attention="post_attention_layernorm",
+    reads_mid="pre_feedforward_layernorm",
+    adds_mlp="post_feedforward_layernorm",
+)
 #: Those whose sites have been tested, by Hugging Face's `model_type`.
 ARCHITECTURES = {
-    "gpt2": Architecture("transformer.h", "transformer.ln_f", "ln_1", "attn", "attn.c_proj", "ln_2", "mlp.c_proj"),
-    "llama": Architecture(
-        "model.layers",
-        "model.norm",
-        "input_layernorm",
-        "self_attn",
-        "self_attn.o_proj",
-        "post_attention_layernorm",
-        "mlp.down_proj",
+    "gpt2": Architecture(
+        blocks="transformer.h",
+        final_norm="transformer.ln_f",
+        attention="attn",
+        head_projection="attn.c_proj",
+        adds_attention="attn",
+        reads_mid="ln_2",
+        down_projection="mlp.c_proj",
     ),
+    "gpt_neox": Architecture(
+        blocks="gpt_neox.layers",
+        final_norm="gpt_neox.final_layer_norm",
+        attention="attention",
+        head_projection="attention.dense",
+        adds_attention="attention",
+        down_projection="mlp.dense_4h_to_h",
+    ),
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
+    "qwen2": _LLAMA,
+    "qwen3": _LLAMA,
+    "phi3": _LLAMA,
+    "gemma2": _GEMMA,
+    "gemma3_text": _GEMMA,
+    "olmo2": dataclasses.replace(_GEMMA, reads_mid="mlp"),
 }
 
 
-def architecture(model: nn.Module) -> Architecture:
-    """The names of the model's parts."""
-    model_type = getattr(getattr(model, "config", None), "model_type", None)
+def architecture(model_type: str | None) -> Architecture:
+    """Where the sites of an architecture are; an :class:`InputError` if it is not one of :data:`ARCHITECTURES`."""
     if model_type not in ARCHITECTURES:
-        raise ValueError(
-            f"No sites are known for a {type(model).__name__}; known are models of type {', '.join(ARCHITECTURES)}."
-        )
+        raise InputError(f"Models of type {model_type!r} are not tested; those that are: {', '.join(ARCHITECTURES)}.")
     return ARCHITECTURES[model_type]
 
 
-def blocks(model: nn.Module) -> list[nn.Module]:
+def blocks(model: PreTrainedModel) -> list[nn.Module]:
     """The transformer blocks, first to last."""
-    return list(model.get_submodule(architecture(model).blocks).children())
+    return list(model.get_submodule(architecture(model.config.model_type).blocks).children())
 
 
-def _block(model: nn.Module, site: str, layer: int) -> nn.Module:
+def _block(model: PreTrainedModel, site: str, layer: int) -> nn.Module:
     """The block of a layer, if site and layer exist."""
     if site not in SITES:
         raise ValueError(f"The site {site!r} is unknown; allowed are {', '.join(SITES)}.")
     layers = blocks(model)
+    is_parallel = getattr(model.config, "use_parallel_residual", False)
+    require(site != "resid_mid" or not is_parallel, "A GPT-NeoX with a parallel residual has no resid_mid.")
     if not 0 <= layer < len(layers):
         raise ValueError(f"The layer {layer} does not exist; allowed are 0 to {len(layers) - 1}.")
     return layers[layer]
@@ -100,13 +143,13 @@ def _block(model: nn.Module, site: str, layer: int) -> nn.Module:
 
 def width(model: PreTrainedModel, site: str) -> int:
     """The number of neurons (dimensions) at a site of one layer."""
-    block, names = _block(model, site, 0), architecture(model)
+    block, names = _block(model, site, 0), architecture(model.config.model_type)
     projections = {"attn.hook_z": names.head_projection, "mlp.hook_post": names.down_projection}
     if site not in projections:
         return int(model.config.hidden_size)
     projection: Any = block.get_submodule(projections[site])
     # GPT-2's Conv1D holds the transpose of a Linear's weight.
-    return projection.in_features if isinstance(projection, nn.Linear) else projection.weight.shape[0]
+    return projection.in_features if hasattr(projection, "in_features") else projection.weight.shape[0]
 
 
 def _hook_input(module: nn.Module, function: Callable[[Tensor], Tensor | None]) -> torch.utils.hooks.RemovableHandle:
@@ -131,20 +174,21 @@ def _hook_output(module: nn.Module, function: Callable[[Tensor], Tensor | None])
 
 
 def _attach(
-    model: nn.Module, site: str, layer: int, function: Callable[[Tensor], Tensor | None]
+    model: PreTrainedModel, site: str, layer: int, function: Callable[[Tensor], Tensor | None]
 ) -> torch.utils.hooks.RemovableHandle:
-    block, names = _block(model, site, layer), architecture(model)
+    block, names = _block(model, site, layer), architecture(model.config.model_type)
     if site == "resid_post_normed":
         after = blocks(model)[layer + 1 :]
-        norm = after[0].get_submodule(names.attention_norm) if after else model.get_submodule(names.final_norm)
-        return _hook_output(norm, function)
+        if after:
+            return _hook_input(after[0].get_submodule(names.attention), function)
+        return _hook_output(model.get_submodule(names.final_norm), function)
     part, hook = {
         "resid_pre": ("", _hook_input),
-        "resid_mid": (names.mlp_norm, _hook_input),
+        "resid_mid": (names.reads_mid, _hook_input),
         "resid_post": ("", _hook_output),
         "attn.hook_z": (names.head_projection, _hook_input),
-        "attn_out": (names.attention, _hook_output),
-        "mlp_out": ("mlp", _hook_output),
+        "attn_out": (names.adds_attention, _hook_output),
+        "mlp_out": (names.adds_mlp, _hook_output),
         "mlp.hook_post": (names.down_projection, _hook_input),
     }[site]
     return hook(block.get_submodule(part), function)
@@ -182,7 +226,21 @@ def edit(model: PreTrainedModel, edits: Iterable[Edit]) -> Iterator[None]:
         yield
 
 
-def at_last(activations: list[Tensor], prompt_length: Tensor) -> Tensor:
-    """The activations at each prompt's last token: [batch layer d] from a list over layers of [batch pos d]."""
+def at_last(activations: list[Tensor], prompt_length: Tensor, name: str) -> Tensor:
+    """The values at each prompt's last token, in single precision: [batch layer d] from a list of [batch pos d].
+
+    Of a site `name`; values that are not finite are an :class:`InputError`.
+    """
     rows = torch.arange(len(prompt_length), device=prompt_length.device)
-    return torch.stack([layer[rows, prompt_length - 1] for layer in activations], dim=1)
+    last = torch.stack([layer[rows, prompt_length - 1] for layer in activations], dim=1)
+    return finite(last, name).float()
+
+
+def finite(values: Tensor, name: str) -> Tensor:
+    """The values; an :class:`InputError` if one is infinite or no number, as where half precision overflows."""
+    require(
+        bool(values.isfinite().all()),
+        f"The model computes infinities or no numbers at {name}, in {values.dtype}; its weights must be finite and "
+        "its number format wide enough.",
+    )
+    return values

@@ -147,6 +147,12 @@ def _batch(
     appended = [options[0][:-1] if options else [] for options in longer]
     prefix, start = None, 0
     if with_prefix:
+        longest = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, appended, strict=True))
+        window = getattr(subject.model.config, "sliding_window", None) or longest
+        require(
+            longest <= window,
+            f"A prompt with its answer has {longest} tokens; the window of the model's attention holds {window}.",
+        )
         start = len(prompts[0]) - subject.n_tokens
         if start < 1 or any(len(prompt) != len(prompts[0]) for prompt in prompts):
             raise ValueError(
@@ -190,7 +196,8 @@ def score(logits: Tensor, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
         greedy = (at.argmax(-1)[:, None] == answer) | ~real
         is_there = real.any(2)  # an input may have fewer alternatives than others
         log_p_of_each = (log_p * real).sum(2).masked_fill(~is_there, -torch.inf)
-        result[name] = (log_p_of_each.logsumexp(1), (greedy.all(2) & is_there).any(1))
+        log_p_of_any = activations.finite(log_p_of_each.logsumexp(1), "the logits")
+        result[name] = (log_p_of_any, (greedy.all(2) & is_there).any(1))
     return result
 
 
@@ -221,7 +228,7 @@ def measure(subject: Subject, batches: Sequence[Batch], context: Context | None 
         with context(batch) if context else contextlib.nullcontext():
             logits = run(subject, batch)
         for name, (log_p, greedy) in score(logits, batch).items():
-            columns[f"log_p_{name}"].append(pd.Series(log_p.double().cpu().numpy(), batch.rows))
+            columns[f"log_p_{name}"].append(pd.Series(log_p.cpu().double().numpy(), batch.rows))
             columns[f"greedy_{name}"].append(pd.Series(greedy.cpu().numpy(), batch.rows))
     series = {name: pd.concat(parts) if parts else pd.Series(dtype=float) for name, parts in columns.items()}
     result = pd.concat(series, axis=1).sort_index()
@@ -244,8 +251,8 @@ def read_states(
         batch = _batch(subject, frame.iloc[start : start + subject.batch_size], {})
         with torch.no_grad(), activations.record(subject.model, sites) as store:
             run(subject, batch)
-        last = {site: activations.at_last(store[site], batch.prompt_length) for site in sites}
-        yield batch.rows, {site: state.float().cpu().numpy() for site, state in last.items()}
+        last = {site: activations.at_last(store[site], batch.prompt_length, site) for site in sites}
+        yield batch.rows, {site: state.cpu().numpy() for site, state in last.items()}
 
 
 def states(subject: Subject, frame: pd.DataFrame, sites: Sequence[str]) -> dict[str, np.ndarray]:

@@ -1,6 +1,7 @@
 """The model under study, with everything that reading and steering it needs."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Self
 
@@ -41,10 +42,11 @@ class Subject:
         Raises
         ------
         InputError
-            If the folder holds no model.
+            If the folder holds no model, or one of an architecture that is not tested.
         """
         if not (Path(folder) / "config.json").is_file():
             raise InputError(f"The folder {folder} holds no model: it has no config.json.")
+        activations.architecture(json.loads((Path(folder) / "config.json").read_text()).get("model_type"))
         model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True).eval().to(Accelerator().device)
         return cls(model, AutoTokenizer.from_pretrained(folder), batch_size, n_tokens)
 

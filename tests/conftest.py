@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 from xdist.scheduler import LoadScopeScheduling
 
 from memgen import behavior, config, training
@@ -84,6 +84,39 @@ def random_model(name: str, tokenizer: PreTrainedTokenizerFast, n_tokens: int, s
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return AutoModelForCausalLM.from_config(settings).eval()
+
+
+_SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.2}
+_GROUPED = _SIZES | {"num_key_value_heads": 2, "intermediate_size": 48}
+_WINDOW = {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]}
+#: A tiny configuration of each architecture; where attention can have a window, it has one.
+TINY = {
+    "gpt2": _SIZES,
+    "gpt_neox": _SIZES | {"intermediate_size": 48},
+    "gpt_neox sequential": _SIZES | {"intermediate_size": 48, "use_parallel_residual": False},
+    "llama": _GROUPED,
+    "mistral": _GROUPED | {"head_dim": 16, "sliding_window": 4},
+    "qwen2": _GROUPED | {"use_sliding_window": True} | _WINDOW,
+    "qwen3": _GROUPED | {"head_dim": 16, "use_sliding_window": True} | _WINDOW,
+    "phi3": _GROUPED | {"sliding_window": 4},
+    "gemma2": _GROUPED | {"head_dim": 16} | _WINDOW,
+    "gemma3_text": _GROUPED | {"head_dim": 16} | _WINDOW,
+    "olmo2": _GROUPED,
+}
+
+
+@functools.cache
+def tiny_model(name: str, vocab_size: int = 40, window: int = 4) -> PreTrainedModel:
+    """A random model of an architecture of `TINY`, whose norms have random weights, too."""
+    settings = TINY[name] | ({"sliding_window": window} if "sliding_window" in TINY[name] else {})
+    special = {"bos_token_id": 1, "eos_token_id": None, "pad_token_id": 0}
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        shape = AutoConfig.for_model(name.split()[0], vocab_size=vocab_size, **settings, **special)
+        model = AutoModelForCausalLM.from_config(shape).eval()
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return model
 
 
 @torch.no_grad()

@@ -31,14 +31,14 @@ def log_odds_gradients(
             objective = torch.stack(signed).sum()
             gradients = iter(torch.autograd.grad(objective, [layer for site in sites for layer in store[site]]))
             for site in sites:
-                gradient = _at_last([next(gradients) for _ in store[site]], batch)
+                gradient = _at_last([next(gradients) for _ in store[site]], batch, f"the gradient of {site}")
                 before = total[site][1] if site in total else 0
-                total[site] = _at_last(store[site], batch), before + gradient
+                total[site] = _at_last(store[site], batch, site), before + gradient
         yield chunk.index, total
 
 
-def _at_last(layers: list[torch.Tensor], batch: behavior.Batch) -> np.ndarray:
-    return activations.at_last(layers, batch.prompt_length).detach().float().cpu().numpy()
+def _at_last(layers: list[torch.Tensor], batch: behavior.Batch, name: str) -> np.ndarray:
+    return activations.at_last(layers, batch.prompt_length, name).detach().cpu().numpy()
 
 
 def group_attributions(

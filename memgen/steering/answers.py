@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from memgen import behavior, intervals
+from memgen import activations, behavior, intervals
 from memgen.behavior import NAMES, TARGETS
 from memgen.steering.interventions import Intervention
 from memgen.steering.passes import CachedBatch, cache_residuals, passes, run_side_by_side
@@ -53,7 +53,8 @@ def first_tokens(subject: Subject, cached: Sequence[CachedBatch], site: str, shi
             together = torch.stack([shifts[place] for place in places]).to(subject.device)
             logits = run_side_by_side(subject, inputs, site, together, start)
             rows = torch.arange(logits.shape[1], device=logits.device)
-            part[places] = logits[:, rows, inputs.batch.prompt_length - 1].argmax(-1).cpu()
+            of_answer = activations.finite(logits[:, rows, inputs.batch.prompt_length - 1], "the logits")
+            part[places] = of_answer.argmax(-1).cpu()
         parts.append(part)
     return np.concatenate(parts, axis=1)
 

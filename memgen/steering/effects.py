@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from memgen import behavior, intervals
+from memgen import activations, behavior, intervals
 from memgen.behavior import NAMES, RIGHT_ANSWER, TARGETS
 from memgen.config import AnalysisConfig
 from memgen.steering.controls import controls
@@ -58,8 +58,9 @@ def divergence(subject: Subject, batches: Sequence[behavior.Batch], site: str, s
             together = torch.stack([unsteered, *(shifts[place] for place in places)]).to(subject.device)
             logits = run_side_by_side(subject, cached, site, together, start)
             rows = torch.arange(logits.shape[1], device=logits.device)
-            log_p = logits[:, rows, cached.batch.prompt_length - 1].double().log_softmax(-1)
-            part[places] = (log_p[0].exp() * (log_p[0] - log_p[1:])).sum(-1).cpu().numpy()
+            of_next = activations.finite(logits[:, rows, cached.batch.prompt_length - 1], "the logits")
+            log_p = of_next.cpu().double().log_softmax(-1)  # not every device has double precision
+            part[places] = (log_p[0].exp() * (log_p[0] - log_p[1:])).sum(-1).numpy()
         parts.append(part)
     return np.concatenate(parts, axis=1)
 

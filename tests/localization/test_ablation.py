@@ -39,7 +39,7 @@ def test_neurons_are_set_to_the_mean_over_the_reference(setting, monkeypatch):
     def recording(subject, batch):
         with activations.record(subject.model, [MLP]) as store:
             logits = run(subject, batch)
-        recorded.append(activations.at_last(store[MLP], batch.prompt_length))
+        recorded.append(activations.at_last(store[MLP], batch.prompt_length, MLP))
         return logits
 
     sets = sets_of(all=slice(None))

@@ -7,9 +7,12 @@ import torch
 
 from memgen import activations, behavior
 from memgen.activations import READ_ONLY, SITES
+from memgen.config import InputError
 from memgen.steering import passes
 from memgen.steering.interventions import adding
 from memgen.steering.passes import cache_residuals, run_side_by_side
+from memgen.subject import Subject
+from tests.conftest import TINY, tiny_model
 
 from .conftest import ragged, with_n_tokens
 
@@ -36,6 +39,26 @@ def test_each_trial_is_as_if_alone(setting, site):
                 with adding(subject, site, shift)(inputs.batch):
                     alone = behavior.run(subject, inputs.batch)
                 torch.testing.assert_close(of_trial[real], alone[real], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", TINY)
+@torch.no_grad()
+def test_each_trial_is_as_if_alone_in_every_architecture(planted, name):
+    """After a cached prefix, too, which changes nothing; a window of attention must hold all tokens."""
+    vocab_size, frame = planted.subject.model.config.vocab_size, planted.frame.iloc[::9]
+    subject = Subject(tiny_model(name, vocab_size, window=8), planted.subject.tokenizer, n_tokens=2)
+    several = torch.randn(5, *subject.shape("attn_out"), generator=torch.Generator().manual_seed(0))
+    for whole, inputs in zip(behavior.prepare(subject, frame), cached(subject, frame), strict=True):
+        together = run_side_by_side(subject, inputs, "attn_out", several)
+        for of_trial, shift in zip(together, several, strict=True):
+            for batch in (whole, inputs.batch):
+                with adding(subject, "attn_out", shift)(batch):
+                    alone = behavior.run(subject, batch)[:, -2:]
+                torch.testing.assert_close(of_trial, alone, rtol=0, atol=1e-4)
+    if "sliding_window" in TINY[name]:
+        narrow = dataclasses.replace(subject, model=tiny_model(name, vocab_size, window=7))
+        with pytest.raises(InputError, match=r"8 tokens.* 7"):
+            behavior.prepare(narrow, frame, prefix=True)
 
 
 @torch.no_grad()
