@@ -98,8 +98,9 @@ def means(*scripts: Path) -> dict[str, Any]:
     """What decides a stage's numbers beside settings and inputs: its code, of these scripts, and what it runs on."""
     code = [ast.parse(Path(name).read_text(encoding="utf-8")) for name in config.sources(*scripts)]
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    machine = {name: _machine()[name] for name in ("python", "threads", "processor", "accelerator")}
-    return {"code": [*map(ast.dump, code)], "packages": versions, **machine}  # comments and prose aside
+    machine, names = _machine(), ("python", "threads", "processor", "accelerator")
+    means = {"code": [*map(ast.dump, code)], "packages": versions}  # comments and prose aside
+    return means | {name: machine[name] for name in names}
 
 
 def commit() -> dict[str, Any]:
@@ -107,10 +108,10 @@ def commit() -> dict[str, Any]:
 
     A project inside another repository has none, even if that repository would ignore or hold it.
     """
-    top = _git("rev-parse", "--show-toplevel")
-    if top is None or not Path(top).samefile(config.root()):
+    top, _, head = (_git("rev-parse", "--show-toplevel", "HEAD") or "").partition("\n")
+    if not head or not Path(top).samefile(config.root()):
         return {"commit": None, "dirty": None}
-    head, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--", *DECISIVE)
+    changes = _git("status", "--porcelain", "--", *DECISIVE)
     return {"commit": head, "dirty": None if changes is None else bool(changes)}
 
 
