@@ -1,6 +1,7 @@
 # The commands of memgen. Every target sets up what it needs; `make help` lists them.
 
-SHELL := /bin/bash  # recipes with a pipe set pipefail themselves: make 3.81, that of macOS, knows no .SHELLFLAGS
+# Recipes with a pipe set pipefail themselves: make 3.81, that of macOS, knows no .SHELLFLAGS.
+SHELL := /bin/bash
 PROFILE ?= $(if $(filter publish check-published,$(MAKECMDGOALS)),full,default)
 PYTHON ?= python3
 CORES ?= all

@@ -67,8 +67,10 @@ def test_text_that_looks_like_a_number_comes_back_as_it_was(folder):
     frame["whole"] = ["8031", None] * 5  # no leading zero gives it away
     (folder / "data/tables/words.csv").write_text(Table(frame, "words", caption="Words.").csv, encoding="utf-8")
     table = published.published("tiny").table("data", "words")
-    assert table.astype({"word": object, "whole": object}).where(table.notna(), None).equals(
-        frame.astype({"word": object, "whole": object}).where(frame.notna(), None)
+    assert (
+        table.astype({"word": object, "whole": object})
+        .where(table.notna(), None)
+        .equals(frame.astype({"word": object, "whole": object}).where(frame.notna(), None))
     )
     assert [str(table[name].dtype) for name in ("n", "share", "is_right")] == ["int64", "float64", "bool"]
 
