@@ -355,7 +355,7 @@ def sources(*scripts: str | Path) -> list[str]:
     finder = ModuleFinder(path=[str(Path(__file__).parents[1])], excludes=["book"])
     for script in scripts:
         finder.run_script(str(script))
-    modules = [module.__file__ for module in finder.modules.values() if module.__file__]
+    modules = [module.__file__ for module in finder.modules.values() if module.__file__]  # type: ignore[attr-defined]
     return sorted({os.path.relpath(name) for name in [*scripts, *modules]})
 
 

@@ -1,4 +1,4 @@
-"""The Makefile alone: stubs stand for the commands behind it. With the shell of make 3.81, which knows no .SHELLFLAGS."""
+"""The Makefile alone, with stubs for the commands behind it, and run as by make 3.81, which knows no .SHELLFLAGS."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def make(tmp_path: Path):
-    """Run make where the named command fails and all others of the environment succeed; each notes how it was called."""
+    """Run make where the named command fails and the others succeed; each notes how it was called."""
     shutil.copyfile(ROOT / "Makefile", tmp_path / "Makefile")
     for folder in ("config", "env/bin", "_build/html"):
         (tmp_path / folder).mkdir(parents=True)
