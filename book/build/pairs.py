@@ -28,9 +28,9 @@ def bring_in_line(*, tidy: bool = False) -> None:
         try:
             jupytext(["--quiet", "--sync", str(source)])
         except Exception as error:  # of whatever a half-written file makes of JSON and YAML
-            names = f"notebooks/{source.name} and {pair.name}"
             raise InputError(
-                f"{names} cannot be brought in line ({type(error).__name__}); restore the broken one with git."
+                f"notebooks/{source.name} and {pair.name} cannot be brought in line ({type(error).__name__}); without "
+                f"{pair.name}, it is made again from {source.name}."
             ) from None
         if source.read_bytes() != before:
             print(f"▶ notebooks/{source.name} follows {pair.name}, which was saved last.", flush=True)

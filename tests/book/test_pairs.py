@@ -106,6 +106,9 @@ def test_a_notebook_that_was_saved_by_half_is_refused(data: Path, capsys, length
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("InputError: notebooks/data.py and data.ipynb cannot be brought in line")
     assert (data.read_bytes(), pair.read_bytes()) == (before, half)
+    pair.unlink()  # as the sentence says
+    assert command_line.main(["pairs"]) == 0
+    assert text_of(pair) == text_of(data)
 
 
 def test_the_commit_hook_refuses_pairs_that_differ(data: Path) -> None:
