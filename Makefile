@@ -1,7 +1,7 @@
 # The commands of memgen. Every target sets up what it needs; `make help` lists them.
 
+# Recipes with a pipe set pipefail themselves: make 3.81, that of macOS, knows no .SHELLFLAGS.
 SHELL := /bin/bash
-.SHELLFLAGS := -o pipefail -c
 PROFILE ?= $(if $(filter publish check-published,$(MAKECMDGOALS)),full,default)
 PYTHON ?= python3
 CORES ?= all
@@ -42,13 +42,9 @@ $(READY): requirements.lock pyproject.toml
 NOISE := -e 's/^(Finished jobid|Select jobs|Execute)[^▶]*▶/▶/' -e '/^RuleException/,/returned non-zero exit/d' \
 	-e '/^(\[|Select jobs|Execute [0-9]|Finished jobid|Assuming unrestricted|Using shell|Rules claiming|Provided|Building DAG|Complete log|WorkflowError|$$)/d'
 
-# Another `make book` is refused while one runs. One that was killed leaves Snakemake's lock behind: it is opened.
 book: $(READY)  ## Run what is missing or changed for PROFILE, then render _build/html
-	@if ps -p "$$(cat .snakemake/pid 2>/dev/null || echo 0)" -o args= 2>/dev/null | grep -q 'snakemake --cores'; then \
-		echo "Another make book is running here (process $$(cat .snakemake/pid)); wait for it or stop it." >&2; exit 1; fi
-	@mkdir -p .snakemake && rm -rf .snakemake/locks
-	@. $(BIN)/activate && sh -c 'echo $$$$ > .snakemake/pid; exec snakemake "$$@"' snakemake --cores $(CORES) \
-		--config profile=$(PROFILE) threads=$(THREADS) --resources accelerator=$(RUNS_PER_ACCELERATOR) \
+	@set -o pipefail; . $(BIN)/activate && snakemake --cores $(CORES) \
+		--config 'profile="$(PROFILE)"' threads=$(THREADS) --resources accelerator=$(RUNS_PER_ACCELERATOR) \
 		--rerun-incomplete --keep-going --scheduler greedy --quiet rules reason host 2>&1 | (trap '' INT; sed -uE $(NOISE))
 	@echo "Results: results/$(PROFILE). The book, where the profile has one: _build/html/index.html (make serve shows it)"
 
@@ -60,12 +56,12 @@ check-published: $(READY)  ## Compare CELL=task/model/seed<n>, made again, with 
 	@$(BIN)/python -m book.build check $(PROFILE) $(CELL)
 
 compare: $(READY)  ## Show the numbers of two folders of results side by side: A=... B=... (runs, profiles, or published)
-	@test -n "$(A)" -a -n "$(B)" || { echo "Which ones? make compare A=results/graded B=book/published/graded" >&2; exit 1; }
+	@test -n "$(A)" -a -n "$(B)" || { echo "Which folders? After make book PROFILE=graded: make compare A=results/graded B=book/published/graded" >&2; exit 1; }
 	@$(BIN)/python -m book.build compare $(A) $(B)
 
 dist: $(READY)  ## Pack the built book as dist/memgen-book-<version>.tar.gz: the same bytes for the same book
 	@test -e _build/html/index.html || { echo "There is no book yet: make book PROFILE=smoke makes a small one." >&2; exit 1; }
-	@mkdir -p dist && NAME=memgen-book-$$($(BIN)/python -c 'import memgen; print(memgen.__version__)') && \
+	@set -o pipefail; mkdir -p dist && NAME=memgen-book-$$($(BIN)/python -c 'import memgen; print(memgen.__version__)') && \
 		tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --transform "s,^html,$$NAME," \
 			--directory _build --create html | gzip --best --no-name > "dist/.$$NAME" && \
 		mv "dist/.$$NAME" "dist/$$NAME.tar.gz" && echo "The book in one file: dist/$$NAME.tar.gz"
@@ -76,7 +72,7 @@ serve: $(READY)  ## Show the book on http://localhost:8000 (PORT=...)
 	@$(BIN)/python -m http.server --bind localhost --directory _build/html $(PORT)
 
 lab: $(READY)  ## Open JupyterLab on the notebooks; the .py and .ipynb of a pair are saved together
-	@. $(BIN)/activate && jupytext --quiet --sync notebooks/*.py && jupyter lab notebooks
+	@. $(BIN)/activate && python -m book.build pairs && jupyter lab notebooks
 
 test: $(READY) lint  ## Run all tests, TESTERS=2 at a time, the smoke profile and the strict book build among them
 	@. $(BIN)/activate && python -m pytest --numprocesses $(TESTERS)
@@ -84,8 +80,9 @@ test: $(READY) lint  ## Run all tests, TESTERS=2 at a time, the smoke profile an
 lint: $(READY)  ## Check style, format and types
 	@. $(BIN)/activate && ruff check . && ruff format --check . && mypy
 
-format: $(READY)  ## Format the code, and bring each notebook's .ipynb in line with its .py
-	@. $(BIN)/activate && ruff check --fix --quiet . ; ruff format . && jupytext --quiet --update --to ipynb notebooks/*.py
+format: $(READY)  ## Format the code, and bring the two files of each notebook in line: the one saved last counts
+	@. $(BIN)/activate && python -m book.build pairs && \
+		{ ruff check --fix --quiet . ; ruff format . && python -m book.build pairs --tidy; }
 
 PEERS := $(VENV)/peers
 
@@ -99,8 +96,9 @@ bench: $(PEERS)/.ready  ## Measure training, recording of activations (beside pe
 	@. $(BIN)/activate && OMP_NUM_THREADS=$(THREADS) PYTHONPATH=.:$(PEERS) python benchmarks/run.py
 
 lock: $(READY)  ## Write requirements.lock from what is installed
-	@{ echo "# The whole resolution of requirements.txt: what make installs. Renewed by: make lock"; \
-		$(BIN)/python -m pip freeze --all --exclude pip --exclude memgen | sed -E 's/\+[a-z0-9.]+$$//'; } > requirements.lock
+	@set -o pipefail; { echo "# The whole resolution of requirements.txt: what make installs. Renewed by: make lock"; \
+		$(BIN)/python -m pip freeze --all --exclude pip --exclude memgen | sed -E 's/\+[a-z0-9.]+$$//'; } > .requirements.lock
+	@mv .requirements.lock requirements.lock
 	@touch $(READY)
 
 clean:  ## Remove the built book and caches; results and environment stay

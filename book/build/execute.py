@@ -21,6 +21,7 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
 from book.build.chapters import seal
+from book.build.pairs import KERNEL
 from memgen.config import require
 
 MARK = "▶"
@@ -66,14 +67,16 @@ def execute(source: str, copy: str, parameters: dict[str, Any]) -> None:
 
     The kernel is reached through sockets in a folder of its own: kernels that start together race for ports.
     """
-    jupytext.write(jupytext.read(source), copy, fmt="ipynb")
+    notebook = jupytext.read(source)
+    notebook.metadata.kernelspec = KERNEL
+    jupytext.write(notebook, copy, fmt="ipynb")
     check_parameters(parameters, papermill.inspect_notebook(copy))
     with tempfile.TemporaryDirectory(prefix="kernel-") as sockets:
         papermill.execute_notebook(
             copy,
             copy,
             parameters,
-            kernel_name="python3",
+            kernel_name=KERNEL["name"],
             log_output=True,
             progress_bar=False,
             start_timeout=START_TIMEOUT,
