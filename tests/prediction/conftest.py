@@ -12,13 +12,8 @@ from memgen.tasks import graded_addition, graded_inference
 WIDTH = 6
 ROWS = {"train": 240, "validation": 120, "test": 120}
 SETTINGS = {
-    ("small", "inference"): {"n_bound": 12, "n_free": 24, "n_sentences": 5, "kind_shares": (0.3, 0.2, 0.3, 0.2)},
-    ("small", "addition"): {
-        "digits": 2,
-        "n_bound": 30,
-        "unbound_per_split": 60,
-        "memorized_share": (0.9, 0.8, 0.2, 0.1),
-    },
+    ("small", "inference"): {"n_bound": 12, "n_free": 24},
+    ("small", "addition"): {"n_bound": 30, "unbound_per_split": 60},
 }
 
 
