@@ -29,8 +29,6 @@ def conflicts(size: str, task_name: str, form: str = "study") -> dict[str, pd.Da
         frame = frame[frame.kind == "conflict"]
         memorized = rng.random(len(frame)) < frame.memorized_share
         frames[split] = frame.assign(behavior=np.where(memorized, 1, -1))
-        if "binding" in data.memory:
-            frames[split]["binding"] = frame.group.map(data.memory.set_index("group").binding)
     return frames
 
 
@@ -40,7 +38,7 @@ def datasets(*which: str) -> dict[str, prediction.Dataset]:
 
 @pytest.fixture(params=["small", "full"])
 def graded_sums(request):
-    """The conflict inputs of addition, with their `binding`."""
+    """The conflict inputs of addition."""
     return datasets(request.param, "addition")
 
 
