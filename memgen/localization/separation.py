@@ -63,7 +63,8 @@ def pair_auroc(
             scores = held_out[site][:, layer] @ fisher_direction(differences[:, layer])
             observed = intervals.auroc(order, order * np.tile(scores, 2), np.tile(groups, 2))._replace(n=n_pairs)
             null = np.array([intervals.auroc_value(order, order * np.tile(scores * draw, 2)) for draw in signs])
-            flipped = intervals.Estimate(null.mean(), *np.quantile(null, [0.025, 0.975]), n_pairs)
+            low, high = np.quantile(null, [0.025, 0.975])
+            flipped = intervals.Estimate(null.mean(), low, high, n_pairs)
             for labels, estimate in ((OBSERVED, observed), (NULL, flipped)):
                 measure = "pair_auroc" if labels == OBSERVED else "null_pair_auroc"
                 about = {"site": site, "layer": layer, "measure": measure, "labels": labels}
