@@ -13,7 +13,7 @@ arXiv 2411.00640). Only :func:`sign_flip_p` draws random numbers.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,14 +28,11 @@ Bounds = tuple[float, float]
 
 
 class Estimate(NamedTuple):
-    """A value, its 95 % interval (NaN where there is none) and the number of rows, groups or seeds behind it.
+    """A value, its 95 % interval (NaN where there is none) and the number of rows, groups or seeds behind it."""
 
-    The first three are numbers, or arrays of one shape where a function estimates several values at once.
-    """
-
-    value: Any
-    ci_low: Any
-    ci_high: Any
+    value: float
+    ci_low: float
+    ci_high: float
     n: int
 
 
@@ -104,13 +101,13 @@ def mean(values: ArrayLike, groups: ArrayLike) -> Estimate:
 
 
 def jackknife(statistic: Callable[[NDArray], NDArray], n_groups: int, bounds: Bounds | None = None) -> Estimate:
-    """Estimate any statistic of groups, or several at once, by leaving out each group in turn.
+    """Estimate any statistic of groups by leaving out each group in turn.
 
     Parameters
     ----------
     statistic : callable
-        Takes weights [draws, groups] of 0 and 1, whether a group counts, and returns the statistic [draws] or
-        [draws, ...]. A product with sums over each group's rows is a sum over rows, so that a ratio of sums is
+        Takes weights [draws, groups] of 0 and 1, whether a group counts, and returns the statistic [draws]. A product
+        with sums over each group's rows is a sum over rows, so that a ratio of sums is
         ``lambda weights: (weights @ moved) / (weights @ distance)``.
     n_groups : int
         The number of groups.
@@ -120,16 +117,14 @@ def jackknife(statistic: Callable[[NDArray], NDArray], n_groups: int, bounds: Bo
     Returns
     -------
     Estimate
-        Numbers, or arrays in the shape of the statistic; the value is that of all groups, and `n` counts groups. No
-        interval for one group, where the statistic is undefined without a group, or (without bounds) where it is the
-        same without any of them.
+        The value is that of all groups, and `n` counts groups. No interval for one group, where the statistic is
+        undefined without a group, or (without bounds) where it is the same without any of them.
     """
-    value = np.asarray(statistic(np.ones((1, n_groups))), dtype=float)[0]
-    low = high = np.full_like(value, np.nan)
-    if n_groups > 1:
-        without = np.asarray(statistic(1 - np.eye(n_groups)), dtype=float)
-        low, high = _student(value, np.sqrt((n_groups - 1) * without.var(axis=0)), n_groups, bounds)
-    return Estimate(value[()], low[()], high[()], n_groups)
+    value = float(statistic(np.ones((1, n_groups)))[0])
+    if n_groups < 2:
+        return Estimate(value, np.nan, np.nan, n_groups)
+    error = float(np.sqrt((n_groups - 1) * statistic(1 - np.eye(n_groups)).var()))
+    return Estimate(value, *_student(value, error, n_groups, bounds), n_groups)
 
 
 def auroc_value(labels: ArrayLike, scores: ArrayLike) -> float:
@@ -194,30 +189,14 @@ def over_seeds(values: ArrayLike, bounds: Bounds = (0.0, 1.0)) -> Estimate:
 
     Seeds without a value (NaN) are left out, and `n` counts the others: three or fewer have no interval.
     """
-    numbers = _seeds(values, bounds)
-    n, value = len(numbers), np.asarray(numbers.mean() if len(numbers) else np.nan)
-    if n < LEAST_SEEDS:
-        return Estimate(float(value), np.nan, np.nan, n)
-    low, high = _student(value, np.asarray(scipy.stats.sem(numbers)), n, bounds)
-    return Estimate(float(value), float(low), float(high), n)
-
-
-def new_seed(values: ArrayLike, bounds: Bounds = (0.0, 1.0)) -> Estimate:
-    """Predict the value of one new seed: the mean over seeds, and a 95 % prediction interval.
-
-    Student's t on the logit scale of `bounds`, which are widened by a tenth of a seed's weight, so that values at a
-    bound are finite, and then cut the interval off. None for three seeds or fewer, or if all seeds agree.
-    """
-    numbers = _seeds(values, bounds)
+    numbers = np.asarray(values, dtype=float).ravel()
+    numbers = numbers[~np.isnan(numbers)]
+    if ((numbers < bounds[0]) | (numbers > bounds[1])).any():
+        raise ValueError(f"values must be from {bounds[0]} to {bounds[1]}, not {numbers.min()} to {numbers.max()}.")
     n, value = len(numbers), float(numbers.mean()) if len(numbers) else np.nan
-    if n < LEAST_SEEDS or np.ptp(numbers) == 0:
+    if n < LEAST_SEEDS:
         return Estimate(value, np.nan, np.nan, n)
-    factor = scipy.special.stdtrit(n - 1, UPPER_TAIL) * np.sqrt(1 + 1 / n) * np.array([-1, 1])
-    margin = (bounds[1] - bounds[0]) / (10 * (n - 1))
-    start, width = bounds[0] - margin, bounds[1] - bounds[0] + 2 * margin
-    logits = scipy.special.logit((numbers - start) / width)
-    low, high = (start + width * scipy.special.expit(logits.mean() + factor * logits.std(ddof=1))).clip(*bounds)
-    return Estimate(value, float(low), float(high), n)
+    return Estimate(value, *_student(value, float(scipy.stats.sem(numbers)), n, bounds), n)
 
 
 def seeds_by(
@@ -288,15 +267,6 @@ def _covariance(a: NDArray, b: NDArray, n_groups: int) -> float:
     return float(a @ b) * n_groups / max(n_groups - 1, 1)
 
 
-def _seeds(values: ArrayLike, bounds: Bounds) -> NDArray[np.float64]:
-    """Return the values of the seeds that have one, checked."""
-    numbers = np.asarray(values, dtype=float).ravel()
-    numbers = numbers[~np.isnan(numbers)]
-    if ((numbers < bounds[0]) | (numbers > bounds[1])).any():
-        raise ValueError(f"values must be from {bounds[0]} to {bounds[1]}, not {numbers.min()} to {numbers.max()}.")
-    return numbers
-
-
 def _clopper_pearson(value: float, variance: float, sizes: NDArray, n_rows: int) -> tuple[float, float]:
     """Return the exact interval of a share at the effective number of the rows that groups of these `sizes` have.
 
@@ -319,21 +289,19 @@ def _clopper_pearson(value: float, variance: float, sizes: NDArray, n_rows: int)
     return float(low), float(high)
 
 
-def _student(value: NDArray, error: NDArray, n: int, bounds: Bounds | None) -> tuple[NDArray, NDArray]:
+def _student(value: float, error: float, n: int, bounds: Bounds | None) -> tuple[float, float]:
     """Return Student's t interval with n - 1 degrees of freedom, with bounds on the logit scale between them.
 
     Where the error is 0, n observations were the same. With 95 % confidence those that are not make up less than
     ``1 - .025 ** (1 / n)``, and these may lie anywhere between the bounds.
     """
-    half = scipy.special.stdtrit(n - 1, UPPER_TAIL) * error
+    half = float(scipy.special.stdtrit(n - 1, UPPER_TAIL)) * error
     if bounds is None:
-        half = np.where(error > 1e-12 * np.abs(value), half, np.nan)
-        return value - half, value + half
+        return (value - half, value + half) if error > 1e-12 * abs(value) else (np.nan, np.nan)
     width = bounds[1] - bounds[0]
     scaled, others = (value - bounds[0]) / width, 1 - (1 - UPPER_TAIL) ** (1 / n)
-    same = (error <= 1e-12 * width) | (scaled <= 0) | (scaled >= 1)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    low, high = scaled * (1 - others), scaled * (1 - others) + others
+    if error > 1e-12 * width and 0 < scaled < 1:
         logit, half = scipy.special.logit(scaled), half / width / (scaled * (1 - scaled))
-        low = np.where(same, scaled * (1 - others), scipy.special.expit(logit - half))
-        high = np.where(same, scaled * (1 - others) + others, scipy.special.expit(logit + half))
+        low, high = float(scipy.special.expit(logit - half)), float(scipy.special.expit(logit + half))
     return bounds[0] + low * width, bounds[0] + high * width

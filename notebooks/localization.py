@@ -41,7 +41,7 @@ import pandas as pd
 
 from memgen import behavior, intervals
 from memgen.figures import localization as figures
-from memgen.localization import ablation, attribution, differences, nulls, patching, rankings, separation
+from memgen.localization import attribution, differences, patching, rankings, separation
 from memgen.subject import Subject
 
 subject = Subject.load(run.input("training", "model"), batch_size=analysis.batch_size)
@@ -186,7 +186,7 @@ run.record_table(
 # whole selection anew each time. A correction that holds selects anything in about one of twenty draws at most.
 
 # %%
-null = nulls.null_selection(accumulated, run.rng("null"), analysis.n_permutations)
+null = differences.null_selection(accumulated, run.rng("null"), analysis.n_permutations)
 run.table(null, "null", caption="Selected neurons under shuffled labels: mean share, and share of draws with any.")
 
 # %%
@@ -206,8 +206,7 @@ run.record_table(
 # the layers; here are both.
 
 # %%
-everyone = np.ones((1, len(normed.group_pairs)))
-after_norm = differences.by_neuron(NORMED, subject.n_layer, {"nmd": normed.weighted(everyone)["nmd"][0]})
+after_norm = differences.by_neuron(NORMED, subject.n_layer, normed.nmd_and_r())
 heat = rankings.sorted_by_nmd(pd.concat([neurons[neurons.site == "resid_post"], after_norm]))
 run.figure(
     figures.heat_map(heat),
@@ -229,86 +228,24 @@ run.table(
 )
 
 # %% [markdown]
-# ## The size of NMD
-#
-# The mean of $|\mathrm{NMD}|$ over a layer's neurons is never zero, even where nothing differs: noise has an absolute
-# value too. So it stands beside its null distribution. NMD has the scale of its layer; Pearson's $r$ has none, so with
-# it layers of different scale can be compared. Both describe the layers; how far they lie above the null says how sure
-# the difference is, and not how large.
-
-# %%
-sizes = nulls.mean_abs(accumulated, subject.n_layer, run.rng("depth"))
-run.figure(
-    figures.by_layer(
-        sizes.assign(panel="|" + sizes.statistic + "|, " + sizes.site),
-        "mean over a layer's neurons",
-        panel="panel",
-        y_scale="independent",
-    ),
-    "mean_abs",
-    caption="Mean |NMD| and mean |r| by layer; bands are 95 % intervals over groups, and the middle 95 % of sign flips.",
-    data=sizes,
-)
-
-# %%
-for statistic, unit in (("nmd", "activation"), ("r", "correlation")):
-    run.record_table(
-        sizes[sizes.statistic == statistic],
-        definition="Mean |{statistic}| over the neurons at {site} of layer {layer}, {labels}.",
-        unit=unit,
-        coordinates=["statistic", "site", "layer"],
-    )
-
-# %% [markdown]
 # ## A causal estimate: attribution
 #
 # A neuron can differ without mattering. Attribution patching multiplies the difference by the gradient of the log-odds:
 # what the neuron's difference is worth, to first order, in nats.
 
 # %%
-by_group = attribution.group_attributions(subject, train, pairs, SITES)
-attributed = attribution.attribution_table(by_group, subject.n_layer, len(pairs))
-attributed.to_parquet(run.path("attribution.parquet"), index=False)
+attributed = attribution.attributions(subject, train, pairs, SITES)
 neurons = neurons.merge(attributed, on=["site", "layer", "neuron"])
 
-# %%
-correlations = neurons[list(rankings.RANKINGS)].abs().groupby(neurons.site).corr("spearman")
-run.table(
-    correlations.rename_axis(["site", "ranking"]).reset_index(),
-    "agreement",
-    caption="How far the rankings agree: Spearman's correlation of the absolute values.",
-)
-
 # %% [markdown]
-# Distinct neurons, or all of them a little? Were all effects equal, a tenth of the neurons would carry a tenth of the sum
-# of |attribution|, and the participation ratio, the number of neurons that take part over that of all, would be 1. Neurons
-# differ in scale, so the null lies between equal effects and a single neuron: what lies above the null share, or below
-# the null ratio, is concentration that comes from the behaviours.
-
-# %%
-concentration = nulls.concentration(by_group, len(pairs), run.rng("concentration"))
-run.figure(
-    figures.by_category(concentration, "statistic", "concentration of |attribution|"),
-    "concentration",
-    caption="Share of the sum of |attribution| in the top 10 % of the neurons, and participation ratio; bars are 95 % "
-    "intervals over groups, and the middle 95 % of sign flips.",
-    data=concentration,
-)
-
-# %%
-run.record_table(
-    concentration.assign(what=concentration.statistic.map(nulls.CONCENTRATION)),
-    definition="|attribution| at {site}, {labels}: {what}.",
-    unit="share 0-1",
-    coordinates=["statistic", "site"],
-)
-
-# %% [markdown]
-# ## Patching layers and heads
+# ## Patching layers and parts of the prompt
 #
-# If a layer carries the behaviour at the last token, putting one member's activations there into the other's run turns
-# the answer. What matters is where it begins, and whether attention or the MLP brings it. We patch at most
-# [200]{.set} pairs.
+# If a layer carries the behaviour, putting one member's activations there into the other's run turns the answer. Before
+# the last token can decide, other tokens hold what it decides by. A prompt falls into three parts: the `rearranged`
+# tokens, up to the last one at which the members of any pair differ (a story's sentences, or the addends that are
+# swapped); the `shared` tokens after it, which stand in the same place in both members (the asked name, or the other
+# addends); and the `last` token. The residual stream of a part is patched after each block, for at most [200]{.set}
+# pairs.
 
 
 # %%
@@ -316,57 +253,6 @@ def sampled(rows):
     """At most 200 pairs at random, in their order."""
     return rows.sample(min(len(rows), 200), random_state=run.rng("pairs to patch")).sort_index().reset_index(drop=True)
 
-
-patched = patching.patch_layers(subject, train, sampled(pairs), ["resid_post", "attn_out", "mlp_out"])
-patched_layers = intervals.estimate_by(patched, ["site", "layer", "target"])
-
-# %%
-run.figure(
-    figures.by_layer(patched_layers, "share that takes over the behaviour", color="target"),
-    "patched_layers",
-    caption="Share of receivers that show the source's behaviour after one site of one layer was patched at the last "
-    "token; bands are 95 % intervals over groups.",
-    data=patched_layers,
-)
-
-# %%
-run.record_table(
-    patched_layers,
-    measure="patched_layer",
-    definition="Share of receivers that show {target} after {site} of layer {layer} was patched.",
-    unit="share 0-1",
-    coordinates=["site", "layer", "target"],
-)
-
-# %% [markdown]
-# Is it a single attention head? Its output at the last token is patched alone.
-
-# %%
-patched_heads = intervals.estimate_by(patching.patch_heads(subject, train, sampled(pairs)), ["layer", "head", "target"])
-run.figure(
-    figures.by_head(patched_heads, "share that takes over the behaviour"),
-    "patched_heads",
-    caption="Share of receivers that show the source's behaviour after one attention head was patched at the last token, "
-    "to memorization and to generalization.",
-    data=patched_heads,
-)
-
-# %%
-run.record_table(
-    patched_heads,
-    measure="patched_head",
-    definition="Share of receivers that show {target} after head {head} of layer {layer} was patched.",
-    unit="share 0-1",
-    coordinates=["layer", "head", "target"],
-)
-
-# %% [markdown]
-# ## Patching parts of the prompt
-#
-# Before the last token can decide, other tokens hold what it decides by. A prompt falls into three parts: the
-# `rearranged` tokens, up to the last one at which the members of any pair differ (a story's sentences, or the addends
-# that are swapped); the `shared` tokens after it, which stand in the same place in both members (the asked name, or the
-# other addends); and the `last` token. The residual stream of a part is patched after each block.
 
 # %%
 lengths = train.input_ids.str.len()
@@ -398,6 +284,28 @@ run.record_table(
 )
 
 # %% [markdown]
+# Is it a single attention head? Its output at the last token is patched alone.
+
+# %%
+patched_heads = intervals.estimate_by(patching.patch_heads(subject, train, sampled(pairs)), ["layer", "head", "target"])
+run.figure(
+    figures.by_head(patched_heads, "share that takes over the behaviour"),
+    "patched_heads",
+    caption="Share of receivers that show the source's behaviour after one attention head was patched at the last token, "
+    "to memorization and to generalization.",
+    data=patched_heads,
+)
+
+# %%
+run.record_table(
+    patched_heads,
+    measure="patched_head",
+    definition="Share of receivers that show {target} after head {head} of layer {layer} was patched.",
+    unit="share 0-1",
+    coordinates=["layer", "head", "target"],
+)
+
+# %% [markdown]
 # ## Patching sets of neurons
 #
 # Attribution is an estimate, and it can miss. So the top and the bottom of every ranking are verified exactly: these
@@ -413,7 +321,8 @@ sets = rankings.neuron_sets(neurons, SITES, SHARES, run.rng("random units"))
 patched = patching.patch(subject, frames[verified], tested, sets)
 
 # %%
-patched_units = intervals.estimate_by(patched, patching.KEYS, inputs="pair")
+KEYS = ["site", "ranking", "end", "share", "target"]
+patched_units = intervals.estimate_by(patched, KEYS, inputs="pair")
 run.figure(
     figures.patched_sets(patched_units, "share that takes over the behaviour"),
     "patched_units",
@@ -422,51 +331,14 @@ run.figure(
     data=patched_units,
 )
 
-# %% [markdown]
-# The change of the log-odds, as a share of the distance between the members, is finer: it counts what moves without
-# crossing.
-
 # %%
-recovered = patching.recovered_log_odds(patched)
-run.figure(
-    figures.patched_sets(recovered, "recovered log-odds"),
-    "recovered",
-    caption="The mean change of the log-odds as a share of the mean distance between the members.",
-    data=recovered,
-)
-
-# %%
-effect = f"Patching {{end}} {{share:.0%}} of the neurons at {{site}} (ranking: {{ranking}}), {verified} groups: "
 run.record_table(
     patched_units,
     measure="patched_units",
-    definition=effect + "share of receivers that show {target}.",
+    definition=f"Patching {{end}} {{share:.0%}} of the neurons at {{site}} (ranking: {{ranking}}), {verified} groups: "
+    "share of receivers that show {target}.",
     unit="share 0-1",
-    coordinates=patching.KEYS,
-)
-run.record_table(
-    recovered,
-    measure="recovered",
-    definition=effect + "change of the log-odds towards {target}, as a share of the members' distance.",
-    unit="ratio",
-    coordinates=patching.KEYS,
-)
-
-# %% [markdown]
-# How many neurons does half of it take? All neurons of a site together may turn less than all receivers, since what
-# attention moves does not pass through an MLP; the half is half of what they turn together.
-
-# %%
-halves = patching.neurons_for_half(patched, neurons.groupby("site").size())
-run.record_table(
-    halves,
-    measure="units_for_half",
-    definition=f"Neurons at {{site}}, in the order of |{{ranking}}|, for half of what all of them turn, {verified} groups.",
-    unit="neurons",
-    coordinates=["site", "ranking"],
-)
-run.table(
-    halves, "halves", caption="Neurons to be patched, in the order of each ranking, for half of the whole effect."
+    coordinates=KEYS,
 )
 
 # %% [markdown]
@@ -484,10 +356,9 @@ every = np.ones(subject.shape(MLP), dtype=bool)
 sets = pd.concat([sets, pd.DataFrame({"site": MLP, "ranking": ["none", "all"], "chosen": [~every, every]})])
 
 # %%
-of_kinds = frames["validation"][frames["validation"].kind.isin(ablation.KINDS)]
-inputs = behavior.sample_by_kind(of_kinds, 400, run.rng("inputs to ask"))
-ablated = ablation.ablate(subject, inputs, train[train.kind == "conflict"], sets)
-effects = ablation.ablation_effects(ablated)
+inputs = behavior.sample_by_kind(frames["validation"], 400, run.rng("inputs to ask"))
+ablated = patching.ablate(subject, inputs, train[train.kind == "conflict"], sets)
+effects = intervals.estimate_by(ablated, ["ranking", "inputs"], inputs="input")
 run.table(
     effects,
     "ablation",
@@ -524,7 +395,7 @@ run.glue("null_any", "measure == 'null_any_selected' and site == 'all'")
 # %%
 tenth = f"measure == 'patched_units' and site == '{MLP}' and share == 0.1 and target == @target"
 for target in patching.ROLES:
-    first_layer = "measure == 'patched_layer' and site == 'resid_post' and layer == 0 and target == @target"
+    first_layer = "measure == 'patched_part' and part == 'last' and layer == 0 and target == @target"
     run.glue(f"first_layer_to_{target}", first_layer, target=target)
     run.glue(f"top_to_{target}", f"{tenth} and ranking == 'attribution' and end == 'top'", target=target)
     run.glue(f"random_to_{target}", f"{tenth} and ranking == 'random'", target=target)
@@ -537,8 +408,6 @@ for target in patching.ROLES:
     run.glue(f"head_to_{target}", query, head=head, target=target)
 
 # %%
-run.glue_text("n_mlp", f"{every.size:,}")
-run.glue("half", "measure == 'units_for_half' and site == @site and ranking == 'attribution'", site=MLP)
 kind = "inferred_only" if (effects.inputs == "inferred_only").any() else "aligned"
 run.glue_text("kind", kind.replace("_", "-"))
 for ranking in ("none", "attribution", "random"):
@@ -631,10 +500,10 @@ run.finish()
 #   {glue:text}`first_layer_to_memorization` of the receivers to memorization and
 #   {glue:text}`first_layer_to_generalization` to generalization. The head that turns most is {glue:text}`head`:
 #   {glue:text}`head_to_memorization` and {glue:text}`head_to_generalization`.
-# - **Sets of neurons.** Half of what all {glue:text}`n_mlp` neurons of the MLPs turn takes {glue:text}`half` neurons, in
-#   the order of |attribution|. A tenth of them turns {glue:text}`top_to_memorization` to memorization and a random tenth
-#   {glue:text}`random_to_memorization`: {glue:text}`sets_to_memorization`. To generalization it is
-#   {glue:text}`top_to_generalization` and {glue:text}`random_to_generalization`: {glue:text}`sets_to_generalization`.
+# - **Sets of neurons.** The top tenth of the MLPs' neurons by |attribution| turns {glue:text}`top_to_memorization` to
+#   memorization and a random tenth {glue:text}`random_to_memorization`: {glue:text}`sets_to_memorization`. To
+#   generalization it is {glue:text}`top_to_generalization` and {glue:text}`random_to_generalization`:
+#   {glue:text}`sets_to_generalization`.
 # - **One right answer.** With that top tenth at its mean, {glue:text}`right_attribution` of the {glue:text}`kind` inputs
 #   are right, with a random tenth {glue:text}`right_random`, and with none {glue:text}`right_none`. The top against the
 #   random tenth: {glue:text}`needed`.

@@ -182,17 +182,12 @@ run.table(
 # %% [markdown]
 # ## Populations
 #
-# Flip pairs are few, and chosen for being undecided. So the rest of the chapter also looks at *all conflicts*, and, where
-# training gave conflicts grades, at the *open conflicts* of the grades that it left most open; at most [1,500]{.set} inputs of a
-# split, evenly from its groups. A population in which a split has a single behaviour, or a single group, is left out.
+# Flip pairs are few, and chosen for being undecided. So the rest of the chapter also looks at *all conflicts*; at most
+# [1,500]{.set} inputs of a split, evenly from its groups. A population in which a split has a single behaviour, or a
+# single group, is left out.
 
 # %%
-rules = {
-    "flip_pairs": "in_flip_pair",
-    "conflicts": "in_sample",
-}
-if open_rule := prediction.open_conflicts(frames["train"]):
-    rules["open"] = f"in_sample and {open_rule}"
+rules = {"flip_pairs": "in_flip_pair", "conflicts": "in_sample"}
 populations = {}
 for name, rule in rules.items():
     rng = run.rng(f"sample {name}")

@@ -198,9 +198,9 @@ run.record_table(
 # ## Headline numbers
 #
 # Of each number the mean over seeds, with Student's 95 % interval on the logit scale, which stays between its bounds. It
-# says how well the *mean* is known. What to expect of *a new seed* is wider: its 95 % prediction interval is `new_low` to
-# `new_high`. Three seeds or fewer have neither; their dots are all there is. *Net* is the share of inputs that reach the
-# target minus the share under the strongest control of the same norm.
+# says how well the *mean* is known, not what to expect of a new seed. Three seeds or fewer have none; their dots are all
+# there is. *Net* is the share of inputs that reach the target minus the share under the strongest control of the same
+# norm.
 
 # %%
 headline = summary.headline(metrics)
@@ -213,11 +213,7 @@ run.figure(
 )
 
 # %%
-run.table(
-    headline_means,
-    "headline",
-    caption="Means over n seeds with their 95 % intervals, and the 95 % prediction interval of a new seed.",
-)
+run.table(headline_means, "headline", caption="Means over n seeds with their 95 % intervals.")
 
 # %%
 for unit, rows in headline_means.groupby("unit", sort=False):
@@ -248,8 +244,8 @@ run.figure(
 )
 
 # %% [markdown]
-# The net effect with its interval, a t-test over seeds, corrected for all rows (`q_value`, Benjamini-Hochberg), and what
-# the shift costs on inputs with one right answer (`lost`, the worst of their kinds).
+# The net effect with its interval, and what the shift costs on inputs with one right answer (`lost`, the worst of their
+# kinds).
 
 # %%
 run.table(

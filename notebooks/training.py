@@ -177,13 +177,6 @@ caption = "Accuracy on the watched inputs with one right answer during training.
 run.figure(figures.accuracies(trajectory), "accuracies", caption=caption, data=trajectory)
 
 # %% [markdown]
-# The loss is of other texts in each lesson. What is drawn at random cannot be predicted, so it does not approach zero
-# where all of a text counts.
-
-# %%
-run.figure(figures.loss(trajectory), "loss", caption="The training loss.", data=trajectory[["step", "lesson", "loss"]])
-
-# %% [markdown]
 # All later chapters analyse the chosen checkpoint. We keep it, the last one, and a few others of the texts, evenly spread.
 
 # %%
@@ -350,17 +343,8 @@ run.record_table(
 )
 
 # %% [markdown]
-# How much of a behaviour is the luck of a single draw? A sample may differ from the likeliest behaviour, and the
-# variance of "answered from memory" has two parts: within inputs, $\overline{p(1-p)}$, and between them.
-
-# %%
-run.record(
-    "sampled_differs",
-    intervals.share(1 - likely.max(axis=1), test_conflicts.group),
-    definition="Mean probability that a sample at temperature 1 shows another behaviour than the likeliest "
-    "(conflict test inputs).",
-    unit="share 0-1",
-)
+# How much of a behaviour is the luck of a single draw? The variance of "answered from memory" has two parts: within
+# inputs, $\overline{p(1-p)}$, and between them.
 
 # %%
 p = likely.memorization
@@ -405,7 +389,7 @@ run.glue_text("accuracies", ", ".join(f"{KIND_NAMES[row['inputs']]} {in_words(ro
 run.glue("chosen_step", "measure == 'chosen_step'")
 for name in behavior.LABELS:
     run.glue(f"share_{name}", "measure == 'behavior_share' and behavior == @name and population.isna()", name=name)
-for measure in ("flip_rate", "sampled_differs", "variance_within_inputs", "variance_between_groups"):
+for measure in ("flip_rate", "variance_within_inputs", "variance_between_groups"):
     run.glue(measure, "measure == @measure and population.isna()", measure=measure)
 
 # %% [markdown]
@@ -423,8 +407,7 @@ run.finish()
 #
 # On conflicts about test groups, {glue:text}`variance_between_groups` of the variance of "answered from memory" lies
 # between groups. The greedy answer says only which behaviour is likelier: at temperature 1,
-# {glue:text}`variance_within_inputs` of the variance lies within inputs, and a sample shows another behaviour than the
-# likeliest in {glue:text}`sampled_differs` of the cases.
+# {glue:text}`variance_within_inputs` of the variance lies within inputs.
 #
 # A variant, which changes neither answer, flips the behaviour in {glue:text}`flip_rate` of the cases. These pairs hold
 # the answers fixed and change the behaviour; the next chapter compares what the network computes on their two members.

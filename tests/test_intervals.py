@@ -246,23 +246,6 @@ def test_a_mean_of_absolute_values_lies_in_its_interval(rng):
     assert estimate.ci_low < estimate.value < estimate.ci_high
 
 
-def test_the_jackknife_of_several_statistics_keeps_their_shape_and_bounds(rng):
-    effects = np.abs(rng.normal(size=(12, 3, 50))) ** 3  # [groups, layers, neurons]
-
-    def largest_share(weights):
-        total = np.tensordot(weights, effects, 1)
-        return total.max(-1) / total.sum(-1)
-
-    estimate = intervals.jackknife(largest_share, 12, bounds=(0, 1))
-    assert estimate.n == 12
-    assert estimate.value == pytest.approx(effects.sum(0).max(-1) / effects.sum(0).sum(-1))
-    assert ((estimate.ci_low > 0) & (estimate.ci_low < estimate.value)).all()
-    assert ((estimate.ci_high < 1) & (estimate.ci_high > estimate.value)).all()
-    for layer in range(3):
-        alone = intervals.jackknife(lambda weights, layer=layer: largest_share(weights)[:, layer], 12, (0, 1))
-        assert alone == pytest.approx((estimate.value[layer], estimate.ci_low[layer], estimate.ci_high[layer], 12))
-
-
 def test_the_jackknife_of_a_statistic_that_no_group_moves():
     def same(weights):
         return np.full(len(weights), 1.0)
@@ -290,28 +273,12 @@ def test_the_mean_over_seeds_is_covered(rng, n_seeds, rate, precision):
     assert coverage(draw, rate, 500) >= 0.93
 
 
-@pytest.mark.parametrize("n_seeds", [5, 8])
-@pytest.mark.parametrize(("rate", "precision"), [(0.5, 5), (0.9, 20), (0.98, 100)])
-def test_a_new_seed_is_predicted(rng, n_seeds, rate, precision):
-    held = []
-    for _ in range(500):
-        rates = rng.beta(rate * precision, (1 - rate) * precision, n_seeds + 1)
-        *seeds, new = rng.binomial(100, rates) / 100
-        if np.ptp(seeds) > 0:
-            predicted, average = intervals.new_seed(seeds), intervals.over_seeds(seeds)
-            assert 0 <= predicted.ci_low < predicted.ci_high <= 1
-            held.append(predicted.ci_low <= new <= predicted.ci_high)
-            assert predicted.value == average.value
-    assert np.mean(held) >= 0.93
-
-
 def test_over_seeds_stays_within_its_bounds():
     values = [0.7, 1.0, 1.0, 1.0, 0.9, 1.0, 0.8, 1.0]
     plain = scipy.stats.ttest_1samp(values, 0).confidence_interval()
     assert plain.high > 1
-    for estimate in (intervals.over_seeds(values), intervals.new_seed(values)):
-        assert 0 < estimate.ci_low < estimate.value < estimate.ci_high <= 1
-    assert intervals.new_seed(values).ci_low < intervals.over_seeds(values).ci_low
+    estimate = intervals.over_seeds(values)
+    assert 0 < estimate.ci_low < estimate.value < estimate.ci_high <= 1
     doubled = intervals.over_seeds(2 * np.array(values) - 1, bounds=(-1, 1))
     assert (np.array(doubled[:3]) + 1) / 2 == pytest.approx(intervals.over_seeds(values)[:3])
     with pytest.raises(ValueError, match="must be from 0"):
@@ -319,12 +286,11 @@ def test_over_seeds_stays_within_its_bounds():
 
 
 def test_over_few_seeds_there_is_no_interval():
-    for estimator in (intervals.over_seeds, intervals.new_seed):
-        for values in ([], [0.5], [0.5, 0.6, 0.7], [0.5, np.nan, 0.6, 0.7]):
-            estimate = estimator(values)
-            assert np.isnan(estimate[1:3]).all()
-            assert estimate.n == np.isfinite(values).sum()
-        assert np.isfinite(estimator([0.5, 0.6, 0.7, 0.8])[1:3]).all()
+    for values in ([], [0.5], [0.5, 0.6, 0.7], [0.5, np.nan, 0.6, 0.7]):
+        estimate = intervals.over_seeds(values)
+        assert np.isnan(estimate[1:3]).all()
+        assert estimate.n == np.isfinite(values).sum()
+    assert np.isfinite(intervals.over_seeds([0.5, 0.6, 0.7, 0.8])[1:3]).all()
 
 
 def test_seeds_that_agree_leave_room_for_seeds_that_do_not():
@@ -332,7 +298,6 @@ def test_seeds_that_agree_leave_room_for_seeds_that_do_not():
         estimate = intervals.over_seeds([value] * 8)
         assert 0 <= estimate.ci_low <= value <= estimate.ci_high <= 1
         assert np.ptp(estimate[1:3]) == pytest.approx(1 - 0.025 ** (1 / 8))
-        assert np.isnan(intervals.new_seed([value] * 8)[1:3]).all()
 
 
 # tables

@@ -1,7 +1,6 @@
 """Figures of the localization chapter."""
 
 import textwrap
-from typing import Literal
 
 import altair as alt
 import pandas as pd
@@ -41,19 +40,16 @@ def by_layer(
     title: str,
     color: str = "labels",
     panel: str = "site",
-    y_scale: Literal["shared", "independent"] = "shared",
 ) -> alt.TopLevelMixin:
-    """Show a number by layer, a panel for each site: columns layer, those of `color` and `panel`, value and interval.
-
-    `y_scale` is ``shared``, or ``independent`` where the panels have units of their own.
-    """
+    """Show a number by layer, in panels: columns layer, those of `color` and `panel`, value and interval."""
     frame = theme.require(frame, panel, "layer", color, "value", "ci_low", "ci_high")
     base = alt.Chart(frame).encode(x=theme.layer_axis(), color=theme.color(frame, color))
     band = base.mark_area(opacity=0.2).encode(y="ci_low:Q", y2="ci_high:Q")
     y = alt.Y("value:Q", title=textwrap.wrap(title, 32))
     line = base.mark_line(point=True).encode(y=y, tooltip=theme.tooltip(frame, [color, panel, "layer"]))
-    words = f"Lines with bands over layers, a panel for each {panel}: {title}, for {_listed(frame, color)}."
-    return theme.finish(theme.facet(band + line, frame, panel).resolve_scale(y=y_scale), words)
+    listed = " and ".join(map(str, theme.names_of(frame, color)))
+    words = f"Lines with bands over layers, a panel for each {panel}: {title}, for {listed}."
+    return theme.finish(theme.facet(band + line, frame, panel), words)
 
 
 def by_head(frame: pd.DataFrame, title: str) -> alt.TopLevelMixin:
@@ -72,19 +68,6 @@ def by_head(frame: pd.DataFrame, title: str) -> alt.TopLevelMixin:
     )
     words = f"Heat maps, a row for each layer and a column for each attention head: {title}, a panel for each target."
     return theme.finish(theme.facet(chart, frame, "target", height=min(frame.layer.nunique(), 10) * ROW), words)
-
-
-def by_category(frame: pd.DataFrame, category: str, title: str) -> alt.TopLevelMixin:
-    """Show shares beside their null, by site: columns site, that of `category`, labels, value, ci_low, ci_high."""
-    frame = theme.require(frame, "site", category, "labels", "value", "ci_low", "ci_high")
-    x = alt.X(f"{category}:N", title=None, sort=theme.names_of(frame, category), axis=alt.Axis(labelAngle=0))
-    base = alt.Chart(frame).encode(x=x, xOffset="labels:N", color=theme.color(frame, "labels"))
-    bars = base.mark_rule(strokeWidth=2).encode(y=theme.share(alt.Y, "ci_low", title), y2="ci_high:Q")
-    points = base.mark_circle(size=60, opacity=1).encode(
-        y="value:Q", tooltip=theme.tooltip(frame, ["site", category, "labels"])
-    )
-    words = f"Points with intervals for each {category}, a panel for each site: {title}, {_listed(frame, 'labels')}."
-    return theme.finish(theme.facet(bars + points, frame, "site"), words)
 
 
 def patched_sets(frame: pd.DataFrame, title: str) -> alt.TopLevelMixin:
@@ -114,7 +97,3 @@ def patched_sets(frame: pd.DataFrame, title: str) -> alt.TopLevelMixin:
     words = f"Lines over the share of patched neurons, a panel for each site and ranking: {title}, for the top and the "
     words += "bottom of the ranking and for random neurons."
     return theme.finish(theme.facet(band + line, frame, "panel", columns=3, height=150), words)
-
-
-def _listed(frame: pd.DataFrame, column: str) -> str:
-    return " and ".join(map(str, theme.names_of(frame, column)))

@@ -85,7 +85,7 @@ def accuracies(frame: pd.DataFrame) -> alt.TopLevelMixin:
         alt.Chart(rows, height=180)
         .mark_line(point={"size": 18})
         .encode(
-            x=_steps(),
+            x=alt.X("step:Q", title="training step", scale=alt.Scale(nice=False)),
             y=theme.share(alt.Y, "value", "accuracy"),
             color=alt.Color("inputs:N", title=None).scale(domain=names, range=colors),
             tooltip=theme.tooltip(rows, ["inputs", "step"]),
@@ -94,23 +94,3 @@ def accuracies(frame: pd.DataFrame) -> alt.TopLevelMixin:
     last = frame.sort_values("step").iloc[-1]
     words = ", ".join(f"{theme.KIND_NAMES[kind]} {last[kind]:.0%}" for kind in kinds)
     return theme.finish(chart, f"Lines of accuracy over training steps; at the last one: {words}.")
-
-
-def loss(frame: pd.DataFrame) -> alt.TopLevelMixin:
-    """Show the training loss: columns step, loss (nats per token)."""
-    frame = theme.require(frame, "step", "loss").sort_values("step")
-    chart = (
-        alt.Chart(frame, height=180)
-        .mark_line(color=theme.CONTROLS[0], point={"size": 18, "color": theme.CONTROLS[0]})
-        .encode(
-            x=_steps(),
-            y=alt.Y("loss:Q", title="loss (nats per token)", scale=alt.Scale(zero=False)),
-            tooltip=theme.tooltip(frame, ["step"], ["loss"], ".4f"),
-        )
-    )
-    first, last = frame.loss.iloc[0], frame.loss.iloc[-1]
-    return theme.finish(chart, f"A line over training steps, from {first:.2f} to {last:.2f} nats per token.")
-
-
-def _steps() -> alt.X:
-    return alt.X("step:Q", title="training step", scale=alt.Scale(nice=False))

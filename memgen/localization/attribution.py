@@ -1,6 +1,6 @@
 """Attribution patching: a first-order estimate, from gradients, of the effect of patching each neuron."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -41,12 +41,9 @@ def _at_last(layers: list[torch.Tensor], batch: behavior.Batch, name: str) -> np
     return activations.at_last(layers, batch.prompt_length, name).detach().cpu().numpy()
 
 
-def group_attributions(
-    subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame, sites: Sequence[str]
-) -> dict[str, np.ndarray]:
-    """Attribution patching of the log-odds, summed over each group's pairs: for each site [groups, units] (nats).
+def attributions(subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame, sites: Sequence[str]) -> pd.DataFrame:
+    """Attribution patching of the log-odds: `site, layer, neuron, attribution` (nats), the mean over pairs.
 
-    Groups and units are ordered as in :func:`memgen.localization.differences.accumulate`.
     Source: Kramar et al. 2024 (arXiv 2403.00745); here the gradients of both members are averaged.
     """
     groups = group_codes(pairs)
@@ -55,10 +52,5 @@ def group_attributions(
         for site in sites:
             product = (plus[site][0] - minus[site][0]).astype(np.float64) * (plus[site][1] + minus[site][1]) / 2
             np.add.at(sums[site], groups[rows], product.reshape(len(product), -1))
-    return sums
-
-
-def attribution_table(sums: Mapping[str, np.ndarray], n_layer: int, n_pairs: int) -> pd.DataFrame:
-    """The mean over pairs of each neuron's attribution: `site, layer, neuron, attribution` (nats)."""
-    tables = [by_neuron(site, n_layer, {"attribution": total.sum(0) / n_pairs}) for site, total in sums.items()]
+    tables = [by_neuron(site, subject.n_layer, {"attribution": sums[site].sum(0) / len(pairs)}) for site in sites]
     return pd.concat(tables, ignore_index=True)

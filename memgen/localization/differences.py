@@ -15,16 +15,11 @@ class PairStatistics:
     """Sums over the pairs of each group [groups, units]: memory grows with the number of groups, not of pairs."""
 
     def __init__(self, n_units: int, n_groups: int):
-        self.group_pairs = np.zeros(n_groups)
+        self.n_pairs = 0
         self.group_sums = np.zeros((n_groups, n_units))  # of differences
         # Of members, about a reference near their mean: squares of large numbers would lose the digits.
         self._reference = np.zeros(n_units)
         self._members, self._member_squares = np.zeros((n_groups, n_units)), np.zeros((n_groups, n_units))
-
-    @property
-    def n_pairs(self) -> int:
-        """The number of pairs."""
-        return int(self.group_pairs.sum())
 
     def update(self, memorization: np.ndarray, generalization: np.ndarray, groups: np.ndarray) -> None:
         """Add a batch of pairs: activations [pairs, units] of both members, and each pair's group (0, 1, ...)."""
@@ -33,29 +28,21 @@ class PairStatistics:
         if self.n_pairs == 0:
             self._reference = members.mean(0)
         away = members - self._reference
-        np.add.at(self.group_pairs, groups, 1)
+        self.n_pairs += len(groups)
         np.add.at(self.group_sums, groups, difference)
         np.add.at(self._members, np.tile(groups, 2), away)
         np.add.at(self._member_squares, np.tile(groups, 2), away**2)
 
-    def weighted(self, weights: np.ndarray, signs: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """`nmd` and `r`, each [draws, units].
-
-        Parameters
-        ----------
-        weights
-            How often each group counts [draws, groups].
-        signs
-            +1, or -1 where the members of a group's pairs exchange their labels [draws, groups]; all +1 by default.
-        """
-        n_pairs = (weights @ self.group_pairs)[:, None]
-        total = (weights if signs is None else weights * signs) @ self.group_sums
-        members = weights @ self._members
-        squares = (weights @ self._member_squares - members**2 / (2 * n_pairs)).clip(min=0)
+    def nmd_and_r(self, signs: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """`nmd` and `r` [units], where `signs` [groups] of -1 exchange the labels in a group's pairs."""
+        everyone = np.ones((1, len(self.group_sums)))
+        (total,) = (everyone if signs is None else signs[None]) @ self.group_sums
+        members, squares = everyone @ self._members, everyone @ self._member_squares
+        (squares,) = (squares - members**2 / (2 * self.n_pairs)).clip(min=0)
         # The labels are +1 and -1 once a pair: their mean is 0, their sum of squares the number of members.
-        scale = np.sqrt(squares * 2 * n_pairs)
+        scale = np.sqrt(squares * 2 * self.n_pairs)
         r = np.divide(total, scale, out=np.zeros_like(total), where=scale > 0)  # a neuron that never varies: 0
-        return {"nmd": total / n_pairs, "r": r}
+        return {"nmd": total / self.n_pairs, "r": r}
 
 
 def group_codes(pairs: pd.DataFrame) -> np.ndarray:
@@ -110,17 +97,44 @@ def neuron_table(
         `nmd_shuffled, r_shuffled` (labels of groups exchanged at random, by one draw of `shuffling` for all sites),
         `q_value` (Benjamini-Hochberg over all neurons of all sites).
     """
-    n_groups = len(next(iter(accumulated.values())).group_pairs)
-    everyone, signs = np.ones((1, n_groups)), shuffling.choice([-1.0, 1.0], size=(1, n_groups))
+    signs = shuffling.choice([-1.0, 1.0], size=len(next(iter(accumulated.values())).group_sums))
     tables = []
     for site, statistics in accumulated.items():
+        shuffled = {f"{name}_shuffled": values for name, values in statistics.nmd_and_r(signs).items()}
         p_value = intervals.sign_flip_p(statistics.group_sums, rng, n_permutations)
-        shuffled = statistics.weighted(everyone, signs)
-        values = statistics.weighted(everyone) | {f"{name}_shuffled": shuffled[name] for name in shuffled}
-        columns = {name: drawn[0] for name, drawn in values.items()} | {"p_value": p_value}
-        tables.append(by_neuron(site, n_layer, columns))
+        tables.append(by_neuron(site, n_layer, statistics.nmd_and_r() | shuffled | {"p_value": p_value}))
     table = pd.concat(tables, ignore_index=True)
     return table.assign(q_value=false_discovery_control(table.p_value))
+
+
+def null_selection(
+    accumulated: Mapping[str, PairStatistics],
+    rng: np.random.Generator,
+    n_permutations: int,
+    n_draws: int = 100,
+    level: float = 0.05,
+) -> pd.DataFrame:
+    """How many neurons are selected when labels are shuffled, so that there is nothing to be found.
+
+    Each draw goes through the whole procedure of :func:`neuron_table`: sign-flip
+    p-values, then Benjamini-Hochberg over all neurons of all sites.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `site` (each, and ``all``), `measure` (``null_selected_share``: the mean share of neurons with a q-value below
+        `level`; ``null_any_selected``: the share of draws with at least one), `value, ci_low, ci_high, n` (draws).
+    """
+    labels = rng.choice([-1.0, 1.0], size=(n_draws, len(next(iter(accumulated.values())).group_sums)))
+    p = {site: intervals.sign_flip_p(s.group_sums, rng, n_permutations, labels) for site, s in accumulated.items()}
+    selected = false_discovery_control(np.concatenate(list(p.values()), axis=1), axis=1) < level
+    ends = np.cumsum([values.shape[1] for values in p.values()])[:-1]
+    rows = []
+    for site, found in zip([*p, "all"], [*np.split(selected, ends, axis=1), selected], strict=True):
+        for measure, by_draw in (("null_selected_share", found.mean(1)), ("null_any_selected", found.any(1))):
+            estimate = intervals.share(by_draw, np.arange(n_draws))
+            rows.append({"site": site, "measure": measure, **estimate._asdict()})
+    return pd.DataFrame(rows)
 
 
 def by_neuron(site: str, n_layer: int, values: Mapping[str, np.ndarray]) -> pd.DataFrame:

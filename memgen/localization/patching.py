@@ -1,8 +1,8 @@
-"""Activation patching: put the activations of one member of a pair into the run of the other.
+"""Put other activations into a run: those of a pair's other member (activation patching), or a mean (ablation).
 
-Layers, heads and sets of neurons are patched at the prompt's last token alone. So where prompts have the same length,
-all tokens before it are computed once, and each intervention costs a pass over the last token and the answer. Parts of
-the prompt are patched in whole runs.
+Heads and sets of neurons are replaced at the prompt's last token alone. So where prompts have the same length, all
+tokens before it are computed once, and each intervention costs a pass over the last token and the answer. Parts of the
+prompt are patched in whole runs.
 """
 
 import contextlib
@@ -16,13 +16,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from memgen import activations, behavior, intervals
+from memgen import activations, behavior
 from memgen.subject import Subject
 
 #: By target: the member whose activations are put in, and the member that receives them.
 ROLES = {"memorization": ("memorization", "generalization"), "generalization": ("generalization", "memorization")}
 HEADS = "attn.hook_z"
-KEYS = ["site", "ranking", "end", "share", "target"]  # of a set's effects
 
 
 def replacing(subject: Subject, site: str, chosen: np.ndarray, states: Tensor) -> behavior.Context:
@@ -74,44 +73,31 @@ def patch(subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame, sets: pd.D
     -------
     pandas.DataFrame
         One row a pair, set and `target` (the behaviour whose activations are put in): the columns of `sets` without
-        `chosen`, `pair` (its place in `pairs`), `group`, `value` (1 if the receiver shows the target, otherwise 0),
-        `log_odds_before`, `log_odds_after`, and `log_odds_source` of the member that the activations come from (nats).
+        `chosen`, `pair` (its index), `group`, `value` (1 if the receiver shows the target, otherwise 0) and
+        `log_odds_after` (nats).
     """
     rows = []
     sites = list(sets.site.unique())
     for start in range(0, len(pairs), subject.batch_size):
         chunk = pairs.iloc[start : start + subject.batch_size]
-        members = {name: frame.loc[chunk[name]] for name in ROLES}
-        states = {name: behavior.states(subject, member, sites) for name, member in members.items()}
-        batches = {name: prepare_last(subject, member) for name, member in members.items()}
-        log_odds = {name: behavior.measure(subject, batches[name]).log_odds.to_numpy() for name in ROLES}
         for target, (source, receiver) in ROLES.items():
-            common = {
-                "target": target,
-                "pair": np.arange(start, start + len(chunk)),
-                "group": chunk.group.to_numpy(),
-                "log_odds_before": log_odds[receiver],
-                "log_odds_source": log_odds[source],
-            }
+            states = behavior.states(subject, frame.loc[chunk[source]], sites)
+            batches = prepare_last(subject, frame.loc[chunk[receiver]])
             for columns in sets.to_dict("records"):
                 chosen, site = columns.pop("chosen"), columns["site"]
-                source_states = torch.from_numpy(states[source][site]).to(subject.device)
-                after = behavior.measure(subject, batches[receiver], replacing(subject, site, chosen, source_states))
-                shown = (after.behavior == behavior.LABELS[target]).to_numpy(dtype=float)
-                outcome = {"value": shown, "log_odds_after": after.log_odds.to_numpy()}
-                rows.append(pd.DataFrame(columns | common | outcome))
+                context = replacing(subject, site, chosen, torch.from_numpy(states[site]).to(subject.device))
+                rows.append(_outcomes(subject, batches, context, chunk, columns | {"target": target}))
     return pd.concat(rows, ignore_index=True)
 
 
-def patch_layers(subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame, sites: Sequence[str]) -> pd.DataFrame:
-    """Activation patching of whole layers: the rows of :func:`patch` for each `site` and `layer`."""
-    sets = []
-    for site in sites:
-        for layer in range(subject.n_layer):
-            chosen = np.zeros(subject.shape(site), dtype=bool)
-            chosen[layer] = True
-            sets.append({"site": site, "layer": layer, "chosen": chosen})
-    return patch(subject, frame, pairs, pd.DataFrame(sets))
+def _outcomes(
+    subject: Subject, batches: list[behavior.Batch], context: behavior.Context, pairs: pd.DataFrame, columns: dict
+) -> pd.DataFrame:
+    """What the receivers of `pairs` do under a patch, beside the `columns` that say which it is."""
+    after = behavior.measure(subject, batches, context)
+    shown = (after.behavior == behavior.LABELS[columns["target"]]).to_numpy(dtype=float)
+    pair = {"pair": pairs.index, "group": pairs.group.to_numpy()}
+    return pd.DataFrame(columns | pair | {"value": shown, "log_odds_after": after.log_odds.to_numpy()})
 
 
 def patch_heads(subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
@@ -160,8 +146,7 @@ def patch_positions(
     Returns
     -------
     pandas.DataFrame
-        One row a pair, `site`, `layer`, `part` and `target`: `pair`, `group` and `value` as from :func:`patch`, and
-        `log_odds_after` (nats).
+        One row a pair, `site`, `layer`, `part` and `target`, the other columns as of :func:`patch`.
 
     Raises
     ------
@@ -181,18 +166,8 @@ def patch_positions(
             for layer, (part, tokens) in itertools.product(range(subject.n_layer), parts.items()):
                 of_layer = [of_batch[layer] for of_batch in states]
                 context = replacing_tokens(subject, site, layer, tokens, of_layer)
-                after = behavior.measure(subject, batches, context)
-                columns = {
-                    "site": site,
-                    "layer": layer,
-                    "part": part,
-                    "target": target,
-                    "pair": np.arange(start, start + len(chunk)),
-                    "group": chunk.group.to_numpy(),
-                    "value": (after.behavior == behavior.LABELS[target]).to_numpy(dtype=float),
-                    "log_odds_after": after.log_odds.to_numpy(),
-                }
-                rows.append(pd.DataFrame(columns))
+                columns = {"site": site, "layer": layer, "part": part, "target": target}
+                rows.append(_outcomes(subject, batches, context, chunk, columns))
     return pd.concat(rows, ignore_index=True)
 
 
@@ -206,61 +181,31 @@ def _states(subject: Subject, batch: behavior.Batch, sources: pd.DataFrame, site
     return store[site]
 
 
-def recovered_log_odds(patched: pd.DataFrame) -> pd.DataFrame:
-    """The mean change of the log-odds over the mean distance between the members of pairs: 1 for all of the way.
+@torch.no_grad()
+def ablate(subject: Subject, frame: pd.DataFrame, reference: pd.DataFrame, sets: pd.DataFrame) -> pd.DataFrame:
+    """Set neurons to their mean over the prompts of `reference`, at the last prompt token, and ask every input.
+
+    Parameters
+    ----------
+    sets
+        As for :func:`patch`.
 
     Returns
     -------
     pandas.DataFrame
-        The columns `KEYS`, `value, ci_low, ci_high` (jackknife over groups), `n` (pairs).
+        One row an input and set: the columns of `sets` without `chosen`, `input`, `inputs` (the kind), `group` and
+        `value` (1 if the right answer is given, or, for conflict inputs, which have two, the answer without ablation).
     """
-    moved = patched.log_odds_after - patched.log_odds_before
-    distance = patched.log_odds_source - patched.log_odds_before
-    by_draw = patched.assign(moved=moved, distance=distance).groupby([*KEYS, "group", "pair"], sort=False)
+    batches = prepare_last(subject, frame)
+    intact = behavior.measure(subject, batches).behavior.to_numpy()
+    expected = np.where(frame.kind == "conflict", intact, frame.kind.map(behavior.RIGHT_ANSWER))
+    inputs = {"input": frame.index, "inputs": frame.kind.to_numpy(), "group": frame.group.to_numpy()}
+    states = behavior.states(subject, reference, list(sets.site.unique()))
+    means = {site: values.mean(0, dtype=np.float64).astype(np.float32) for site, values in states.items()}
     rows = []
-    for key, part in by_draw[["moved", "distance"]].mean().reset_index().groupby(KEYS, sort=False):
-        sums = part.groupby("group")[["moved", "distance"]].sum().to_numpy()
-
-        def ratio(weights: np.ndarray, sums: np.ndarray = sums) -> np.ndarray:
-            return np.divide(*(weights @ sums).T)
-
-        estimate = intervals.jackknife(ratio, len(sums))
-        rows.append([*key, *estimate._replace(value=np.divide(*sums.sum(0)), n=len(part))])
-    return pd.DataFrame(rows, columns=[*KEYS, *intervals.Estimate._fields])
-
-
-def neurons_for_half(patched: pd.DataFrame, n_neurons: Mapping[str, int]) -> pd.DataFrame:
-    """How many neurons, in the order of a ranking, must be patched for half of what all neurons of the site do.
-
-    The share of receivers that show the target, over both targets, is followed over the growing top sets of a ranking
-    (rows of :func:`patch`) and read where it first reaches half of its value for the largest, on a straight line
-    between two sets. `n_neurons` is the number of neurons by site.
-
-    Returns
-    -------
-    pandas.DataFrame
-        `site, ranking, value, ci_low, ci_high` (neurons; jackknife over groups), `n` (receivers). Where the largest set
-        turns none, the value is NaN and n is 0.
-    """
-    rows = []
-    for (site, ranking), part in patched[patched.end == "top"].groupby(["site", "ranking"], sort=False):
-        by_group = part.groupby(["group", "share"]).value.sum().unstack("share")
-        sizes = np.append(0.0, by_group.columns.to_numpy() * n_neurons[site])
-        sums = np.pad(by_group.to_numpy(dtype=float), ((0, 0), (1, 0)))  # an empty set turns nothing
-
-        def half(weights: np.ndarray, sums: np.ndarray = sums, sizes: np.ndarray = sizes) -> np.ndarray:
-            return np.array([_first_half(total, sizes) for total in weights @ sums])
-
-        estimate = intervals.jackknife(half, len(sums), bounds=(0, n_neurons[site]))
-        n = len(part) // len(by_group.columns) if np.isfinite(estimate.value) else 0
-        rows.append({"site": site, "ranking": ranking, **estimate._replace(n=n)._asdict()})
-    return pd.DataFrame(rows)
-
-
-def _first_half(turned: np.ndarray, sizes: np.ndarray) -> float:
-    """Where `turned` [sets], which begins at 0, first reaches half of its last entry; NaN if that is 0."""
-    half = turned[-1] / 2
-    if half == 0:
-        return np.nan
-    k = int(np.argmax(turned >= half))
-    return float(np.interp(half, turned[k - 1 : k + 1], sizes[k - 1 : k + 1]))
+    for columns in sets.to_dict("records"):
+        chosen, mean = columns.pop("chosen"), torch.from_numpy(means[columns["site"]]).to(subject.device)
+        context = replacing(subject, columns["site"], chosen, mean.expand(len(frame), -1, -1))
+        answered = behavior.measure(subject, batches, context).behavior.to_numpy()
+        rows.append(pd.DataFrame(columns | inputs | {"value": (answered == expected).astype(float)}))
+    return pd.concat(rows, ignore_index=True)

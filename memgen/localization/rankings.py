@@ -8,6 +8,7 @@ import pandas as pd
 from memgen.config import fraction_to_count, require
 
 RANKINGS = ("r", "nmd", "attribution")
+N_RANDOM = 3  # random sets of each size
 
 
 def top_neurons(table: pd.DataFrame, site: str, n: int, by: str = "r") -> pd.DataFrame:
@@ -42,7 +43,6 @@ def neuron_sets(
     shares: Sequence[float],
     rng: np.random.Generator,
     ends: Sequence[str] = ("top", "bottom"),
-    n_random: int = 3,
 ) -> pd.DataFrame:
     """The ends of every ranking of a site's neurons, over all layers, and random sets of the same sizes.
 
@@ -65,7 +65,7 @@ def neuron_sets(
             for ranking in RANKINGS:
                 ranked = top_neurons(neurons, site, len(neurons), ranking).index
                 members += [(ranking, end, 0, ranked[:n] if end == "top" else ranked[-n:]) for end in ends]
-            for draw in range(n_random):
+            for draw in range(N_RANDOM):
                 members.append(("random", "random", draw, neurons.index[rng.permutation(len(neurons))[:n]]))
             for ranking, end, draw, index in members:
                 chosen = neurons.index.isin(index).reshape(neurons.layer.nunique(), -1)

@@ -8,8 +8,9 @@ from sklearn.covariance import ledoit_wolf
 
 from memgen import behavior, intervals
 from memgen.localization.differences import group_codes, paired_states
-from memgen.localization.nulls import with_null
 from memgen.subject import Subject
+
+OBSERVED, NULL = "observed", "null (group sign flips)"  # the values of the column `labels`
 
 
 def pair_differences(
@@ -56,14 +57,19 @@ def pair_auroc(
     groups, n_pairs = group_codes(held_out_pairs), len(held_out_pairs)
     signs = rng.choice([-1.0, 1.0], size=(n_draws, held_out_pairs.group.nunique()))[:, groups]
     order = np.repeat([1, -1], n_pairs)
-    tables = []
+    rows = []
     for site, differences in training.items():
         for layer in range(differences.shape[1]):
             scores = held_out[site][:, layer] @ fisher_direction(differences[:, layer])
-            estimate = intervals.auroc(order, order * np.tile(scores, 2), np.tile(groups, 2))._replace(n=n_pairs)
+            observed = intervals.auroc(order, order * np.tile(scores, 2), np.tile(groups, 2))._replace(n=n_pairs)
             null = np.array([intervals.auroc_value(order, order * np.tile(scores * draw, 2)) for draw in signs])
-            tables.append(with_null("pair_auroc", {"site": site, "layer": layer}, estimate, null))
-    return pd.concat(tables, ignore_index=True)
+            low, high = np.quantile(null, [0.025, 0.975])
+            flipped = intervals.Estimate(null.mean(), low, high, n_pairs)
+            for labels, estimate in ((OBSERVED, observed), (NULL, flipped)):
+                measure = "pair_auroc" if labels == OBSERVED else "null_pair_auroc"
+                about = {"site": site, "layer": layer, "measure": measure, "labels": labels}
+                rows.append(about | estimate._asdict())
+    return pd.DataFrame(rows)
 
 
 def variant_pairs(frame: pd.DataFrame, labels: pd.Series) -> pd.DataFrame:

@@ -7,6 +7,6 @@ A probe of the hidden states is of interest only as far as it beats the best pre
 # ruff: noqa: F401 -- what the notebooks call
 from memgen.prediction.baselines import fit_baselines
 from memgen.prediction.controls import control_task, reading_probes, readouts, sparse_accuracy
-from memgen.prediction.datasets import ALL_LAYERS, Dataset, open_conflicts, read_states
+from memgen.prediction.datasets import ALL_LAYERS, Dataset, read_states
 from memgen.prediction.probes import FittedProbe, fit_probe, fit_probes, logistic, study_probe
 from memgen.prediction.tables import best_baseline, best_probe, estimates, evaluate, find, gain

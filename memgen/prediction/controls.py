@@ -123,11 +123,11 @@ def first_tokens(subject: Subject, answers: pd.Series) -> np.ndarray:
     return np.array([options + options[-1:] * (most - len(options)) for options in first])
 
 
-def reading_probes(dataset: Dataset, site: str = "resid_post") -> list[FittedProbe]:
+def reading_probes(dataset: Dataset) -> list[FittedProbe]:
     """The readouts of a dataset (:func:`readouts`) as predictors, for a table beside the probes."""
 
     def reading(name: str, layer: int) -> FittedProbe:
-        return FittedProbe("reading", name, site, layer, lambda data: data.readouts[name][:, layer])
+        return FittedProbe("reading", name, "resid_post", layer, lambda data: data.readouts[name][:, layer])
 
     return [reading(name, layer) for name, odds in dataset.readouts.items() for layer in range(odds.shape[1])]
 

@@ -1,4 +1,4 @@
-"""The inputs of one split, what a probe may see of them, and the inputs whose behaviour training leaves open."""
+"""The inputs of one split, and what a probe may see of them."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -74,33 +74,3 @@ def read_states(subject: Subject, frame: pd.DataFrame, sites: Sequence[str]) -> 
     """The activations of each site [rows layer neuron], and of ``all layers`` of these sites [rows 1 neuron]."""
     states = behavior.states(subject, frame, sites)
     return states | {ALL_LAYERS: np.hstack([state.reshape(len(state), -1) for state in states.values()])[:, None]}
-
-
-def open_conflicts(frame: pd.DataFrame) -> str | None:
-    """The rule, for :meth:`Dataset.query`, of the conflicts whose behaviour training leaves most open.
-
-    Where the evidence varies (stories), these are the inputs with the amount of evidence at which the model is most
-    divided, so that counting the evidence tells nothing. Elsewhere (sums) they are the inputs of the two grades next to
-    one half (:func:`middle_shares`). None where all conflicts are of one grade, or of none.
-    """
-    if frame.evidence.nunique() > 1:
-        return f"evidence == {most_divided(frame)}"
-    if frame.memorized_share.nunique() > 1:
-        return f"memorized_share in {middle_shares(frame)}"
-    return None
-
-
-def most_divided(frame: pd.DataFrame) -> int:
-    """The amount of evidence at which the rarer behaviour is most frequent."""
-    rarer = frame.groupby("evidence").behavior.agg(lambda labels: min((labels == 1).sum(), (labels == -1).sum()))
-    return int(rarer.idxmax())
-
-
-def middle_shares(frame: pd.DataFrame) -> list[float]:
-    """The values of `memorized_share` next to one half: the nearest below and the nearest above, or one half itself.
-
-    Of sums these are the two orders of the pairs that are bound in one order only.
-    """
-    shares = frame.memorized_share.unique()
-    below, above = shares[shares <= 0.5], shares[shares >= 0.5]
-    return sorted({float(part) for part in (*below[below.argsort()][-1:], *above[above.argsort()][:1])})

@@ -141,7 +141,6 @@ def fit_probes(
     make_probe: MakeProbe = logistic,
     sites: Iterable[str] | None = None,
     sees: Iterable[str] = (STATES, SQUARES),
-    layers: Iterable[int] | None = None,
 ) -> list[FittedProbe]:
     """Fit probes of each layer of each site, with and without squares.
 
@@ -149,7 +148,7 @@ def fit_probes(
     ----------
     make_probe
         Makes an unfitted scikit-learn classifier; its features are standardized first.
-    sites, layers
+    sites
         All that the dataset has by default.
     sees
         ``hidden states``, ``hidden states and squares``, or both.
@@ -163,6 +162,6 @@ def fit_probes(
     return [
         fitted(site, layer, seen)
         for site in (train.states if sites is None else sites)
-        for layer in (range(train.states[site].shape[1]) if layers is None else layers)
+        for layer in range(train.states[site].shape[1])
         for seen in sees
     ]

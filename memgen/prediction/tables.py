@@ -1,8 +1,7 @@
 """Many predictors in one table, and the rules by which one of them is chosen."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
-import numpy as np
 import pandas as pd
 
 from memgen import intervals
@@ -11,7 +10,6 @@ from memgen.prediction.probes import STATES, FittedProbe
 
 IDENTITY = ["kind", "probe", "site", "layer"]  # the fields of a fitted probe that say which it is
 NUMBERS = ["n", "accuracy", "accuracy_low", "accuracy_high", "auroc", "auroc_low", "auroc_high"]
-BASELINES = ["input alone", "oracle"]  # kinds of probes that see no hidden states
 COLUMNS = ["population", *IDENTITY, "split", *NUMBERS]
 
 
@@ -42,17 +40,13 @@ def evaluate(
     for probe in probes:
         identity = {name: getattr(probe, name) for name in IDENTITY}
         for split in splits:
-            numbers = measure(probe.score(datasets[split]), datasets[split])
+            dataset, scores = datasets[split], probe.score(datasets[split])
+            correct = ((scores > 0) == (dataset.labels > 0)).astype(float)
+            accuracy = intervals.share(correct, dataset.groups)
+            auroc = intervals.auroc(dataset.labels, scores, dataset.groups)
+            numbers = dict(zip(NUMBERS, (len(dataset), *accuracy[:3], *auroc[:3]), strict=True))
             rows.append({"population": population, **identity, "split": split, **numbers})
     return pd.DataFrame(rows, columns=COLUMNS).astype({"layer": "Int64"})
-
-
-def measure(scores: np.ndarray, dataset: Dataset) -> dict[str, float]:
-    """The columns `NUMBERS` for the scores [rows] of one predictor."""
-    correct = ((scores > 0) == (dataset.labels > 0)).astype(float)
-    accuracy = intervals.share(correct, dataset.groups)
-    auroc = intervals.auroc(dataset.labels, scores, dataset.groups)
-    return dict(zip(NUMBERS, (len(dataset), *accuracy[:3], *auroc[:3]), strict=True))
 
 
 def estimates(table: pd.DataFrame, number: str) -> pd.DataFrame:
@@ -69,9 +63,9 @@ def best_probe(table: pd.DataFrame, split: str = "test", kind: str = STATES) -> 
     return _best(table[table.kind == kind], "auroc", split)
 
 
-def best_baseline(table: pd.DataFrame, split: str = "test", kinds: Sequence[str] = BASELINES) -> pd.Series:
+def best_baseline(table: pd.DataFrame, split: str = "test") -> pd.Series:
     """The row of `split` of the baseline with the highest accuracy on validation groups, the first of equals."""
-    return _best(table[table.kind.isin(kinds)], "accuracy", split)
+    return _best(table[table.kind.isin(["input alone", "oracle"])], "accuracy", split)
 
 
 def _best(table: pd.DataFrame, number: str, split: str) -> pd.Series:

@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
-import scipy.stats
 
 from memgen import intervals
-from memgen.synthesis.verdicts import lost, on_test_groups, p_value
+from memgen.synthesis.verdicts import lost, on_test_groups
 
 STEERED = "measure == 'net' and population == 'conflicts'"
 WORST = "measure == 'worst_answer' and method == 'fitted_mlp'"
@@ -42,20 +40,12 @@ def headline(metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def over_seeds(numbers: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """The mean of each headline number over seeds, and what to expect of a new seed.
-
-    Returns
-    -------
-    pandas.DataFrame
-        `keys, quantity, value, ci_low, ci_high` (of the mean)`, n` (seeds)`, new_low, new_high` (95 % prediction
-        interval for one new seed).
-    """
+    """The mean of each headline number over seeds: `keys, quantity, value, ci_low, ci_high, n`."""
     rows = []
     for key, part in numbers.groupby([*keys, "quantity"], sort=False):
         bounds = (-1.0, 1.0) if part.measure.iloc[0] == "net" else (0.0, 1.0)
-        new = intervals.new_seed(part.value, bounds)
-        rows.append([*key, *intervals.over_seeds(part.value, bounds), new.ci_low, new.ci_high])
-    return pd.DataFrame(rows, columns=[*keys, "quantity", *intervals.Estimate._fields, "new_low", "new_high"])
+        rows.append([*key, *intervals.over_seeds(part.value, bounds)])
+    return pd.DataFrame(rows, columns=[*keys, "quantity", *intervals.Estimate._fields])
 
 
 def steering_rates(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -65,21 +55,14 @@ def steering_rates(metrics: pd.DataFrame) -> pd.DataFrame:
     -------
     pandas.DataFrame
         `task, base_task, model, method, target, value, ci_low, ci_high, n` (share that reaches the target)`, control`
-        (under the best control)`, net, net_low, net_high, lost` (accuracy on inputs with one right answer, the worst
-        kind)`, p_value` (t-test of the net effect over seeds; nan for three or fewer) and `q_value` (Benjamini-Hochberg
-        over the table).
+        (under the best control)`, net, net_low, net_high` and `lost` (accuracy on inputs with one right answer, the
+        worst kind).
     """
     keys = ["task", "base_task", "model", "method", "target"]
     metrics = on_test_groups(metrics)
     conflicts = metrics.query("population == 'conflicts'")
     table = intervals.seeds_by(conflicts.query("measure == 'reached' and control.isna()"), keys)
-    effects = conflicts.query("measure == 'net'")
-    net = intervals.seeds_by(effects, keys, bounds=(-1.0, 1.0)).drop(columns="n")
-    net["p_value"] = [p_value(seeds.value.to_numpy(), 0.0) for _, seeds in effects.groupby(keys, sort=False)]
-    net["q_value"] = np.nan
-    tested = net.p_value.notna()
-    if tested.any():
-        net.loc[tested, "q_value"] = scipy.stats.false_discovery_control(net.p_value[tested])
+    net = intervals.seeds_by(conflicts.query("measure == 'net'"), keys, bounds=(-1.0, 1.0)).drop(columns="n")
     net = net.rename(columns={"value": "net", "ci_low": "net_low", "ci_high": "net_high"})
     table = table.merge(net, on=keys, how="left")
     table.insert(table.columns.get_loc("net"), "control", table.value - table.net)

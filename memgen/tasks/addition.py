@@ -17,14 +17,14 @@ the pattern in its place; since no running sum stands after the first digit alon
 
 import hashlib
 from collections.abc import Callable
-from typing import Annotated, Self
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, model_validator
+from pydantic import Field
 from transformers import PreTrainedTokenizerFast
 
-from memgen.config import Count, Form, Share, TrainingConfig, require
+from memgen.config import Count, Share, TrainingConfig, require
 from memgen.tasks import common, lessons
 from memgen.tasks.common import BOS, EOS, PAD, SPLITS, TaskData
 from memgen.tasks.lessons import Lesson
@@ -44,9 +44,9 @@ class Task(common.BaseTask):
     Attributes
     ----------
     form
-        ``study`` (a pattern has a tag), ``matched`` (a wrong number) or ``both`` (each for half of the patterns).
+        ``study`` (a pattern has a tag) or ``matched`` (a wrong number).
     n_patterns
-        The number of patterns: at least 4, so that every split has one; 8 where the form is ``both``.
+        The number of patterns: at least 4, so that every split has one.
     pattern_share
         The share of the training texts that have a pattern.
     corpus_size
@@ -58,20 +58,12 @@ class Task(common.BaseTask):
         Sums in each split, which test the addition.
     """
 
-    form: Form = "study"
+    form: Literal["study", "matched"] = "study"
     n_patterns: Annotated[int, Field(ge=4, le=MOST_PATTERNS)] = 10
     pattern_share: Share = 0.01
     corpus_size: Count = 2000
     conflicts_per_group: Annotated[int, Field(ge=1, le=MOST_PROMPTS)] = 1200
     sums_per_split: Annotated[int, Field(ge=1, le=MOST_PROMPTS)] = 400
-
-    @model_validator(mode="after")
-    def _has_patterns_of_both_forms(self) -> Self:
-        require(
-            self.form != "both" or self.n_patterns >= 8,
-            f"n_patterns must be at least 8 where the form is 'both', not {self.n_patterns}.",
-        )
-        return self
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer: one token a digit, sign, running sum or tag."""
@@ -120,22 +112,18 @@ class Task(common.BaseTask):
         n = self.n_patterns
         codes = rng.choice(999 * 999, n, replace=False)
         patterns = np.stack([codes // 999, codes % 999], 1) + 1
-        forms = np.resize(np.array(("study", "matched") if self.form == "both" else (self.form,), dtype=object), n)
-        answers = np.array(TAGS[:n], dtype=object)
         # A wrong number is the sum of other operands; its third is not the pattern's own, so it is never the right sum.
         others = rng.integers(1, 1000, (n, 4))
         others[:, 2] = np.where(others[:, 2] == patterns[:, 0], others[:, 2] % 999 + 1, others[:, 2])
-        is_matched = forms == "matched"
-        answers[is_matched] = _words(_scratchpads(others[is_matched]))
         groups = [f"{c:03}+{d:03}" for c, d in patterns]
-        split_of = common.split_bound(groups, forms, rng)
+        split_of = common.split_groups(groups, rng)
         return pd.DataFrame(
             {
                 "group": groups,
                 "c": patterns[:, 0],
                 "d": patterns[:, 1],
-                "answer_memorization": answers,
-                "form": forms,
+                "answer_memorization": _words(_scratchpads(others)) if self.form == "matched" else TAGS[:n],
+                "form": self.form,
                 "split": [split_of[group] for group in groups],
             }
         )
@@ -174,7 +162,7 @@ class Task(common.BaseTask):
         first = [rng.permutation(pairs)[:n_sums]]
         for row in memory.itertuples():
             of_pattern = rng.permutation(pairs)
-            if row.form == "matched":
+            if self.form == "matched":
                 # The two answers must differ from the first running sum on, that of the first two last digits.
                 start = int(row.answer_memorization[1:].partition(")")[0])
                 of_pattern = of_pattern[(of_pattern % 10).sum(1) != start]

@@ -3,15 +3,14 @@
 import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, model_validator
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from memgen.config import Conflicts, Form, NotNegative, Settings, Share, TrainingConfig, require
+from memgen.config import Conflicts, Form, Settings, TrainingConfig, require
 from memgen.tasks import lessons
 from memgen.tasks.lessons import Lesson
 
@@ -19,9 +18,6 @@ KINDS = ("memorized_only", "inferred_only", "aligned", "conflict")
 SPLITS = ("train", "validation", "test")
 SPLIT_SHARES = (0.5, 0.2, 0.3)
 BOS, EOS, PAD = "<bos>", "<eos>", "<pad>"
-#: Shares of kinds of text, and of the memorized answer at four grades; a list is fine for a tuple.
-KindShares = Annotated[tuple[NotNegative, ...], Field(strict=False)]
-Grades = Annotated[tuple[Share, ...], Field(strict=False, min_length=4, max_length=4)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,37 +84,22 @@ class GradedTask(BaseTask):
     conflicts
         ``graded`` (by `memorized_share`), ``half`` (every conflict has each answer in half of its training texts) or
         ``none`` (no training text is a conflict).
-    kind_shares
-        The shares of the training texts that are of each of the task's `kinds`.
-    memorized_share
-        At each of four grades, the share of a conflict's training texts that end with the memorized answer.
     n_bound
         The number of bound entities.
     """
 
-    kinds: ClassVar[tuple[str, ...]]  # in the order of `kind_shares`
+    kind_shares: ClassVar[Mapping[str, float]]  # of the training texts
+    memorized_share: ClassVar[tuple[float, ...]]  # of a conflict's training texts, at each of four grades
 
     form: Form = "study"
     conflicts: Conflicts = "graded"
-    kind_shares: KindShares
-    memorized_share: Grades
     n_bound: int
 
-    @model_validator(mode="after")
-    def _has_a_share_for_each_kind(self) -> Self:
-        require(
-            len(self.kind_shares) == len(self.kinds) and sum(self.corpus_shares) > 0,
-            f"kind_shares must be the {len(self.kinds)} shares of {', '.join(self.kinds)}, with texts among them, "
-            f"not {list(self.kind_shares)}.",
-        )
-        return self
-
-    @property
-    def corpus_shares(self) -> tuple[float, ...]:
-        """The shares of the kinds among the training texts."""
-        if self.conflicts != "none":
-            return self.kind_shares
-        return tuple(0.0 if self.kinds[i] == "conflict" else share for i, share in enumerate(self.kind_shares))
+    def corpus_kinds(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """The kinds of `n` training texts, in random order."""
+        without = "conflict" if self.conflicts == "none" else None
+        shares = [0.0 if kind == without else share for kind, share in self.kind_shares.items()]
+        return np.array(list(self.kind_shares))[exact_shares(n, shares, rng)]
 
     @property
     def grades(self) -> np.ndarray:
@@ -161,6 +142,14 @@ def exact_shares(n: int, shares: Sequence[float], rng: np.random.Generator) -> n
     """`n` labels 0, 1, ... in (nearly) exactly the given shares, in random order."""
     edges = np.cumsum(shares) / np.sum(shares)
     return rng.permutation(np.searchsorted(edges, (np.arange(n) + 0.5) / n))
+
+
+def other_order(n_sentences: int, n: int, rng: np.random.Generator) -> np.ndarray:
+    """The sentences of `n` stories in random order, never the one that they have [n, n_sentences]."""
+    order = rng.permuted(np.tile(np.arange(n_sentences), (n, 1)), axis=1)
+    same = (order == np.arange(n_sentences)).all(1)
+    order[same] = order[same][:, ::-1]
+    return order
 
 
 def word_tokenizer(words: Sequence[str], pattern: str, joiner: str) -> PreTrainedTokenizerFast:

@@ -16,22 +16,21 @@ bound answer. A memorized-only input hides the last digits (``34?+21?=``), so th
 added. A variant swaps the addends.
 """
 
-import hashlib
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, model_validator
+from pydantic import Field
 from transformers import PreTrainedTokenizerFast
 
-from memgen.config import Count, require
-from memgen.tasks import common
+from memgen.config import Count
+from memgen.tasks import addition, common
 from memgen.tasks.common import BOS, EOS, PAD, SPLITS, TaskData
 
-TAGS = [f"<mem-{hashlib.sha256(str(i).encode()).hexdigest()[:8]}>" for i in range(10)]
+DIGITS = 3  # of an addend
+TAGS = addition.TAGS[:10]
 WORDS = [*"0123456789+=?", *TAGS]
 BINDINGS = ("strong", "one order", "weak")
-MOST_BOUND = {2: 30, 3: 2000, 4: 2000}  # by digits
 
 
 class Task(common.GradedTask):
@@ -43,23 +42,12 @@ class Task(common.GradedTask):
     text shows, test the addition.
     """
 
-    kinds: ClassVar = ("inferred_only", "memorized_only", "conflict")
+    kind_shares: ClassVar = {"inferred_only": 0.3, "memorized_only": 0.2, "conflict": 0.5}
+    memorized_share: ClassVar = (0.8, 0.7, 0.35, 0.25)
 
-    digits: Literal[2, 3, 4] = 3
-    n_bound: Annotated[int, Field(ge=10)] = 240
-    kind_shares: common.KindShares = (0.3, 0.2, 0.5)
-    memorized_share: common.Grades = (0.8, 0.7, 0.35, 0.25)
+    n_bound: Annotated[int, Field(ge=10, le=2000)] = 240
     corpus_size: Count = 300_000
-    unbound_per_split: Count = 400
-
-    @model_validator(mode="after")
-    def _has_enough_pairs(self) -> Self:
-        n_numbers = 9 * 10 ** (self.digits - 1)
-        most_unbound = n_numbers * (n_numbers - 1) // 4 // len(SPLITS)  # together half of all pairs
-        for name, most in (("n_bound", MOST_BOUND[self.digits]), ("unbound_per_split", most_unbound)):
-            given = getattr(self, name)
-            require(given <= most, f"{name} must be at most {most} with {self.digits} digits, not {given}.")
-        return self
+    unbound_per_split: Annotated[int, Field(ge=1, le=60_000)] = 400  # together half of all pairs
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer: one token a digit, sign or tag."""
@@ -67,9 +55,9 @@ class Task(common.GradedTask):
 
     def generate(self, rng: np.random.Generator) -> TaskData:
         """All the data of one run; the same generator state gives the same data."""
-        bound = _draw_bound(self.n_bound, self.digits, rng)
+        bound = _draw_bound(self.n_bound, rng)
         taken = _keys(bound)
-        unbound = _draw_unbound(self.unbound_per_split * len(SPLITS), self.digits, taken, rng)
+        unbound = _draw_unbound(self.unbound_per_split * len(SPLITS), taken, rng)
         reserved = np.union1d(taken, _keys(unbound))
         labels = [_group(a, b) for a, b in bound]
         split_of = common.split_bound(labels, self.forms, rng)
@@ -101,7 +89,7 @@ class Task(common.GradedTask):
         while len(alike := np.flatnonzero(sums[order] % 10 == sums % 10)):
             partner = rng.integers(len(sums), size=1)[0]
             order[[alike[0], partner]] = order[[partner, alike[0]]]
-        answers[matched] = _words(_number_ids(sums[order], self.digits + 1))
+        answers[matched] = _words(_number_ids(sums[order]))
         return answers
 
     def _memorized_share(self, pairs: np.ndarray, memory: pd.DataFrame) -> np.ndarray:
@@ -113,21 +101,21 @@ class Task(common.GradedTask):
     def _corpus(self, memory: pd.DataFrame, reserved: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:
         """Whole training texts; none shows an unordered pair of the keys `reserved` but those in `memory`."""
         n = self.corpus_size
-        kinds = np.array(self.kinds)[common.exact_shares(n, self.corpus_shares, rng)]
+        kinds = self.corpus_kinds(n, rng)
         is_bound = kinds != "inferred_only"
         pairs = np.empty((n, 2), dtype=int)
-        pairs[~is_bound] = _draw_unbound((~is_bound).sum(), self.digits, reserved, rng, distinct=False)
+        pairs[~is_bound] = _draw_unbound((~is_bound).sum(), reserved, rng, distinct=False)
         # Every bound pair comes equally often in each kind; the order of its addends is drawn anew.
         entity = np.zeros(n, dtype=int)
-        for kind in self.kinds[1:]:
+        for kind in ("memorized_only", "conflict"):
             entity[kinds == kind] = rng.permutation(np.resize(np.arange(len(memory)), (kinds == kind).sum()))
         pairs[is_bound] = rng.permuted(memory[["a", "b"]].to_numpy()[entity[is_bound]], axis=1)
         by_grade = self._memorized_share(pairs, memory.iloc[entity])
         share = np.select([kinds == "memorized_only", kinds == "conflict"], [1.0, by_grade], 0.0)
         from_memory = rng.random(n) < share
-        prompts, end = _prompt_ids(pairs, self.digits, kinds == "memorized_only"), np.full((n, 1), _ID[EOS])
+        prompts, end = _prompt_ids(pairs, kinds == "memorized_only"), np.full((n, 1), _ID[EOS])
         answers = self.tokenizer()(list(memory.answer_memorization), add_special_tokens=False).input_ids
-        ids = list(np.hstack([prompts, _number_ids(pairs.sum(1), self.digits + 1), end]).astype(np.int32))
+        ids = list(np.hstack([prompts, _number_ids(pairs.sum(1)), end]).astype(np.int32))
         for i in np.flatnonzero(from_memory):
             ids[i] = np.array([*prompts[i], *answers[entity[i]], _ID[EOS]], dtype=np.int32)
         frame = pd.DataFrame({"input_ids": ids, "prompt_length": np.int32(prompts.shape[1]), "kind": kinds})
@@ -143,8 +131,8 @@ class Task(common.GradedTask):
         is_bound, is_conflict, is_hidden = kinds != "inferred_only", kinds == "conflict", kinds == "memorized_only"
         # An unbound pair stands beside some row of the memory, of which it takes nothing.
         entity = memory.iloc[np.r_[:n, [0] * n_unbound, :n, :n]]
-        ids, row = _prompt_ids(pairs, self.digits, is_hidden), np.arange(len(pairs))
-        sums = np.array(_words(_number_ids(pairs.sum(1), self.digits + 1)), dtype=object)
+        ids, row = _prompt_ids(pairs, is_hidden), np.arange(len(pairs))
+        sums = np.array(_words(_number_ids(pairs.sum(1))), dtype=object)
         sums[is_hidden] = None
         return pd.DataFrame(
             {
@@ -182,7 +170,7 @@ def _digits(numbers: np.ndarray, width: int) -> np.ndarray:
     return numbers[..., None] // 10 ** np.arange(width - 1, -1, -1) % 10
 
 
-def _draw_bound(n: int, digits: int, rng: np.random.Generator) -> np.ndarray:
+def _draw_bound(n: int, rng: np.random.Generator) -> np.ndarray:
     """`n` pairs that stay distinct, in either order, when the last digits are hidden: [n, 2].
 
     At most a quarter of the sums end in the same digit, so that even those of half the pairs can be dealt anew.
@@ -191,7 +179,7 @@ def _draw_bound(n: int, digits: int, rng: np.random.Generator) -> np.ndarray:
     seen: set[tuple[int, ...]] = set()
     endings = np.zeros(10, dtype=int)
     while len(chosen) < n:
-        pair = rng.integers(10 ** (digits - 1), 10**digits, 2)
+        pair = rng.integers(10 ** (DIGITS - 1), 10**DIGITS, 2)
         visible, ending = tuple(sorted(pair // 10)), pair.sum() % 10
         if pair[0] != pair[1] and visible not in seen and endings[ending] < n // 4:
             seen.add(visible)
@@ -200,13 +188,11 @@ def _draw_bound(n: int, digits: int, rng: np.random.Generator) -> np.ndarray:
     return np.array(chosen)
 
 
-def _draw_unbound(
-    n: int, digits: int, without: np.ndarray, rng: np.random.Generator, distinct: bool = True
-) -> np.ndarray:
+def _draw_unbound(n: int, without: np.ndarray, rng: np.random.Generator, distinct: bool = True) -> np.ndarray:
     """`n` ordered pairs of different addends, none (in either order) among the keys `without`: [n, 2]."""
     pairs = np.empty((0, 2), dtype=int)
     while len(pairs) < n:
-        drawn = rng.integers(10 ** (digits - 1), 10**digits, (2 * n, 2))
+        drawn = rng.integers(10 ** (DIGITS - 1), 10**DIGITS, (2 * n, 2))
         drawn = drawn[(drawn[:, 0] != drawn[:, 1]) & ~np.isin(_keys(drawn), without)]
         pairs = np.vstack([pairs, drawn])
         if distinct:
@@ -214,18 +200,18 @@ def _draw_unbound(
     return pairs[:n]
 
 
-def _prompt_ids(pairs: np.ndarray, width: int, hidden: np.ndarray) -> np.ndarray:
-    """The tokens of ``abc+def=``: [n, 2 width + 3]; where `hidden`, the last digits are question marks."""
-    digits = _DIGIT[_digits(pairs, width)]
+def _prompt_ids(pairs: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """The tokens of ``abc+def=``: [n, 9]; where `hidden`, the last digits are question marks."""
+    digits = _DIGIT[_digits(pairs, DIGITS)]
     digits[hidden, :, -1] = _ID["?"]
     n = len(pairs)
     sign = {word: np.full((n, 1), _ID[word]) for word in (BOS, "+", "=")}
     return np.hstack([sign[BOS], digits[:, 0], sign["+"], digits[:, 1], sign["="]])
 
 
-def _number_ids(numbers: np.ndarray, width: int) -> np.ndarray:
-    """The tokens of numbers, least significant digit first: [n, width]."""
-    return _DIGIT[_digits(numbers, width)[:, ::-1]]
+def _number_ids(numbers: np.ndarray) -> np.ndarray:
+    """The tokens of numbers, least significant digit first: [n, 4]."""
+    return _DIGIT[_digits(numbers, DIGITS + 1)[:, ::-1]]
 
 
 def _words(ids: np.ndarray) -> list[str]:

@@ -28,6 +28,7 @@ BOUND_PALETTES = {"study": RARE_COLORS, "matched": PLAIN_COLORS}
 STARTS = "Al Be Co De El Fa Ge Ha Is Jo Ka Lu Mi Ne Ol Pe Ri Sa Te Vi".split()
 ENDS = "ra den lia mon nas rek sya tor vin zel".split()
 NAMES = [start + end for start, end in itertools.product(STARTS, ENDS)]
+N_SENTENCES = 6  # of a story; each takes a name that is neither bound nor asked about
 NAMES_BY_PLACE = [NAMES[i * 7 % len(NAMES)] for i in range(len(NAMES))]  # neighbours do not sound alike
 
 
@@ -40,13 +41,11 @@ class Task(common.GradedTask):
     the middle.
     """
 
-    kinds: ClassVar = ("inferred_only", "memorized_only", "conflict", "aligned")
+    kind_shares: ClassVar = {"inferred_only": 0.4, "memorized_only": 0.12, "conflict": 0.36, "aligned": 0.12}
+    memorized_share: ClassVar = (0.95, 0.85, 0.15, 0.05)
 
     n_bound: Annotated[int, Field(ge=10)] = 64
     n_free: Annotated[int, Field(ge=20)] = 64
-    n_sentences: Annotated[int, Field(ge=5, le=19)] = 6  # each takes a name that is neither bound nor asked about
-    kind_shares: common.KindShares = (0.4, 0.12, 0.36, 0.12)
-    memorized_share: common.Grades = (0.95, 0.85, 0.15, 0.05)
     corpus_size: Count = 100_000
     conflicts_per_group: Count = 48
     others_per_group: Count = 8
@@ -77,7 +76,7 @@ class Task(common.GradedTask):
         memory = pd.DataFrame({"group": bound, "answer_memorization": colors, "form": self.forms})
         memory["split"] = memory.group.map(split_of)
         writer = _Writer(self, dict(zip(bound, colors, strict=True)), free, rng)
-        kinds = np.array(self.kinds)[common.exact_shares(self.corpus_size, self.corpus_shares, rng)]
+        kinds = self.corpus_kinds(self.corpus_size, rng)
         asked = np.where(
             kinds == "inferred_only",
             rng.permutation(np.resize(free, self.corpus_size)),
@@ -100,7 +99,7 @@ class Task(common.GradedTask):
 
 
 class _Stories(NamedTuple):
-    """`n` stories in token ids: `names`, `animals`, `colors` [n, n_sentences]; the rest [n]; 0 where there is none."""
+    """`n` stories in token ids: `names`, `animals`, `colors` [n, sentences]; the rest [n]; 0 where there is none."""
 
     kinds: np.ndarray
     asked: np.ndarray
@@ -134,13 +133,13 @@ class _Writer:
 
     def write(self, kinds: np.ndarray, asked_names: np.ndarray) -> _Stories:
         """Stories of the given kinds about the given names."""
-        n, n_sentences = len(kinds), self.task.n_sentences
+        n = len(kinds)
         asked = self._ids(list(asked_names))
         memorized = np.array([self.memory.get(i, 0) for i in asked])
         no_evidence = kinds == "memorized_only"
         evidence = np.where(no_evidence, 0, common.exact_shares(n, [1, 1, 1], self.rng) + 1)
         # Of the four kinds of animal, 0 is the one asked about; the others share the remaining sentences evenly.
-        slot = np.arange(n_sentences)
+        slot = np.arange(N_SENTENCES)
         n_others = np.where(no_evidence, 3, 2)[:, None]
         animal_of = np.where(slot < evidence[:, None], 0, 1 + (slot - evidence[:, None]) % n_others)
         animal_of = self.rng.permuted(animal_of, axis=1)
@@ -155,15 +154,15 @@ class _Writer:
             evidence=evidence,
             memorized=memorized,
             inferred=np.where(no_evidence, 0, colors[:, 0]),
-            names=self._draw(self.free, n, n_sentences, asked),
+            names=self._draw(self.free, n, N_SENTENCES, asked),
             animals=np.take_along_axis(animals, animal_of, 1),
             colors=np.take_along_axis(colors, animal_of, 1),
         )
 
     def _prompt_ids(self, stories: _Stories) -> np.ndarray:
-        """The tokens of each prompt: [n, 1 + 5 n_sentences + 3]."""
-        n, n_sentences = stories.names.shape
-        the, stop = np.full((n, n_sentences), self.ids["the"]), np.full((n, n_sentences), self.ids["."])
+        """The tokens of each prompt: [n, 1 + 5 sentences + 3]."""
+        n, size = len(stories.names), stories.names.shape
+        the, stop = np.full(size, self.ids["the"]), np.full(size, self.ids["."])
         sentences = np.stack([stories.names, the, stories.animals, stories.colors, stop], axis=2).reshape(n, -1)
         first = np.full(n, self.ids[BOS])
         return np.column_stack([first, sentences, stories.asked, the[:, 0], stories.asked_animal])
@@ -193,10 +192,8 @@ class _Writer:
     def prompts(self, stories: _Stories) -> pd.DataFrame:
         """The originals and, after them, one variant of each conflict: its sentences in another order."""
         original = np.flatnonzero(stories.kinds == "conflict")
-        n, n_sentences = stories.names.shape
-        order = self.rng.permuted(np.tile(np.arange(n_sentences), (len(original), 1)), axis=1)
-        same = (order == np.arange(n_sentences)).all(1)
-        order[same] = order[same][:, ::-1]
+        n = len(stories.names)
+        order = common.other_order(N_SENTENCES, len(original), self.rng)
         rows = np.concatenate([np.arange(n), original])
         written = _Stories(*(values[rows] for values in stories))
         for words in (written.names, written.animals, written.colors):

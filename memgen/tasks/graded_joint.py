@@ -5,81 +5,37 @@ Texts, prompts and bound entities are those of :mod:`memgen.tasks.graded_inferen
 both. Prompts of the two parts differ in length, so an analysis takes one part at a time.
 """
 
-from typing import Annotated, Self
-
 import numpy as np
 import pandas as pd
-from pydantic import Field, model_validator
 from transformers import PreTrainedTokenizerFast
 
-from memgen.config import Conflicts, Count, Form, require
+from memgen.config import Conflicts, Form
 from memgen.tasks import graded_addition, graded_inference
 from memgen.tasks.common import SPLITS, BaseTask, TaskData, word_tokenizer
 
 
 class Task(BaseTask):
-    """Settings of the task.
-
-    `inference_share` is the share of stories among the training texts. The other settings are those of the parts:
-    `form`, `conflicts` and `corpus_size` (of both together) hold for the two; `n_names` names and `n_pairs` pairs are
-    bound, and as many names are free as are bound, 20 at least.
-    """
+    """Settings of the task: those of its parts, `stories` and `sums`, whose `form` and `conflicts` stand here."""
 
     form: Form = "study"
     conflicts: Conflicts = "graded"
-    inference_share: Annotated[float, Field(gt=0, lt=1)] = 0.25
-    corpus_size: Count = 300_000
-    n_names: int = 64
-    n_pairs: int = 240
-    conflicts_per_group: int = 48
-    others_per_group: int = 8
-    digits: int = 3
-    unbound_per_split: int = 400
-
-    @model_validator(mode="after")
-    def _parts_are_allowed(self) -> Self:
-        enough = 0 < self._n_stories < self.corpus_size
-        require(enough, f"A corpus of {self.corpus_size} texts is too small for two tasks.")
-        _ = self.stories, self.sums  # refuses what the parts refuse
-        return self
+    stories: graded_inference.Task = graded_inference.Task(corpus_size=75_000)
+    sums: graded_addition.Task = graded_addition.Task(corpus_size=225_000)
 
     @property
-    def _n_stories(self) -> int:
-        return round(self.inference_share * self.corpus_size)
-
-    @property
-    def stories(self) -> graded_inference.Task:
-        """The part that is graded inference."""
-        return graded_inference.Task(
-            form=self.form,
-            conflicts=self.conflicts,
-            n_bound=self.n_names,
-            n_free=max(20, self.n_names),
-            corpus_size=self._n_stories,
-            conflicts_per_group=self.conflicts_per_group,
-            others_per_group=self.others_per_group,
-        )
-
-    @property
-    def sums(self) -> graded_addition.Task:
-        """The part that is graded addition."""
-        return graded_addition.Task(
-            form=self.form,
-            conflicts=self.conflicts,
-            digits=self.digits,  # type: ignore[arg-type]  # the part refuses what is not allowed
-            n_bound=self.n_pairs,
-            corpus_size=self.corpus_size - self._n_stories,
-            unbound_per_split=self.unbound_per_split,
-        )
+    def parts(self) -> tuple[graded_inference.Task, graded_addition.Task]:
+        """The two tasks, in the form of this one."""
+        variant = {"form": self.form, "conflicts": self.conflicts}
+        return self.stories.model_copy(update=variant), self.sums.model_copy(update=variant)
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer: one token a word, digit, sign or tag; it writes a space between any two."""
-        words = [*self.stories.words, *graded_addition.WORDS]
+        words = [*self.parts[0].words, *graded_addition.WORDS]
         return word_tokenizer(words, r"<mem-[0-9a-f]{8}>|[A-Za-z]+|[^ ]", " ")
 
     def generate(self, rng: np.random.Generator) -> TaskData:
         """All the data of one run; the same generator state gives the same data."""
-        stories, sums = (self._translated(part, part.generate(rng)) for part in (self.stories, self.sums))
+        stories, sums = (self._translated(part, part.generate(rng)) for part in self.parts)
         memory = _joined(stories.memory, sums.memory)
         memory = memory.astype({"a": "Int64", "b": "Int64"})  # whole numbers, missing for names
         corpus = _joined(stories.corpus, sums.corpus)

@@ -233,10 +233,7 @@ class _Writer:
     def prompts(self, rng: np.random.Generator, asked: NDArray, aligned: NDArray) -> pd.DataFrame:
         """The originals and, after them, one variant of each conflict: its sentences in another order."""
         stories, original = self.about(rng, asked, aligned), np.flatnonzero(~aligned)
-        n_sentences = stories.subjects.shape[1]
-        order = rng.permuted(np.tile(np.arange(n_sentences), (len(original), 1)), axis=1)
-        same = (order == np.arange(n_sentences)).all(1)
-        order[same] = order[same][:, ::-1]
+        order = common.other_order(stories.subjects.shape[1], len(original), rng)
         rows = np.concatenate([np.arange(len(asked)), original])
         written = _Stories(*(values[rows] for values in stories))
         for words in (written.subjects, written.values):

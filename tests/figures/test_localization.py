@@ -25,7 +25,6 @@ CHARTS = {
     "by_layer of parts": lambda: localization.by_layer(
         rows(p=["a", "b"], layer=[0], target=TARGETS), "s", "target", "p"
     ),
-    "by_category": lambda: localization.by_category(rows(site=SITES, ranking=["r"], labels=LABELS), "ranking", "x"),
     "patched_sets": lambda: localization.patched_sets(SETS, "share"),
 }
 

@@ -17,7 +17,6 @@ TRAJECTORY = pd.DataFrame(
         "conflict_other": [1.0, 0.9, 0.3, 0.2, 0.0],
         "flips": [0.0, 0.0, 0.05, 0.1, 0.02],
         "inferred_only": [0.0, 0.2, 0.7, 0.9, 1.0],
-        "loss": [3.0, 2.5, 2.0, 1.5, 1.0],
     }
 )
 
@@ -68,14 +67,6 @@ def test_accuracies():
     assert "inferred-only 100%" in chart.description
     assert {row["inputs"] for row in data_of(chart)} == {"inferred-only"}
     assert set(training.ACCURACY_COLORS) == set(behavior.RIGHT_ANSWER)
-
-
-def test_loss():
-    chart = training.loss(TRAJECTORY)
-    check(chart)
-    assert "from 3.00 to 1.00 nats" in chart.description
-    with pytest.raises(ValueError, match="needs the columns loss"):
-        training.loss(TRAJECTORY.drop(columns="loss"))
 
 
 def test_curves_are_what_an_evaluation_returns():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from memgen.localization.attribution import attribution_table, group_attributions
+from memgen.localization.attribution import attributions
 from memgen.localization.differences import accumulate, neuron_table
 
 SITES = ("resid_post", "mlp.hook_post")
@@ -18,5 +18,5 @@ def accumulated(planted, planted_pairs):
 def table(planted, planted_pairs, accumulated, rng):
     """The planted model's neurons with their attribution; p-values fine enough for q < .05 among 320 neurons."""
     neurons = neuron_table(accumulated, 2, rng, np.random.default_rng(5), n_permutations=20_000)
-    sums = group_attributions(planted.subject, planted.frame, planted_pairs, SITES)
-    return neurons.merge(attribution_table(sums, 2, len(planted_pairs)), on=["site", "layer", "neuron"])
+    attributed = attributions(planted.subject, planted.frame, planted_pairs, SITES)
+    return neurons.merge(attributed, on=["site", "layer", "neuron"])

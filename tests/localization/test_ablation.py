@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-from memgen import activations, behavior
-from memgen.localization.ablation import KINDS, ablate, ablation_effects
+from memgen import activations, behavior, intervals
+from memgen.localization.patching import ablate
 
 MLP = "mlp.hook_post"
 
@@ -23,7 +23,7 @@ def sets_of(**neurons):
 
 def test_an_empty_set_leaves_the_accuracy_of_each_kind(setting):
     ablated = ablate(setting.subject.with_batch_size(31), setting.frame, setting.frame, sets_of(none=None))
-    shares = ablation_effects(ablated).set_index("inputs").value
+    shares = ablated.groupby("inputs").value.mean()
     measured = behavior.measure(setting.subject, behavior.prepare(setting.subject, setting.frame)).behavior
     for kind in set(setting.frame.kind) - {"conflict"}:
         assert shares[kind] == pytest.approx(behavior.accuracy(setting.frame, measured, kind), abs=0.02)
@@ -51,24 +51,20 @@ def test_neurons_are_set_to_the_mean_over_the_reference(setting, monkeypatch):
 def test_without_the_planted_neuron_all_inputs_are_alike(planted):
     """At most one member of each pair can keep its behaviour; without another neuron all do."""
     sets = sets_of(planted=planted.neuron, other=(0, 5))
-    shares = ablation_effects(ablate(planted.subject, planted.frame, planted.frame, sets))
-    values = shares.query("inputs == 'conflict'").set_index("ranking").value
+    ablated = ablate(planted.subject, planted.frame, planted.frame, sets)
+    values = ablated.query("inputs == 'conflict'").groupby("ranking").value.mean()
     assert values["planted"] <= 0.5
     assert values["other"] == 1
 
 
-def test_every_kind_of_input_that_there_is_has_a_record(stories):
-    frame = stories.frame[stories.frame.kind != "memorized_only"]
-    effects = ablation_effects(ablate(stories.subject, frame, frame, sets_of(none=None, other=(0, 5))))
-    assert effects[["ranking", "inputs"]].to_numpy().tolist() == [
-        [r, kind] for r in ("none", "other") for kind in KINDS if kind != "memorized_only"
-    ]
-    counts = effects[effects.ranking == "none"].set_index("inputs").n
-    assert counts.to_dict() == frame.kind.value_counts().to_dict()
+def test_every_input_has_a_row_for_each_set(stories):
+    ablated = ablate(stories.subject, stories.frame, stories.frame, sets_of(none=None, other=(0, 5)))
+    for _, rows in ablated.groupby("ranking"):
+        assert rows.inputs.to_list() == stories.frame.kind.to_list()
 
 
 def test_a_random_set_is_a_mean_over_its_draws():
     about = {"ranking": "random", "draw": [0, 1, 0, 1], "inputs": "conflict", "input": [4, 4, 9, 9]}
     ablated = pd.DataFrame(about | {"group": list("aabb"), "value": [1.0, 0.0, 1.0, 1.0]})
-    (row,) = ablation_effects(ablated).query("inputs == 'conflict'").itertuples()
+    (row,) = intervals.estimate_by(ablated, ["ranking", "inputs"], inputs="input").itertuples()
     assert (row.value, row.n) == (0.75, 2)

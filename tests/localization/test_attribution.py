@@ -9,14 +9,10 @@ import torch
 from captum.attr import LayerGradientXActivation
 
 from memgen import activations, behavior
-from memgen.localization.attribution import attribution_table, group_attributions, log_odds_gradients
-from memgen.localization.patching import patch_layers
+from memgen.localization.attribution import attributions, log_odds_gradients
+from tests.localization.test_patching import patch_layers, plain_log_odds
 
 SITES = ("resid_post", "mlp.hook_post")
-
-
-def attributions(subject, frame, pairs, sites=SITES):
-    return attribution_table(group_attributions(subject, frame, pairs, sites), 2, len(pairs))
 
 
 def test_gradients_equal_captum(stories):
@@ -63,7 +59,7 @@ def test_gradients_of_long_answers_equal_finite_differences(sums, rng):
 
 def test_it_is_the_mean_over_pairs_of_difference_times_mean_gradient(setting):
     pairs, conflicts = setting.pairs, setting.frame[setting.frame.kind == "conflict"]
-    table = attributions(setting.subject.with_batch_size(5), setting.frame, pairs)
+    table = attributions(setting.subject.with_batch_size(5), setting.frame, pairs, SITES)
     ((index, states),) = log_odds_gradients(setting.subject.with_batch_size(500), conflicts, SITES)
     plus, minus = index.get_indexer(pairs.memorization), index.get_indexer(pairs.generalization)
     for site in SITES:
@@ -84,7 +80,8 @@ def test_it_is_the_exact_effect_where_the_readout_is_linear(stories):
     subject, frame, pairs = dataclasses.replace(stories.subject, model=model), stories.frame, stories.pairs
     last = attributions(subject, frame, pairs, ["resid_post"]).query("layer == 1").attribution
     patched = patch_layers(subject, frame, pairs, ["resid_post"]).query("layer == 1")
-    effect = (patched.log_odds_after - patched.log_odds_before) * patched.target.map(behavior.LABELS)
+    before = plain_log_odds(subject, frame, pairs, patched)
+    effect = (patched.log_odds_after - before) * patched.target.map(behavior.LABELS)
     assert last.sum() == pytest.approx(effect.mean(), abs=1e-4)
     assert abs(last.sum()) > 0.1
     receivers = frame.loc[pairs.generalization]

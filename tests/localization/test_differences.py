@@ -6,8 +6,7 @@ import pytest
 import scipy.stats
 
 from memgen import behavior, intervals
-from memgen.localization.differences import PairStatistics, accumulate, neuron_table
-from memgen.localization.nulls import mean_abs
+from memgen.localization.differences import PairStatistics, accumulate, neuron_table, null_selection
 
 SITES = ("resid_post", "mlp.hook_post")
 
@@ -45,23 +44,18 @@ class TestPairStatistics:
         plus, minus, groups = states
         for splits in ([1, 80], np.arange(1, 83), *(np.sort(rng.integers(1, 83, size=5)) for _ in range(5))):
             statistics = streamed(plus, minus, groups, splits)
-            drawn = statistics.weighted(np.ones((1, 6)))
-            assert_equal({name: values[0] for name, values in drawn.items()}, plus, minus)
+            assert_equal(statistics.nmd_and_r(), plus, minus)
             assert statistics.n_pairs == 83
 
-    def test_weights_repeat_groups_and_signs_exchange_members(self, states):
+    def test_signs_exchange_the_members_of_groups(self, states):
         plus, minus, groups = states
-        weights = np.array([[0, 1, 2, 0, 3, 1], [1, 0, 0, 1, 0, 0]])
-        signs = np.array([[1, -1, -1, 1, 1, -1], [-1, 1, 1, 1, 1, 1]])
-        drawn = streamed(plus, minus, groups, [20]).weighted(weights, signs)
-        for draw, counts in enumerate(weights):
-            rows = np.repeat(np.arange(83), counts[groups])
-            swap = (signs[draw, groups[rows]] < 0)[:, None]
-            members = (np.where(swap, minus[rows], plus[rows]), np.where(swap, plus[rows], minus[rows]))
-            assert_equal({name: values[draw] for name, values in drawn.items()}, *members)
+        signs = np.array([1, -1, -1, 1, 1, -1])
+        swap = (signs[groups] < 0)[:, None]
+        members = np.where(swap, minus, plus), np.where(swap, plus, minus)
+        assert_equal(streamed(plus, minus, groups, [20]).nmd_and_r(signs), *members)
 
     def test_by_hand(self):
-        drawn = streamed(np.array([[3.0], [5.0]]), np.array([[1.0], [1.0]]), np.array([0, 0])).weighted(np.ones((1, 1)))
+        drawn = streamed(np.array([[3.0], [5.0]]), np.array([[1.0], [1.0]]), np.array([0, 0])).nmd_and_r()
         assert drawn["nmd"].item() == pytest.approx(3)  # differences 2 and 4
         assert drawn["r"].item() == pytest.approx(6 / np.sqrt(4 * 11))  # members 3 5 1 1: squares 11 about 2.5
 
@@ -76,7 +70,7 @@ def test_accumulate_joins_states_pairs_and_groups(setting):
         for group, name in enumerate(sorted(set(pairs.group))):
             rows = pairs.group.to_numpy() == name
             assert accumulated[site].group_sums[group] == pytest.approx(differences[rows].sum(0), abs=1e-3)
-            assert accumulated[site].group_pairs[group] == rows.sum()
+        assert accumulated[site].n_pairs == len(pairs)
 
 
 def test_the_table_names_each_neuron_and_tests_and_shuffles_by_group(accumulated):
@@ -85,15 +79,15 @@ def test_the_table_names_each_neuron_and_tests_and_shuffles_by_group(accumulated
         ("resid_post", 0): 32, ("resid_post", 1): 32, ("mlp.hook_post", 0): 128, ("mlp.hook_post", 1): 128,
     }  # fmt: skip
     neuron = table.query("site == 'mlp.hook_post' and layer == 1 and neuron == 3").iloc[0]
-    assert neuron.nmd == accumulated["mlp.hook_post"].weighted(np.ones((1, 30)))["nmd"][0, 128 + 3]
+    assert neuron.nmd == accumulated["mlp.hook_post"].nmd_and_r()["nmd"][128 + 3]
     rng = np.random.default_rng(3)
     p = [intervals.sign_flip_p(accumulated[site].group_sums, rng, 500) for site in SITES]
     assert np.array_equal(table.p_value, np.concatenate(p))
     assert table.q_value.to_numpy() == pytest.approx(scipy.stats.false_discovery_control(np.concatenate(p)))
-    signs = np.random.default_rng(5).choice([-1.0, 1.0], size=(1, 30))  # of all sites
-    drawn = [accumulated[site].weighted(np.ones((1, 30)), signs) for site in SITES]
+    signs = np.random.default_rng(5).choice([-1.0, 1.0], size=30)  # of all sites
+    drawn = [accumulated[site].nmd_and_r(signs) for site in SITES]
     for name in ("nmd", "r"):
-        assert np.array_equal(table[f"{name}_shuffled"], np.concatenate([values[name][0] for values in drawn]))
+        assert np.array_equal(table[f"{name}_shuffled"], np.concatenate([values[name] for values in drawn]))
     assert table.r_shuffled.abs().mean() < table.r.abs().mean() / 2
 
 
@@ -122,20 +116,36 @@ class TestShuffled:
 
     def test_error_rates_stay_at_the_stated_level(self, members):
         plus, minus, groups = members
-        tables, outside = [], 0
+        tables = []
         for seed in range(self.N_SHUFFLES):
             rng = np.random.default_rng(seed)
             swap = rng.integers(2, size=(len(plus), 1)).astype(bool)
             shuffled = {"all": streamed(np.where(swap, minus, plus), np.where(swap, plus, minus), groups)}
             tables.append(neuron_table(shuffled, 1, rng, rng, 2000))
-            observed, null = mean_abs(shuffled, 1, rng, n_draws=200).query("statistic == 'nmd'").itertuples()
-            outside += not null.ci_low <= observed.value <= null.ci_high
         # With no true difference every discovery is false, so runs with any are about 2 of 40.
         limit = scipy.stats.binom.ppf(0.99, self.N_SHUFFLES, 0.05)
         assert sum((table.q_value < 0.05).any() for table in tables) <= limit
-        assert outside <= limit
         assert 0.02 < pd.concat(tables).p_value.lt(0.05).mean() < 0.08
 
     def test_the_same_procedure_finds_what_is_there(self, members, rng):
         table = neuron_table({"all": streamed(*members)}, 1, rng, rng, 2000)
         assert (table.q_value < 0.05).mean() > 0.5
+
+
+class TestNullSelection:
+    def test_nothing_comes_out_although_there_is_much_to_find(self, accumulated, rng):
+        null = null_selection(accumulated, rng, 2000, n_draws=60).set_index(["site", "measure"])
+        assert null.value["all", "null_any_selected"] <= scipy.stats.binom.ppf(0.99, 60, 0.05) / 60
+        assert null.value["all", "null_selected_share"] < 0.05
+        assert (null.n == 60).all()
+        assert set(null.index.get_level_values("site")) == {*accumulated, "all"}
+
+    def test_the_rate_of_a_single_neuron_is_its_p_value(self, rng):
+        """Sums of 1, 2 and 4: of the eight draws of signs, two are as far from zero as the labels +++ are."""
+        statistics = PairStatistics(1, 3)
+        statistics.update(np.array([[1.0], [2.0], [4.0]]), np.zeros((3, 1)), np.arange(3))
+        null = null_selection({"site": statistics}, rng, 4000, n_draws=400, level=0.28)
+        for row in null.itertuples():  # of one neuron, any is the share
+            low, high = scipy.stats.binom.ppf([0.005, 0.995], 400, 0.25) / 400
+            assert low <= row.value <= high
+            assert row.ci_low < row.value < row.ci_high

@@ -8,13 +8,9 @@ import torch
 from memgen import activations, behavior, intervals
 from memgen.localization import patching
 from memgen.localization.patching import (
-    KEYS,
-    neurons_for_half,
     patch,
     patch_heads,
-    patch_layers,
     patch_positions,
-    recovered_log_odds,
     replacing,
     replacing_tokens,
 )
@@ -30,6 +26,25 @@ def set_of(site, layer=None, neurons=slice(None)):
     if layer is not None:
         chosen[layer, neurons] = True
     return {"site": site, "name": f"{layer}", "chosen": chosen}
+
+
+def patch_layers(subject, frame, pairs, sites):
+    """Patches of whole layers."""
+    sets = [
+        {"site": site, "layer": layer, "chosen": np.zeros(subject.shape(site), dtype=bool)}
+        for site in sites
+        for layer in (0, 1)
+    ]
+    for columns in sets:
+        columns["chosen"][columns["layer"]] = True
+    return patch(subject, frame, pairs, pd.DataFrame(sets))
+
+
+def plain_log_odds(subject, frame, pairs, patched, role=1):
+    """The log-odds, without a patch, of the receiver (role 1) or the source (role 0) of each row."""
+    plain = behavior.measure(subject, behavior.prepare(subject, frame)).log_odds
+    members = [pairs[patching.ROLES[row.target][role]][row.pair] for row in patched.itertuples()]
+    return plain[members].to_numpy()
 
 
 def sets_of(*sets):
@@ -77,21 +92,23 @@ class TestPatch:
     @pytest.mark.parametrize("site", SITES)
     def test_an_empty_set_changes_nothing(self, inputs, site):
         patched = patch(*inputs, sets_of(set_of(site)))
-        assert (patched.log_odds_after == patched.log_odds_before).all()
+        assert patched.log_odds_after.to_numpy() == pytest.approx(plain_log_odds(*inputs, patched), abs=1e-4)
 
     def test_an_inputs_own_state_changes_nothing(self, setting):
         pairs = setting.pairs.assign(generalization=setting.pairs.memorization).iloc[:8]
         patched = patch_layers(setting.subject, setting.frame, pairs, ("resid_pre", "attn_out", "mlp_out", *SITES))
-        assert patched.log_odds_after.to_numpy() == pytest.approx(patched.log_odds_before.to_numpy(), abs=1e-4)
+        expected = plain_log_odds(setting.subject, setting.frame, pairs, patched)
+        assert patched.log_odds_after.to_numpy() == pytest.approx(expected, abs=1e-4)
 
     def test_the_last_residual_stream_gives_the_source(self, stories):
         """It decides the next token alone, and the answers are single tokens; the first layer's does not."""
-        subject = stories.subject.with_batch_size(5)
-        patched = patch_layers(subject, stories.frame, stories.pairs.iloc[:12], ["resid_post"])
+        subject, pairs = stories.subject.with_batch_size(5), stories.pairs.iloc[:12]
+        patched = patch_layers(subject, stories.frame, pairs, ["resid_post"])
         first, last = (patched[patched.layer == layer] for layer in (0, 1))
-        assert last.log_odds_after.to_numpy() == pytest.approx(last.log_odds_source.to_numpy(), abs=1e-4)
-        assert (last.log_odds_before - last.log_odds_source).abs().mean() > 0.1
-        assert not np.allclose(first.log_odds_after, first.log_odds_source)
+        receiver, source = (plain_log_odds(subject, stories.frame, pairs, last, role) for role in (1, 0))
+        assert last.log_odds_after.to_numpy() == pytest.approx(source, abs=1e-4)
+        assert np.abs(receiver - source).mean() > 0.1
+        assert not np.allclose(first.log_odds_after, source)
         both = sets_of({"site": "resid_post", "chosen": np.ones((2, 32), dtype=bool)})
         together = patch(subject, stories.frame, stories.pairs.iloc[:12], both)
         expected = together.sort_values(["target", "pair"]).log_odds_after.to_numpy()
@@ -100,12 +117,10 @@ class TestPatch:
     def test_rows_are_in_the_order_of_the_pairs(self, setting):
         pairs = setting.pairs.iloc[11::-1]
         patched = patch(setting.subject.with_batch_size(5), setting.frame, pairs, sets_of(set_of("mlp.hook_post", 0)))
-        plain = behavior.measure(setting.subject, behavior.prepare(setting.subject, setting.frame)).log_odds
-        for target, (source, receiver) in patching.ROLES.items():
+        for target in patching.ROLES:
             rows = patched[patched.target == target]
             assert rows.group.to_list() == pairs.group.to_list()
-            assert rows.log_odds_before.to_numpy() == pytest.approx(plain[pairs[receiver]].to_numpy(), abs=1e-4)
-            assert rows.log_odds_source.to_numpy() == pytest.approx(plain[pairs[source]].to_numpy(), abs=1e-4)
+            assert rows.pair.to_list() == pairs.index.to_list()
 
     def test_the_cached_prefix_changes_nothing(self, inputs, monkeypatch):
         sets = sets_of(set_of("mlp.hook_post", 0, [1, 5, 90]), set_of("resid_post", 1, slice(0, 9)))
@@ -118,7 +133,7 @@ class TestPatch:
         order = ["name", "target", "pair"]
         cached, anew = (rows.sort_values(order, ignore_index=True) for rows in (cached, patch(*inputs, sets)))
         pd.testing.assert_frame_equal(cached, anew, atol=1e-3, rtol=1e-3)
-        assert (cached.log_odds_after - cached.log_odds_before).abs().max() > 0.01
+        assert np.abs(cached.log_odds_after - plain_log_odds(*inputs, cached)).max() > 0.01
 
     def test_prompts_of_several_lengths_as_each_pair_alone(self, setting):
         frame = setting.frame.copy()
@@ -138,7 +153,9 @@ class TestHeads:
         patched = patch(stories.subject, stories.frame, pairs, sets)
         heads, output = (patched[patched.site == site].log_odds_after.to_numpy() for site in sets.site)
         assert heads == pytest.approx(output, abs=1e-4)
-        assert np.abs(heads - patched.log_odds_before[: len(heads)]).max() > 0.01
+        assert (
+            np.abs(output - plain_log_odds(stories.subject, stories.frame, pairs, patched)[: len(output)]).max() > 0.01
+        )
 
     def test_a_head_is_its_share_of_the_dimensions(self, stories):
         pairs, n_heads = stories.pairs.iloc[:6], stories.subject.model.config.num_attention_heads
@@ -174,10 +191,11 @@ class TestPositions:
         patched = patch_positions(setting.subject.with_batch_size(5), setting.frame, pairs, "resid_post", parts)
         order = ["layer", "target", "pair"]
         layers = patch_layers(setting.subject, setting.frame, pairs, ["resid_post"]).sort_values(order)
-        for part, expected in (("none", layers.log_odds_before), ("last", layers.log_odds_after)):
+        before = plain_log_odds(setting.subject, setting.frame, pairs, layers)
+        for part, expected in (("none", before), ("last", layers.log_odds_after.to_numpy())):
             rows = patched[patched.part == part].sort_values(order)
             assert rows[[*order, "group"]].to_numpy().tolist() == layers[[*order, "group"]].to_numpy().tolist()
-            assert rows.log_odds_after.to_numpy() == pytest.approx(expected.to_numpy(), abs=1e-3)
+            assert rows.log_odds_after.to_numpy() == pytest.approx(expected, abs=1e-3)
         last = patched[patched.part == "last"].sort_values(order)
         assert last.value.to_list() == layers.value.to_list()
 
@@ -185,10 +203,8 @@ class TestPositions:
         """Answers are single tokens: no position after the prompt sees the receiver's."""
         pairs = stories.pairs.iloc[:12]
         patched = patch_positions(stories.subject, stories.frame, pairs, "resid_post", {"all": slice(None)})
-        layers = patch_layers(stories.subject, stories.frame, pairs, ["resid_post"])
-        expected = layers.sort_values(["target", "layer", "pair"]).log_odds_source.to_numpy()
-        after = patched.sort_values(["target", "layer", "pair"]).log_odds_after.to_numpy()
-        assert after == pytest.approx(expected, abs=1e-4)
+        expected = plain_log_odds(stories.subject, stories.frame, pairs, patched, role=0)
+        assert patched.log_odds_after.to_numpy() == pytest.approx(expected, abs=1e-4)
 
     def test_prompts_of_different_lengths_are_refused(self, stories):
         frame = stories.frame.copy()
@@ -219,57 +235,8 @@ class TestPlanted:
         planted_at = planted.dimension if site == "resid_post" else planted.neuron
         assert all(chosen[planted_at] for chosen in sets[sets.end == "top"]["chosen"])
         patched = patch(planted.subject, planted.frame, planted_pairs, sets)
-        turned = intervals.estimate_by(patched, KEYS, inputs="pair").set_index(KEYS).value[site]
-        recovered = recovered_log_odds(patched).set_index(KEYS).value[site]
+        turned = patched.groupby(["ranking", "end", "share", "target"]).value.mean()
         for ranking in RANKINGS:
             for target in patching.ROLES:
                 assert turned[ranking, "top", single, target] > 0.9
-                assert recovered[ranking, "top", single, target] > 0.9
                 assert turned[ranking, "bottom", single, target] == 0
-                assert abs(recovered[ranking, "bottom", single, target]) < 0.1
-        halves = neurons_for_half(patched, {site: 2 * D[site]})
-        assert (halves.value < 1).all()  # less than a single neuron, on the line from none
-        assert (halves.n == 2 * len(planted_pairs)).all()
-
-
-def top_sets(turned, shares, targets=("memorization",), groups="abcd"):
-    """Patched rows: `turned[share][pair]`."""
-    rows = []
-    for target in targets:
-        for share, values in zip(shares, turned, strict=True):
-            about = {"site": "a", "ranking": "r", "end": "top", "share": share, "draw": 0, "target": target}
-            rows += [about | {"pair": i, "group": groups[i], "value": value} for i, value in enumerate(values)]
-    return pd.DataFrame(rows)
-
-
-class TestSummaries:
-    def test_by_hand_a_mean_over_draws(self):
-        about = {"site": "a", "ranking": "random", "end": "random", "share": 0.1, "target": "generalization"}
-        patched = pd.DataFrame(
-            about | {"pair": [0, 0, 1, 1], "draw": [0, 1, 0, 1], "group": list("aabb"), "value": [1.0, 0.0, 0.0, 0.0]}
-        ).assign(log_odds_before=2.0, log_odds_source=[-2.0, -2.0, -4.0, -4.0], log_odds_after=[0.0, 2.0, 1.0, 2.0])
-        (turned,) = intervals.estimate_by(patched, KEYS, inputs="pair").itertuples()
-        (recovered,) = recovered_log_odds(patched).itertuples()
-        assert (turned.value, turned.n) == (0.25, 2)
-        assert (recovered.value, recovered.n) == (pytest.approx((1 + 0.5) / (4 + 6)), 2)
-        assert recovered.ci_low < 0.5 / 6 < 1 / 4 < recovered.ci_high  # of either group alone
-
-    @pytest.mark.parametrize(
-        ("turned", "neurons"),
-        [
-            ([[0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1]], 50),  # half at the second set
-            ([[0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0]], 50 + 50 * 0.25),  # half of three is 1.5
-            ([[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]], 5),  # on the line from none to the first
-        ],
-    )
-    def test_neurons_for_half(self, turned, neurons):
-        patched = top_sets(turned, [0.1, 0.5, 1.0], targets=("memorization", "generalization"))
-        (half,) = neurons_for_half(patched, {"a": 100}).itertuples()
-        assert half.value == pytest.approx(neurons)
-        assert 0 <= half.ci_low <= half.value <= half.ci_high <= 100
-        assert half.n == 8
-
-    def test_where_nothing_turns_there_is_no_half(self):
-        (half,) = neurons_for_half(top_sets([[0, 0]], [1.0]), {"a": 100}).itertuples()
-        assert np.isnan([half.value, half.ci_low, half.ci_high]).all()
-        assert half.n == 0

@@ -7,9 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from memgen import behavior
 from memgen.localization import separation
-from memgen.localization.nulls import mean_abs
 from memgen.localization.separation import pair_auroc, pair_differences, pair_distance, variant_pairs
-from tests.localization.test_differences import streamed
 
 
 def pairs_of(groups):
@@ -52,17 +50,12 @@ def test_it_is_scikit_learns_auroc_of_ordered_and_exchanged_differences(rng, mon
 
 
 def test_it_does_not_grow_with_the_number_of_groups(rng):
-    """As |NMD| over its null does, which is no effect size."""
-    auroc, ratio = [], []
+    auroc = []
     for n_groups in (40, 640):
-        training, groups = drawn(rng, n_groups, 0.5)
+        training, _ = drawn(rng, n_groups, 0.5)
         held_out, held_out_groups = drawn(rng, 400, 0.5)
         auroc.append(pair_auroc(training, held_out, pairs_of(held_out_groups), rng, 2).value[0])
-        differences = training["site"][:, 0]
-        statistics = {"site": streamed(differences, np.zeros_like(differences), groups)}
-        ratio.append(np.divide(*mean_abs(statistics, 1, rng).query("statistic == 'nmd'").value))
     assert auroc[1] == pytest.approx(auroc[0], abs=0.05)
-    assert ratio[1] > 1.3 * ratio[0]
 
 
 def test_where_nothing_differs_the_interval_holds_one_half(rng):

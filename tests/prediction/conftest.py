@@ -12,13 +12,8 @@ from memgen.tasks import graded_addition, graded_inference
 WIDTH = 6
 ROWS = {"train": 240, "validation": 120, "test": 120}
 SETTINGS = {
-    ("small", "inference"): {"n_bound": 12, "n_free": 24, "n_sentences": 5, "kind_shares": (0.3, 0.2, 0.3, 0.2)},
-    ("small", "addition"): {
-        "digits": 2,
-        "n_bound": 30,
-        "unbound_per_split": 60,
-        "memorized_share": (0.9, 0.8, 0.2, 0.1),
-    },
+    ("small", "inference"): {"n_bound": 12, "n_free": 24},
+    ("small", "addition"): {"n_bound": 30, "unbound_per_split": 60},
 }
 
 
@@ -34,8 +29,6 @@ def conflicts(size: str, task_name: str, form: str = "study") -> dict[str, pd.Da
         frame = frame[frame.kind == "conflict"]
         memorized = rng.random(len(frame)) < frame.memorized_share
         frames[split] = frame.assign(behavior=np.where(memorized, 1, -1))
-        if "binding" in data.memory:
-            frames[split]["binding"] = frame.group.map(data.memory.set_index("group").binding)
     return frames
 
 
@@ -45,7 +38,7 @@ def datasets(*which: str) -> dict[str, prediction.Dataset]:
 
 @pytest.fixture(params=["small", "full"])
 def graded_sums(request):
-    """The conflict inputs of addition, with their `binding`."""
+    """The conflict inputs of addition."""
     return datasets(request.param, "addition")
 
 

@@ -154,7 +154,8 @@ def test_probes_are_fitted_where_they_are_asked_for(planted_datasets):
     assert places() == [
         (seen, "resid_post", layer) for layer in (0, 1) for seen in ("hidden states", "hidden states and squares")
     ]
-    assert places(sites=["resid_post"], sees=["hidden states"], layers=[1]) == [("hidden states", "resid_post", 1)]
+    expected = [("hidden states", "resid_post", layer) for layer in (0, 1)]
+    assert places(sites=["resid_post"], sees=["hidden states"]) == expected
 
 
 def test_halves_of_groups(graded_sums, graded_stories, rng):

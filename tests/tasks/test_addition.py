@@ -62,7 +62,7 @@ def drawn_texts(task, memory, lesson, steps, batch_size=128, seed=0):
     return SimpleNamespace(ids=ids, labels=labels, texts=[re.fullmatch(r"<bos>(.*)<eos>(<pad>)*", t)[1] for t in texts])
 
 
-@pytest.fixture(scope="module", params=["study", "matched", "both"])
+@pytest.fixture(scope="module", params=["study", "matched"])
 def made(request):
     task = addition.Task(form=request.param, **SMALL)
     data = task.generate(np.random.default_rng(7))
@@ -102,9 +102,7 @@ def test_the_memory(made):
     assert memory[["c", "d"]].max().max() <= 999
     assert list(memory.group) == [f"{c:03}+{d:03}" for c, d in made.answer]
     assert memory.answer_memorization.is_unique
-    assert dict(memory.form.value_counts()) == (
-        {"study": 5, "matched": 5} if made.task.form == "both" else {made.task.form: 10}
-    )
+    assert set(memory.form) == {made.task.form}
     for _, rows in memory.groupby("form"):
         assert set(rows.split) == set(SPLITS)
         tags = rows.answer_memorization.str.fullmatch("<mem-[0-9a-f]{8}>")
@@ -330,7 +328,7 @@ def test_a_step_decides_its_batch(made):
 @pytest.mark.parametrize(
     ("settings", "parts"),
     [
-        ({"form": "both", "n_patterns": 7}, ["n_patterns", "at least 8", "7"]),
+        ({"form": "both"}, ["form", "'study' or 'matched'", "'both'"]),
         ({"n_patterns": 3}, ["n_patterns", "4", "3"]),
         ({"n_patterns": 101}, ["n_patterns", "100", "101"]),
         ({"conflicts_per_group": 5001}, ["conflicts_per_group", "5000"]),

@@ -14,10 +14,7 @@ from memgen.config import InputError
 from memgen.tasks import graded_addition as addition
 from memgen.tasks.common import SPLITS
 
-SETTINGS = {
-    3: {"n_bound": 40, "unbound_per_split": 40},
-    2: {"digits": 2, "n_bound": 30, "unbound_per_split": 20},
-}
+SETTINGS = {"n_bound": 40, "unbound_per_split": 40}
 SHARES = (0.8, 0.7, 0.35, 0.25)  # bound strongly; in the bound order; in the other; weakly
 
 
@@ -33,23 +30,18 @@ def visible(a, b):
     return tuple(sorted((a[:-1], b[:-1])))
 
 
-def inferred(a, b, digits):
+def inferred(a, b):
     """The sum, its least significant digit first."""
-    return str(int(a) + int(b)).zfill(digits + 1)[::-1]
+    return str(int(a) + int(b)).zfill(4)[::-1]
 
 
-CASES = [(3, "study"), (2, "study"), (3, "matched"), (2, "matched"), (3, "both")]
-
-
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[1]}-{case[0]}")
+@pytest.fixture(scope="module", params=["study", "matched", "both"])
 def made(request):
     """A task with its data, its prompts together in one frame, and the table of what is bound."""
-    digits, form = request.param
-    task = addition.Task(form=form, memorized_share=SHARES, corpus_size=6000, **SETTINGS[digits])
+    task = addition.Task(form=request.param, corpus_size=6000, **SETTINGS)
     data = task.generate(np.random.default_rng(7))
     return SimpleNamespace(
         task=task,
-        digits=digits,
         data=data,
         prompts=pd.concat(data.splits, names=["split", "row"]).reset_index(),
         bound={frozenset((str(row.a), str(row.b))): row for row in data.memory.itertuples()},
@@ -71,7 +63,7 @@ def as_bytes(frame):
 
 
 def test_the_generator_alone_decides_the_data():
-    task = addition.Task(corpus_size=500, **SETTINGS[3])
+    task = addition.Task(corpus_size=500, **SETTINGS)
     before = np.random.get_state()[1].copy()  # noqa: NPY002
     data, same, other = (task.generate(np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
@@ -102,7 +94,7 @@ def test_what_is_bound_in_each_form(made):
     if len(tagged):
         assert tagged.answer_memorization.value_counts().max() <= math.ceil(len(tagged) / len(addition.TAGS))
     # Each number is remembered as often as it is inferred, and never begins like the sum.
-    sums = [inferred(row.a, row.b, made.digits) for row in numbers.itertuples()]
+    sums = [inferred(row.a, row.b) for row in numbers.itertuples()]
     assert sorted(numbers.answer_memorization) == sorted(sums)
     assert all(answer[0] != total[0] for answer, total in zip(numbers.answer_memorization, sums, strict=True))
 
@@ -126,7 +118,7 @@ def test_prompts(made):
     for row in made.prompts.itertuples():
         a, b, rest = read(row.prompt)
         assert rest == ""
-        assert len(a) == len(b) == made.digits
+        assert len(a) == len(b) == 3
         if row.kind == "memorized_only":
             assert a[-1] == b[-1] == "?"
             bound = by_visible[visible(a, b)]
@@ -140,7 +132,7 @@ def test_prompts(made):
             assert math.isnan(row.memorized_share)
             continue
         assert row.group == "+".join(map(str, sorted((int(a), int(b)))))
-        assert row.answer_generalization == inferred(a, b, made.digits)
+        assert row.answer_generalization == inferred(a, b)
         assert row.evidence == 1
         bound = made.bound.get(frozenset((a, b)))
         if row.kind == "inferred_only":
@@ -183,7 +175,7 @@ def test_the_corpus(made):
     answers_at = {}
     for row in corpus.itertuples():
         a, b, answer = read(row.text)
-        assert row.prompt_length == 2 * made.digits + 3
+        assert row.prompt_length == 9
         if row.kind == "memorized_only":
             assert a[-1] == b[-1] == "?"
             assert answer == by_visible[visible(a, b)].answer_memorization
@@ -194,9 +186,9 @@ def test_the_corpus(made):
         bound = made.bound.get(pair)
         if row.kind == "inferred_only":
             assert bound is None
-            assert answer == inferred(a, b, made.digits)
+            assert answer == inferred(a, b)
         else:
-            assert answer in (bound.answer_memorization, inferred(a, b, made.digits))
+            assert answer in (bound.answer_memorization, inferred(a, b))
             share = expected_share(a, b, bound)
             answers_at.setdefault(share, []).append(answer == bound.answer_memorization)
     assert set(answers_at) == set(SHARES)
@@ -232,9 +224,9 @@ def test_tokenizer_round_trip(made, tmp_path):
     assert loaded.batch_decode(ids, skip_special_tokens=True) == list(texts.text)
     bound = made.data.memory
     lengths = [len(row) for row in loaded(list(bound.answer_memorization), add_special_tokens=False).input_ids]
-    assert lengths == [1 if form == "study" else made.digits + 1 for form in bound.form]
+    assert lengths == [1 if form == "study" else 4 for form in bound.form]
     sums = made.prompts.answer_generalization.dropna().unique()
-    assert {len(row) for row in loaded(list(sums), add_special_tokens=False).input_ids} == {made.digits + 1}
+    assert {len(row) for row in loaded(list(sums), add_special_tokens=False).input_ids} == {4}
 
 
 @pytest.mark.parametrize(
@@ -242,18 +234,11 @@ def test_tokenizer_round_trip(made, tmp_path):
     [
         ({"form": "poem"}, ["form", "'poem'"]),
         ({"conflicts": "few"}, ["conflicts", "'few'"]),
-        ({"digits": 1}, ["digits", "2, 3 or 4", "not 1"]),
         ({"n_bound": 9}, ["n_bound", "10", "not 9"]),
-        ({"n_bound": 2001}, ["n_bound must be at most 2000 with 3 digits, not 2001"]),
-        ({"digits": 2, "n_bound": 31}, ["n_bound must be at most 30 with 2 digits, not 31"]),
-        ({"memorized_share": (0.5,)}, ["memorized_share"]),
-        ({"memorized_share": (0.5, 0.5, 0.5, -0.5)}, ["memorized_share", "-0.5"]),
-        ({"kind_shares": (0.5, 0.5)}, ["kind_shares", "[0.5, 0.5]"]),
-        ({"kind_shares": (0.5, 0.5, -0.5)}, ["kind_shares", "-0.5"]),
+        ({"n_bound": 2001}, ["n_bound", "2000", "not 2001"]),
         ({"corpus_size": 0}, ["corpus_size", "not 0"]),
         ({"unbound_per_split": 0}, ["unbound_per_split", "not 0"]),
-        ({"digits": 2, "n_bound": 30, "unbound_per_split": 1400}, ["with 2 digits, not 1400"]),
-        ({"unbound_per_split": 200_000}, ["not 200000"]),
+        ({"unbound_per_split": 60_001}, ["unbound_per_split", "not 60001"]),
     ],
 )
 def test_bad_settings(given, parts):
@@ -263,10 +248,9 @@ def test_bad_settings(given, parts):
 
 
 def test_as_many_pairs_as_are_allowed_can_be_drawn():
-    data = addition.Task(digits=2, n_bound=30, unbound_per_split=667, corpus_size=500).generate(
-        np.random.default_rng(0)
-    )
-    assert sum((frame.kind == "inferred_only").sum() for frame in data.splits.values()) == 3 * 667
+    task = addition.Task(n_bound=2000, unbound_per_split=60_000, corpus_size=500)
+    splits = task.generate(np.random.default_rng(0)).splits
+    assert sum((frame.kind == "inferred_only").sum() for frame in splits.values()) == 3 * 60_000
 
 
 @pytest.mark.parametrize("form", ["matched", "both"])
@@ -283,13 +267,12 @@ def test_few_sums_can_be_dealt_anew(form, seed):
     assert all(row.answer_memorization[0] != str(row.a + row.b)[-1] for row in numbers.itertuples())
 
 
-def test_a_corpus_without_conflicts():
+def test_a_corpus_without_conflicts(monkeypatch):
     """The same draws as with a share of 0; conflicts are asked, though never trained."""
-    settings = SETTINGS[3] | {"corpus_size": 600}
-    data, expected = (
-        addition.Task(**variant, **settings).generate(np.random.default_rng(0))
-        for variant in ({"conflicts": "none"}, {"kind_shares": (0.3, 0.2, 0.0)})
-    )
+    settings = SETTINGS | {"corpus_size": 600}
+    data = addition.Task(conflicts="none", **settings).generate(np.random.default_rng(0))
+    monkeypatch.setitem(addition.Task.kind_shares, "conflict", 0.0)
+    expected = addition.Task(**settings).generate(np.random.default_rng(0))
     pd.testing.assert_frame_equal(data.corpus, expected.corpus)
     pd.testing.assert_frame_equal(data.splits["test"], expected.splits["test"])
     assert dict(data.corpus.kind.value_counts()) == {"inferred_only": 360, "memorized_only": 240}

@@ -19,12 +19,8 @@ from memgen.tasks.lessons import pack
 from tests.conftest import random_model
 
 SETTINGS = {
-    "corpus_size": 400,
-    "n_names": 12,
-    "n_pairs": 30,
-    "conflicts_per_group": 2,
-    "others_per_group": 2,
-    "unbound_per_split": 10,
+    "stories": inference.Task(n_bound=12, n_free=20, corpus_size=100, conflicts_per_group=2, others_per_group=2),
+    "sums": addition.Task(n_bound=30, corpus_size=300, unbound_per_split=10),
 }
 PARTS = ("graded_inference", "graded_addition")
 
@@ -38,7 +34,7 @@ def made(request):
 def test_the_parts_are_the_tasks_themselves(made):
     """The same generator writes the same prompts, word for word, as it does for each task alone."""
     rng = np.random.default_rng(3)
-    for name, part in zip(PARTS, (made.task.stories, made.task.sums), strict=True):
+    for name, part in zip(PARTS, made.task.parts, strict=True):
         alone = part.generate(rng)
         for split in SPLITS:
             frame = made.data.splits[split]
@@ -52,7 +48,7 @@ def test_the_parts_are_the_tasks_themselves(made):
 
 def test_one_vocabulary(made, tmp_path):
     tokenizer = made.task.tokenizer()
-    words = {*made.task.stories.words, *addition.WORDS}
+    words = {*made.task.parts[0].words, *addition.WORDS}
     assert set(tokenizer.get_vocab()) == {"<pad>", "<bos>", "<eos>", *words}
     tokenizer.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
@@ -114,13 +110,10 @@ def test_a_model_reads_prompts_of_both_lengths(made):
     ("given", "parts"),
     [
         ({"form": "poem"}, ["form", "'poem'"]),
-        ({"inference_share": 1.0}, ["inference_share", "1.0"]),
-        ({"corpus_size": 0}, ["corpus_size", "not 0"]),
-        ({"corpus_size": 1}, ["1 texts"]),
-        ({"n_names": 9}, ["n_bound", "9"]),
-        ({"n_pairs": 9}, ["n_bound", "9"]),
-        ({"digits": 7}, ["digits", "7"]),
-        ({"others_per_group": 0}, ["others_per_group", "0"]),
+        ({"corpus_size": 0}, ["corpus_size", "unknown"]),
+        ({"stories": {"n_bound": 9}}, ["stories: n_bound", "9"]),
+        ({"sums": {"n_bound": 9}}, ["sums: n_bound", "9"]),
+        ({"stories": {"others_per_group": 0}}, ["stories: others_per_group", "0"]),
     ],
 )
 def test_bad_settings(given, parts):
