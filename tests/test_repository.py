@@ -37,7 +37,8 @@ MAY_IMPORT = {
     "behavior": {"subject", "activations"},
     "progress": set(),
     "study": set(),
-    "training": {"config", "subject", "tasks", "behavior", "progress"},
+    "resume": set(),
+    "training": {"config", "subject", "tasks", "behavior", "progress", "resume"},
     "localization": ANALYSIS,
     "prediction": ANALYSIS,
     "steering": ANALYSIS | {"config", "localization"},  # the neurons that come first in its ranking
