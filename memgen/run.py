@@ -70,7 +70,10 @@ def begin(
     threadpool_limits(int(first))
     warnings.filterwarnings("ignore", message="IProgress not found")  # text bars of tqdm are fine
     check_injected()
-    config.require(isinstance(results, str), f"The parameter results must be text, not {results!r}.")
+    config.require(
+        isinstance(results, str) and results != "",
+        f"The parameter results must be text that names a folder, not {results!r}.",
+    )
     for name, value in others.items():
         fits = isinstance(value, str | bool) or (isinstance(value, int | float) and 0 <= value < math.inf)
         config.require(fits, f"The parameter {name} must be text, true or false, or a number from 0, not {value!r}.")

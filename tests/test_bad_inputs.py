@@ -239,7 +239,7 @@ def test_damaged_numbers_are_not_compared(project, capsys, tmp_path, text):
 
 
 @pytest.mark.parametrize("file", ["README.json", "metrics.parquet"])
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", ["removed", "emptied", "halved", "zeroed"])
 def test_damaged_published_results(project, file, damage):
     folder = project / "book/published/full"
     folder.mkdir(parents=True, exist_ok=True)
