@@ -248,4 +248,4 @@ def test_damaged_published_results(project, file, damage):
         folder / "metrics.parquet"
     )
     DAMAGES[damage](folder / file, (folder / file).read_bytes())
-    assert "book/published/full" in told(lambda: published("full").metrics, project)
+    assert "book/published/full" in told(lambda: published("full").metrics)
