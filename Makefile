@@ -1,7 +1,7 @@
 # The commands of memgen. Every target sets up what it needs; `make help` lists them.
 
+# Recipes with a pipe set pipefail themselves: make 3.81, that of macOS, knows no .SHELLFLAGS.
 SHELL := /bin/bash
-.SHELLFLAGS := -o pipefail -c
 PROFILE ?= $(if $(filter publish check-published,$(MAKECMDGOALS)),full,default)
 PYTHON ?= python3
 CORES ?= all
@@ -34,10 +34,11 @@ setup: $(READY)  ## Make the environment .venv with the pinned packages (every o
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c '$(SUPPORTED)' 2> /dev/null || \
 		{ echo "memgen needs Python 3.11, 3.12 or 3.13; $(PYTHON) is $$($(PYTHON) -V 2>&1). Name another one: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.11" >&2; exit 1; }
-	@test -e $(VENV)/pyvenv.cfg -o -z "$$(ls -A $(VENV) 2> /dev/null)" || \
-		{ echo "$(VENV) is there and is no environment of Python: move it away, or name another one: make $(or $(MAKECMDGOALS),setup) VENV=.venv2" >&2; exit 1; }
 	@echo "Setting up $(VENV) with the packages of requirements.lock (some minutes the first time) ..."
-	@test ! -e $(VENV)/.unfinished && $(BIN)/python -c 'import pip; $(SUPPORTED)' 2> /dev/null || $(PYTHON) -m venv --clear $(VENV)
+	@test ! -e $(VENV)/.unfinished && $(BIN)/python -c 'import pip; $(SUPPORTED)' 2> /dev/null || { \
+		test -e $(VENV)/pyvenv.cfg -o -z "$$(ls -A $(VENV) 2> /dev/null)" || \
+			{ echo "$(VENV) is there and is no environment of Python: move it away, or name another one: make $(or $(MAKECMDGOALS),setup) VENV=.venv2" >&2; exit 1; }; \
+		$(PYTHON) -m venv --clear $(VENV); }
 	@touch $(VENV)/.unfinished
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --requirement requirements.lock
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
@@ -48,14 +49,11 @@ $(READY): requirements.lock pyproject.toml
 NOISE := -e 's/^(Finished jobid|Select jobs|Execute)[^▶]*▶/▶/' -e '/^Command .set -euo/,/(returned non-zero exit|died with)/{/died with/!d;s/.*died with [^A-Z]*Signals\.([A-Z0-9]+).*/✗ A command was ended by the signal \1./;}' \
 	-e '/^(\[[A-Z][a-z]{2} |RuleException|CalledProcessError in file|Select jobs|Execute [0-9]|Finished jobid|Assuming unrestricted|Using shell|Rules claiming|Provided|Building DAG|Complete log|WorkflowError|$$)/d'
 
-book: export XDG_CACHE_HOME := $(CURDIR)/.snakemake/cache  # there may be no home to write to
-# Another `make book` is refused while one runs. One that was killed leaves Snakemake's lock behind: it is opened.
+# There may be no home to write to.
+book: export XDG_CACHE_HOME := $(CURDIR)/.snakemake/cache
 book: $(READY)  ## Run what is missing or changed for PROFILE, then render _build/html
-	@if ps -p "$$(cat .snakemake/pid 2>/dev/null || echo 0)" -o args= 2>/dev/null | grep -q 'snakemake --cores'; then \
-		echo "Another make book is running here (process $$(cat .snakemake/pid)); wait for it or stop it." >&2; exit 1; fi
-	@mkdir -p .snakemake && rm -rf .snakemake/locks
-	@. $(BIN)/activate && sh -c 'echo $$$$ > .snakemake/pid; exec snakemake "$$@"' snakemake --cores $(CORES) \
-		--config profile=$(PROFILE) threads=$(THREADS) --resources accelerator=$(RUNS_PER_ACCELERATOR) \
+	@set -o pipefail; . $(BIN)/activate && snakemake --cores $(CORES) \
+		--config 'profile="$(PROFILE)"' threads=$(THREADS) --resources accelerator=$(RUNS_PER_ACCELERATOR) \
 		--rerun-incomplete --keep-going --scheduler greedy --quiet rules reason host 2>&1 | (trap '' INT; sed -uE $(NOISE))
 	@echo "Results: results/$(PROFILE). The book, where the profile has one: _build/html/index.html (make serve shows it)"
 
@@ -67,12 +65,12 @@ check-published: $(READY)  ## Compare CELL=task/model/seed<n>, made again, with 
 	@$(BIN)/python -m book.build check $(PROFILE) $(CELL)
 
 compare: $(READY)  ## Show the numbers of two folders of results side by side: A=... B=... (runs, profiles, or published)
-	@test -n "$(A)" -a -n "$(B)" || { echo "Which ones? make compare A=results/graded B=book/published/graded" >&2; exit 1; }
+	@test -n "$(A)" -a -n "$(B)" || { echo "Which folders? After make book PROFILE=graded: make compare A=results/graded B=book/published/graded" >&2; exit 1; }
 	@$(BIN)/python -m book.build compare $(A) $(B)
 
 dist: $(READY)  ## Pack the built book as dist/memgen-book-<version>.tar.gz: the same bytes for the same book
 	@test -e _build/html/index.html || { echo "There is no book yet: make book PROFILE=smoke makes a small one." >&2; exit 1; }
-	@mkdir -p dist && NAME=memgen-book-$$($(BIN)/python -c 'import memgen; print(memgen.__version__)') && \
+	@set -o pipefail; mkdir -p dist && NAME=memgen-book-$$($(BIN)/python -c 'import memgen; print(memgen.__version__)') && \
 		tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --transform "s,^html,$$NAME," \
 			--directory _build --create html | gzip --best --no-name > "dist/.$$NAME" && \
 		mv "dist/.$$NAME" "dist/$$NAME.tar.gz" && echo "The book in one file: dist/$$NAME.tar.gz"
@@ -83,7 +81,7 @@ serve: $(READY)  ## Show the book on http://localhost:8000 (PORT=...)
 	@$(BIN)/python -m http.server --bind localhost --directory _build/html $(PORT)
 
 lab: $(READY)  ## Open JupyterLab on the notebooks; the .py and .ipynb of a pair are saved together
-	@. $(BIN)/activate && jupytext --quiet --sync notebooks/*.py && jupyter lab notebooks
+	@. $(BIN)/activate && python -m book.build pairs && jupyter lab notebooks
 
 test: $(READY) lint  ## Run all tests, TESTERS=2 at a time, the smoke profile and the strict book build among them
 	@. $(BIN)/activate && python -m pytest --numprocesses $(TESTERS)
@@ -91,15 +89,17 @@ test: $(READY) lint  ## Run all tests, TESTERS=2 at a time, the smoke profile an
 lint: $(READY)  ## Check style, format and types
 	@. $(BIN)/activate && ruff check . && ruff format --check . && mypy
 
-format: $(READY)  ## Format the code, and bring each notebook's .ipynb in line with its .py
-	@. $(BIN)/activate && ruff check --fix --quiet . ; ruff format . && jupytext --quiet --update --to ipynb notebooks/*.py
+format: $(READY)  ## Format the code, and bring the two files of each notebook in line: the one saved last counts
+	@. $(BIN)/activate && python -m book.build pairs && \
+		{ ruff check --fix --quiet . ; ruff format . && python -m book.build pairs --tidy; }
 
 bench: $(READY)  ## Measure training, recording of activations, and every stage
 	@. $(BIN)/activate && python benchmarks/run.py
 
 lock: $(READY)  ## Write requirements.lock from what is installed
-	@{ echo "# The whole resolution of requirements.txt: what make installs. Renewed by: make lock"; \
-		$(BIN)/python -m pip freeze --all --exclude pip --exclude memgen | sed -E 's/\+[a-z0-9.]+$$//'; } > requirements.lock
+	@set -o pipefail; { echo "# The whole resolution of requirements.txt: what make installs. Renewed by: make lock"; \
+		$(BIN)/python -m pip freeze --all --exclude pip --exclude memgen | sed -E 's/\+[a-z0-9.]+$$//'; } > .requirements.lock
+	@mv .requirements.lock requirements.lock
 	@touch $(READY)
 
 clean:  ## Remove the built book and caches; results and environment stay

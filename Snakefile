@@ -10,26 +10,43 @@ stage's manifest: Snakemake deletes outputs before it runs a job, so a failed ru
 import filecmp
 import glob
 import json
-import os
+import shutil
+import subprocess
+import sys
 from functools import cache
 from importlib.metadata import version
-from modulefinder import ModuleFinder
 from operator import attrgetter
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from snakemake.exceptions import WorkflowError
 
 
 workdir: workflow.basedir
 
 
-from memgen.config import STAGES, Cell, InputError, load_profile, resolve, stages_of
+from memgen.config import STAGES, Cell, InputError, load_profile, resolve, sources, stages_of
 
 try:
     PROFILE = load_profile(str(config.get("profile", "default")))
     CELLS = {cell: resolve(PROFILE.name, *cell) for cell in PROFILE.cells()}
 except InputError as error:
     raise WorkflowError(str(error))
+
+# One at a time: another is refused while one runs. What Snakemake locked is of one that was killed, then. Where there
+# are no locks of files, Snakemake's own stay in force.
+if workflow.is_main_process and not workflow.dryrun:
+    Path(".snakemake").mkdir(exist_ok=True)
+    ALONE = FileLock(".snakemake/memgen.lock", blocking=False)  # held until the process ends
+    try:
+        ALONE.acquire()
+        shutil.rmtree(".snakemake/locks", ignore_errors=True)
+    except Timeout:
+        raise WorkflowError("Another make book is running here; wait for it or stop it.")
+    except OSError:
+        pass
+    if subprocess.run([sys.executable, "-m", "book.build", "pairs"]).returncode:
+        raise WorkflowError("Nothing was run.")
 
 PROFILE_STAGES = [stage for stage in STAGES.values() if stage.of_profile]
 
@@ -71,16 +88,7 @@ if not Path("_build/html/index.html").exists():
     Path("_build/book.stamp").unlink(missing_ok=True)
 
 
-@cache
-def sources(*scripts):
-    """The scripts, and all modules of memgen that they import, directly or through other modules."""
-    finder = ModuleFinder(path=["."], excludes=["book"])
-    for script in scripts:
-        finder.run_script(script)
-    modules = [module.__file__ for module in finder.modules.values() if module.__file__]
-    return sorted({os.path.relpath(name) for name in [*scripts, *modules]})
-
-
+sources = cache(sources)
 SOURCES = {stage: sources(f"notebooks/{stage}.py") for stage in STAGES}
 
 

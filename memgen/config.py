@@ -9,10 +9,12 @@ allowed.
 """
 
 import math
+import os
 import re
 from collections.abc import Callable
+from modulefinder import ModuleFinder
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -348,6 +350,15 @@ def stages_of(spec: RunSpec) -> tuple[str, ...]:
     return tuple(stage.name for stage in STAGES.values() if not stage.of_profile)
 
 
+def sources(*scripts: str | Path) -> list[str]:
+    """The scripts, and all modules of memgen that they import, directly or through other modules; from here."""
+    finder = ModuleFinder(path=[str(Path(__file__).parents[1])], excludes=["book"])
+    for script in scripts:
+        finder.run_script(str(script))
+    modules = [module.__file__ for module in finder.modules.values() if module.__file__]  # type: ignore[attr-defined]
+    return sorted({os.path.relpath(name) for name in [*scripts, *modules]})
+
+
 def root() -> Path:
     """The project's root: the nearest folder above the working directory, else above the package, that is one."""
     here = Path.cwd().resolve()
@@ -355,6 +366,34 @@ def root() -> Path:
         if (folder / "config").is_dir() and (folder / "notebooks").is_dir():
             return folder
     raise InputError(f"No memgen project was found above {here}: it is a folder that holds config/ and notebooks/.")
+
+
+class Yaml(yaml.SafeLoader):
+    """YAML as it is written: a key stands once, and a plain word is a number only if it is one.
+
+    PyYAML reads YAML 1.1, in which ``no`` is false, ``010`` is 8 and ``1:30`` is 90; here they are as in YAML 1.2.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict] = {}
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        """The mapping; a key that stands twice is an InputError."""
+        known: list[Any] = []
+        for key, _ in node.value:
+            known.append(self.construct_object(key, deep=True))
+            line = key.start_mark.line + 1
+            require(known.count(known[-1]) == 1, f"{self.name} has {known[-1]!r} twice, again in line {line}.")
+        return super().construct_mapping(node, deep)
+
+
+for kind, pattern, first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
+):
+    Yaml.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(f"({pattern})$"), list(first))
+Yaml.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
 
 
 def profiles() -> list[str]:
@@ -368,8 +407,12 @@ def load_profile(name: str) -> Profile:
     require(name in known, f"The profile {name!r} is unknown; allowed are {', '.join(known)}.")
     file = f"config/{name}.yaml"
     try:
-        sections = yaml.safe_load((root() / file).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        loader = Yaml((root() / file).read_text(encoding="utf-8"))
+        loader.name = file
+        sections = loader.get_single_data()
+    except InputError:
+        raise
+    except (yaml.YAMLError, ValueError) as error:  # such as a byte that is no UTF-8
         place = getattr(error, "problem_mark", None)
         raise InputError(f"{file} is not valid YAML{f' in line {place.line + 1}' if place else ''}.") from None
     require(isinstance(sections, dict), f"{file} must have sections, such as runs and seeds, not {sections!r}.")

@@ -1,6 +1,7 @@
 """Figures and tables as a notebook shows them: without a network, with and without scripts."""
 
 import base64
+import csv
 import functools
 import io
 import json
@@ -40,7 +41,7 @@ class Figure:
             raise ValueError(f"figure {name!r} shows {rows:,} rows; aggregate its data to {MAX_ROWS:,} or fewer.")
         self.name, self.caption, self.alt = name, caption, alt
         self.specification = json.dumps(content, ensure_ascii=False, allow_nan=False)
-        self.csv = data.to_csv(index=False)
+        self.csv = csv_text(data)
 
     @functools.cached_property
     def png(self) -> bytes:
@@ -74,7 +75,7 @@ class Table:
     def __init__(self, frame: pd.DataFrame, name: str, *, caption: str) -> None:
         _check(name, caption)
         self.frame, self.name, self.caption = frame, name, caption
-        self.csv = frame.to_csv(index=False)
+        self.csv = csv_text(frame)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         shown = _as_text(self.frame.head(SHOWN_ROWS))
@@ -88,6 +89,11 @@ class Table:
 <div class="memgen-table" role="group" aria-label="Table {self.name}" style="overflow-x:auto" tabindex="0">{rows}</div>
 </figure>"""
         return {"text/html": html, "text/plain": f"Table: {caption}\n{shown.to_string(index=False)}"}
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """A table as CSV, its text in quotation marks: ``"0011"`` is no number (:func:`memgen.published.read_table`)."""
+    return frame.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
 
 
 def _check(name: str, caption: str) -> None:

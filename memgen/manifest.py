@@ -3,6 +3,7 @@
 ``manifest.json`` is written last and atomically: a folder without it belongs to a stage that did not finish.
 """
 
+import ast
 import hashlib
 import importlib.metadata
 import json
@@ -23,6 +24,7 @@ PACKAGES = (
     "accelerate altair ipykernel jupytext memgen numpy pandas papermill pyarrow safetensors scikit-learn scipy "
     "tokenizers torch transformers vl-convert-python"
 ).split()
+DECISIVE = ("memgen", "notebooks", "config", "requirements.lock")  # what git is asked about
 NUMBER_FIELDS = ("value", "ci_low", "ci_high", "n", "unit", "definition")
 #: Columns of every frame of records, filled where they apply; a record may have others.
 COORDINATES = (
@@ -88,30 +90,57 @@ def _load(path: Path) -> Any:
 
 def provenance() -> dict[str, Any]:
     """The machine, the packages that make the numbers, the commit of the code, and the most memory held, in bytes."""
-    torch = sys.modules.get("torch")  # asked only where the stage loaded it
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    head, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
     return {
         "peak_memory_bytes": peak if sys.platform == "darwin" else peak * 1024,  # macOS counts bytes, Linux KiB
-        "machine": {
-            "processor": _processor(),
-            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-            "threads": torch.get_num_threads() if torch else None,
-            "accelerator": torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None,
-            "system": platform.platform(),
-            "python": platform.python_version(),
-        },
+        "machine": _machine(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "git": {"commit": head, "dirty": None if changes is None else bool(changes)},
+        "git": commit(),
     }
 
 
+def means(*scripts: Path) -> dict[str, Any]:
+    """What decides a stage's numbers beside settings and inputs: its code, of these scripts, and what it runs on."""
+    code = [ast.parse(Path(name).read_text(encoding="utf-8")) for name in config.sources(*scripts)]
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    machine, names = _machine(), ("python", "threads", "processor", "accelerator")
+    means = {"code": [*map(ast.dump, code)], "packages": versions}  # comments and prose aside
+    return means | {name: machine[name] for name in names}
+
+
+def commit() -> dict[str, Any]:
+    """The commit of the project, and whether what decides its numbers was changed since; None where it has none.
+
+    A project inside another repository has none, even if that repository would ignore or hold it.
+    """
+    top, _, head = (_git("rev-parse", "--show-toplevel", "HEAD") or "").partition("\n")
+    if not head or not Path(top).samefile(config.root()):
+        return {"commit": None, "dirty": None}
+    changes = _git("status", "--porcelain", "--", *DECISIVE)
+    return {"commit": head, "dirty": None if changes is None else bool(changes)}
+
+
 def _git(*words: str) -> str | None:
+    command = ["git", "--no-optional-locks", "-C", str(config.root()), *words]
+    elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set where a hook of another repository runs
+    environment = {name: value for name, value in os.environ.items() if name not in elsewhere}
     try:
-        done = subprocess.run(["git", "-C", str(config.root()), *words], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _machine() -> dict[str, Any]:
+    torch = sys.modules.get("torch")  # asked only where the stage loaded it
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads() if torch else None,
+        "accelerator": torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }
 
 
 def _processor() -> str:

@@ -68,11 +68,13 @@ class Place:
 
     @property
     def command(self) -> str:
-        """The command that makes this stage."""
+        """The command that makes this stage, in the project's folder; text is given raw, so that 0011 stays text."""
         names = ["profile", "task", "model", "seed"] if self.task else ["profile"]
         names += ["results"] if self.results != "results" else []
-        parameters = " ".join(f"-p {name} {shlex.quote(str(getattr(self, name)))}" for name in names)
-        return f"papermill notebooks/{self.stage}.ipynb out.ipynb {parameters}"
+        flags = {name: "-r" if isinstance(getattr(self, name), str) else "-p" for name in names}
+        parameters = " ".join(f"{flags[name]} {name} {shlex.quote(str(getattr(self, name)))}" for name in names)
+        here = ".venv/bin/" if (config.root() / ".venv/bin/papermill").is_file() else ""  # else in an active one
+        return f"{here}papermill notebooks/{self.stage}.ipynb out.ipynb {parameters}"
 
     def reads(self) -> list["Place"]:
         """The finished stages that this one reads, in their order."""

@@ -5,8 +5,10 @@
 
 import dataclasses
 import functools
+import io
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ ABOUT, METRICS, MANIFESTS = "README.json", "metrics.parquet", "manifests.json"
 #: Columns that say which run and stage a number is of; the last three are the run's settings.
 RUN_COLUMNS = ("task", "model", "seed", "stage", "base_task", "form", "conflicts")
 OF_PROFILE = [stage.name for stage in STAGES.values() if stage.of_profile]
+QUOTED = re.compile(r'"((?:[^"]|"")*)"')  # a field of a CSV file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,17 +68,15 @@ class Published:
     def table(self, stage: str, name: str, run: str = "") -> pd.DataFrame:
         """The table, or the data of the figure, that the stage's notebook gave that name.
 
-        `run` is such as ``addition/gpt2-3x64/seed0``; empty for a stage of the whole profile. Numbers that begin with a
-        0 stay text. If none was published, an InputError says which were.
+        `run` is such as ``addition/gpt2-3x64/seed0``; empty for a stage of the whole profile. If none was published, an
+        InputError says which were.
         """
         folder = self.folder / run / stage
         paths = {path.stem: path for kind in ("figures", "tables") for path in sorted(folder.glob(f"{kind}/*.csv"))}
         if name not in paths:
             where = folder.relative_to(config.root())
             raise InputError(f"{where} has no table or figure {name!r}; it has {', '.join(sorted(paths)) or 'none'}.")
-        text = pd.read_csv(paths[name], dtype=str, keep_default_na=False, na_values=[""])
-        codes = [column for column in text if text[column].str.contains(r"^0\d").any()]
-        return pd.read_csv(paths[name], dtype=dict.fromkeys(codes, str), keep_default_na=False, na_values=[""])
+        return read_table(paths[name])
 
     @functools.cached_property
     def manifests(self) -> list[dict[str, Any]]:
@@ -97,6 +98,18 @@ def read_metrics(folder: Path) -> pd.DataFrame:
     coordinates = list(dict.fromkeys([*COORDINATES, *frame.columns]))
     first, last = [*RUN_COLUMNS, "measure"], list(NUMBER_FIELDS)
     return frame.reindex(columns=[*first, *(name for name in coordinates if name not in [*first, *last]), *last])
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table of a stage as it was written: text stays text, whatever it looks like; what is empty is missing.
+
+    Text is what stands in quotation marks. In tables of before it did so, it is the answers, and what begins with 0.
+    """
+    marked = QUOTED.sub(lambda field: "text" if field[1] else "", path.read_text(encoding="utf-8"))
+    fields = pd.read_csv(io.StringIO(marked), header=None, dtype=str, keep_default_na=False).iloc[1:]
+    names = pd.read_csv(path, nrows=0).columns
+    is_text = [fields[i].str.contains(r"^(?:text$|0\d)").any() or names[i].startswith("answer") for i in fields]
+    return pd.read_csv(path, dtype=dict.fromkeys(names[is_text], str), keep_default_na=False, na_values=[""])
 
 
 def folder_of(profile: str) -> Path:

@@ -2,6 +2,8 @@
 
 import datetime
 import hashlib
+import importlib
+import json
 import math
 import os
 import shutil
@@ -52,7 +54,8 @@ def begin(
     results : str
         The folder that holds the results.
     resume : bool
-        Whether to keep the files that an interrupted run of the same settings and inputs left.
+        Whether to keep the files that an interrupted run left which had the same settings, inputs, code, versions,
+        threads and device.
     **others
         Parameters that this notebook alone has; numbers are 0 or more.
 
@@ -335,16 +338,37 @@ class Run:
         return self.place.partial / ".begun.json"
 
     def _prepare(self, resume: bool) -> bool:
-        """Make the partial folder, empty unless it is to be kept and was begun the same way; tell if it was."""
-        earlier = [entry["outputs"] for entry in self._earlier.values()]
-        fingerprint = hashlib.sha256(repr((self.parameters, self.config, earlier)).encode()).hexdigest()
-        resumed = resume and self._note.is_file() and self._note.read_text() == fingerprint
+        """Make the partial folder, empty unless it is to be kept and was begun the same way; tell if files were."""
+        begun, now = self._read_note(), self._decisive() if resume else {}
+        others = [name for name in now if begun.get(name) != now[name]]
+        if begun and others:
+            print(f"▶ The interrupted {self.place.label} had other {', '.join(others)}: it starts anew.")
         self.folder.mkdir(exist_ok=True)
         for path in self.folder.iterdir():
-            if not resumed or path.name in ("figures", "tables"):
+            if not resume or others or path.name in ("figures", "tables") or path.name.startswith("."):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        self._note.write_text(fingerprint)
-        return resumed
+        if resume:
+            manifest.write_json(self._note, now)
+        return any(path.is_file() and path != self._note for path in self.folder.rglob("*"))
+
+    def _read_note(self) -> dict[str, str]:
+        try:
+            return json.loads(self._note.read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # none, or of a process that was killed while it wrote
+            return {}
+
+    def _decisive(self) -> dict[str, str]:
+        """All that decides the numbers of this stage, as digests: what resumes must have begun with the same."""
+        importlib.import_module("torch")  # for its threads and its device
+        scripts = [config.root() / f"notebooks/{self.place.stage}.py"]
+        scripts.append(Path(config.__file__).with_name("tasks") / f"{getattr(self.config, 'base_task', '')}.py")
+        decisive = {
+            "parameters": self.parameters,
+            "settings": self.config,
+            "earlier results": [entry["outputs"] for entry in self._earlier.values()],
+            **manifest.means(*filter(Path.is_file, scripts)),
+        }
+        return {name: hashlib.sha256(repr(value).encode()).hexdigest() for name, value in decisive.items()}
 
     def _require_open(self) -> None:
         if self.folder != self.place.partial:

@@ -1,18 +1,3 @@
-# ---
-# jupyter:
-#   jupytext:
-#     formats: ipynb,py:percent
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-#       format_version: '1.3'
-#       jupytext_version: 1.19.6
-#   kernelspec:
-#     display_name: Python 3
-#     language: python
-#     name: python3
-# ---
-
 # %% [markdown]
 # # Steering
 #
@@ -63,6 +48,7 @@ run = begin("steering", profile=profile, task=task, model=model, seed=seed, resu
 # largest shift, is a larger disturbance, and no control.
 
 # %%
+import csv
 import dataclasses
 
 import pandas as pd
@@ -241,7 +227,7 @@ for method, intervention in interventions.items():
 
 # %%
 tried = pd.concat([part.tried for part in [*sweeps, resid, mlp, small]], ignore_index=True)
-tried.to_csv(run.path("tables", "all_trials.csv"), index=False)
+tried.to_csv(run.path("tables", "all_trials.csv"), index=False, quoting=csv.QUOTE_NONNUMERIC)
 grid = frontier(tried)
 run.table(grid[grid.is_chosen], "chosen", caption=f"The chosen trials, on validation groups: {RULE}.")
 
@@ -511,7 +497,7 @@ tryable = examples.first_of_levels(conflicts["test"], 20)
 columns = ["prompt", "group", "evidence", "memorized_share", "answer_memorization", "answer_generalization"]
 probabilities = examples.answer_probabilities(subject, tryable, headline)
 probabilities = probabilities.merge(tryable[columns], left_on="input", right_index=True).round(5)
-probabilities.to_csv(run.path("tables", "try_it.csv"), index=False)
+probabilities.to_csv(run.path("tables", "try_it.csv"), index=False, quoting=csv.QUOTE_NONNUMERIC)
 
 # %% [markdown]
 # ## Positions

@@ -148,6 +148,38 @@ def test_wrong_profile(project, change, parts):
 
 
 @pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("training: {inference: {steps: 7}}\ntraining: {}\n", ["config/tiny.yaml has 'training' twice", "line 15"]),
+        ("analysis: {n_tokens: 1, n_tokens: 2}\n", ["'n_tokens' twice", "line 14"]),
+        ("analysis: {n_tokens: 1:30}\n", ["n_tokens", "'1:30'"]),
+        ("analysis: {n_tokens: 1_000}\n", ["n_tokens", "'1_000'"]),
+        ("analysis: {n_tokens: 0x10}\n", ["n_tokens", "'0x10'"]),
+        ("analysis: {max_other: off}\n", ["max_other", "'off'"]),
+        ("analysis: {max_other: .nan}\n", ["max_other", "'.nan'"]),
+        ("analysis: {n_tokens: 2001-01-01}\n", ["n_tokens", "'2001-01-01'"]),
+        ("analysis: {n_tokens: !!int one}\n", ["config/tiny.yaml is not valid YAML"]),
+        ("analysis: &a {n_tokens: 1}\ndata: {addition: {<<: *a}, addition: {}}\n", ["'addition' twice"]),
+    ],
+)
+def test_yaml_that_means_something_else_than_it_says_is_refused(project, text, parts):
+    name = text.partition(":")[0]
+    kept = "".join(line + "\n" for line in TINY.splitlines() if not line.startswith((f"{name}:", "data:")))
+    (project / "config/tiny.yaml").write_text("\n" * (13 - kept.count("\n")) + kept + text)
+    with pytest.raises(InputError) as caught:
+        config.load_profile("tiny")
+    assert all(part in sentence(caught) for part in parts), sentence(caught)
+
+
+def test_yaml_means_what_it_says(project):
+    text = TINY.replace("steps: 7, learning_rate: 1", "steps: 010, learning_rate: 2e-3, mixed_precision: no")
+    assert text != TINY
+    (project / "config/tiny.yaml").write_text(text)
+    training = config.resolve("tiny", "inference").training
+    assert (training.steps, training.learning_rate, training.mixed_precision) == (10, 0.002, "no")
+
+
+@pytest.mark.parametrize(
     ("cls", "name", "value"),
     [
         (TrainingConfig, "steps", 0),

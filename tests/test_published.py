@@ -8,6 +8,7 @@ import pytest
 
 from memgen import config, published
 from memgen.config import InputError
+from memgen.display import Table
 from memgen.manifest import COORDINATES, NUMBER_FIELDS
 from memgen.published import Published
 
@@ -56,6 +57,22 @@ def test_text_is_read_as_text(folder):
     assert (table.n.tolist(), table.share.tolist()) == ([10, 7], [0.5, 0.0])
     assert table["empty"].isna().all()
     assert table.none.tolist() == ["None", "x"]
+
+
+NUMBERLIKE = ["0011", "1080", "1e3", "nan", "None", "True", "-5", "1_000", '4,"5"', None]
+
+
+def test_text_that_looks_like_a_number_comes_back_as_it_was(folder):
+    frame = pd.DataFrame({"word": NUMBERLIKE, "n": range(10), "share": [0.5, None] * 5, "is_right": [True, False] * 5})
+    frame["whole"] = ["8031", None] * 5  # no leading zero gives it away
+    (folder / "data/tables/words.csv").write_text(Table(frame, "words", caption="Words.").csv, encoding="utf-8")
+    table = published.published("tiny").table("data", "words")
+    assert (
+        table.astype({"word": object, "whole": object})
+        .where(table.notna(), None)
+        .equals(frame.astype({"word": object, "whole": object}).where(frame.notna(), None))
+    )
+    assert [str(table[name].dtype) for name in ("n", "share", "is_right")] == ["int64", "float64", "bool"]
 
 
 def test_a_table_that_is_missing_is_named_beside_those_that_are_there(folder):
@@ -153,6 +170,13 @@ def test_no_published_interval_is_a_point_and_those_within_earlier_runs_are_gone
         assert not {"low", "high", "auroc_low", "auroc_high", "preferred"} & set(table.columns), path
         if "ci_low" in table:
             assert not (table.ci_low == table.ci_high).any(), path
+
+
+def test_answers_of_earlier_tables_are_text(graded):
+    found, _ = graded
+    examples = found.table("data", "examples", run="graded_addition/gpt2-3x64/seed0")
+    assert examples.answer_generalization.dropna().tolist() == ["8031", "1080", "1080"]
+    assert examples.row.dtype == int
 
 
 def test_what_the_repository_keeps_is_small(graded):

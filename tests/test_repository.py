@@ -14,6 +14,7 @@ import papermill
 import pytest
 import yaml
 
+from book.build.pairs import KERNEL
 from memgen.config import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,15 +88,14 @@ class TestNotebook:
             [(cell.cell_type, cell.source, cell.metadata.get("tags")) for cell in notebook.cells]
             for notebook in (pair, source)
         )
-        assert cells == expected, f"make lab, or: jupytext --sync notebooks/{path.name}"
+        assert cells == expected, f"{path.name} and its .ipynb differ; the one saved last counts: make format"
         for cell in pair.cells:
-            assert not cell.get("outputs")
-            assert cell.get("execution_count") is None
+            clean = not cell.get("outputs") and cell.get("execution_count") is None
+            assert clean, f"{path.stem}.ipynb has outputs; without them: make format"
 
     def test_pair_is_declared(self, path: Path) -> None:
-        metadata = jupytext.read(path).metadata
-        assert metadata["jupytext"]["formats"] == "ipynb,py:percent"
-        assert metadata["kernelspec"]["name"] == "python3"
+        metadata = nbformat.read(path.with_suffix(".ipynb"), as_version=4).metadata
+        assert metadata == {"jupytext": {"formats": "ipynb,py:percent"}, "kernelspec": KERNEL}, "make format"
 
     def test_parameters_are_typed_and_explained(self, path: Path) -> None:
         parameters = papermill.inspect_notebook(path.with_suffix(".ipynb"))

@@ -3,7 +3,7 @@
 import ast
 import hashlib
 import json
-import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,7 +13,7 @@ import altair
 import nbformat
 import numpy as np
 import pandas as pd
-import papermill
+import papermill.cli
 import pytest
 
 from memgen import config, manifest, place
@@ -175,10 +175,55 @@ def test_contract_of_a_finished_stage(project, capsys):
             late()
 
 
-def test_commit_tells_changes(monkeypatch):
-    monkeypatch.chdir(REPOSITORY)
-    commit = manifest.provenance()["git"]["commit"]
-    assert commit is None or re.fullmatch("[0-9a-f]{40}", commit)
+def git(folder, *words):
+    identity = ("-c", "user.name=A", "-c", "user.email=a@b")
+    done = subprocess.run(["git", *identity, *words], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_commit_tells_changes_of_what_decides_numbers(project, monkeypatch):
+    git(project, "init", "--quiet")
+    git(project, "add", "--all")
+    git(project, "commit", "--quiet", "--message", "First")
+    first = {"commit": git(project, "rev-parse", "HEAD"), "dirty": False}
+    assert manifest.commit() == first
+    (project / "out.ipynb").write_text("{}")  # as the README's own command leaves it
+    (project / "my notes.txt").write_text("x")
+    assert manifest.commit() == first
+    (project / "config/mine.yaml").write_text("x")
+    assert manifest.commit() == first | {"dirty": True}
+    (project / "config/mine.yaml").unlink()
+    monkeypatch.setenv("GIT_DIR", str(REPOSITORY / ".git"))  # as where a hook of another repository runs
+    assert manifest.commit() == first
+
+
+@pytest.mark.parametrize("tracked", [False, True])
+def test_the_commit_of_a_repository_around_the_project_is_not_its_own(tmp_path, monkeypatch, tracked):
+    for name in ("memgen-0.1.0/notebooks", "memgen-0.1.0/config"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "memgen-0.1.0/config/tiny.yaml").write_text(PROFILE)
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", "--all") if tracked else None
+    git(tmp_path, "commit", "--quiet", "--allow-empty", "--message", "Another project")
+    monkeypatch.chdir(tmp_path / "memgen-0.1.0")
+    assert manifest.commit() == {"commit": None, "dirty": None}
+
+
+@pytest.mark.parametrize("name", ["0011", "1e3", "nan", "None", "True"])
+def test_the_command_of_a_stage_gives_its_names_as_text(name):
+    """As papermill reads it: its own command line, with the execution caught."""
+    given = {}
+    words = shlex.split(place.Place("data", name, name, "gpt2-2x32", 7, results=name).command)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("papermill.cli.execute_notebook", lambda **options: given.update(options["parameters"]))
+        papermill.cli.papermill.main(words[1:], standalone_mode=False)
+    assert given == {"profile": name, "task": name, "model": "gpt2-2x32", "seed": 7, "results": name}
+
+
+def test_the_command_of_a_stage_works_where_no_environment_is_active(project):
+    (project / ".venv/bin").mkdir(parents=True)
+    (project / ".venv/bin/papermill").touch()
+    assert place.Place("data", "tiny", "inference", "gpt2-2x32").command.startswith(".venv/bin/papermill notebooks/")
 
 
 def test_generators_depend_on_seed_stage_and_name_alone(project):
@@ -316,8 +361,8 @@ def test_missing_stage_names_the_command_that_makes_it(project):
     assert str(error.value) == (
         "The data of inference/gpt2-2x32/seed1 was not found in "
         "my results/tiny/inference/gpt2-2x32/seed1/data; make it with "
-        "`papermill notebooks/data.ipynb out.ipynb -p profile tiny -p task inference -p model gpt2-2x32 "
-        "-p seed 1 -p results 'my results'`."
+        "`papermill notebooks/data.ipynb out.ipynb -r profile tiny -r task inference -r model gpt2-2x32 "
+        "-p seed 1 -r results 'my results'`."
     )
     assert not (project / "my results").exists()
 
@@ -374,7 +419,7 @@ def test_stages_of_the_whole_profile_read_every_run_and_those_before_them(projec
     shutil.rmtree(project / "results/tiny/carryover")
     with pytest.raises(InputError, match="carryover of tiny was not found in results/tiny/carryover") as error:
         started("synthesis")
-    assert str(error.value).endswith("`papermill notebooks/carryover.ipynb out.ipynb -p profile tiny`.")
+    assert str(error.value).endswith("`papermill notebooks/carryover.ipynb out.ipynb -r profile tiny`.")
 
     run = started("carryover")
     assert run.cells() == CELLS
@@ -520,6 +565,61 @@ def test_interrupted_run_resumes_only_with_the_same_settings_and_inputs(project)
     assert not resumes()
     started("training")  # empties the folder
     assert not resumes()
+
+
+MEANS = {  # what decides the numbers of a training beside its settings and inputs, and another one
+    "code": lambda patch: Path("notebooks/training.py").write_text("CLIP_NORM = 0.1"),
+    "packages": lambda patch: patch.setattr(manifest.importlib.metadata, "version", lambda name: "0"),
+    "python": lambda patch: patch.setattr(manifest.platform, "python_version", lambda: "3.99"),
+    "threads": lambda patch: patch.setattr("torch.get_num_threads", lambda: 64),
+    "processor": lambda patch: patch.setattr(manifest, "_processor", lambda: "another"),
+    "accelerator": lambda patch: (
+        patch.setattr("torch.cuda.is_available", lambda: True),
+        patch.setattr("torch.cuda.get_device_name", lambda: "a card"),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", MEANS)
+def test_a_training_that_was_begun_otherwise_starts_anew_and_says_so(project, monkeypatch, capsys, what):
+    make("data")
+    Path("notebooks/training.py").write_text("CLIP_NORM = 1.0")
+    started("training", resume=True).path("checkpoints", "last").write_text("step 50")
+    with monkeypatch.context() as patch:
+        MEANS[what](patch)
+        run = started("training", resume=True)
+    assert not run.path("checkpoints", "last").exists()
+    assert f"training of inference/gpt2-2x32/seed0 had other {what}: it starts anew" in capsys.readouterr().out
+    run.finish()
+    assert load_manifest(run.folder)["resumed"] is False
+
+
+def test_a_module_that_a_notebook_imports_is_its_code(tmp_path):
+    """Directly or through others; comments and prose are not."""
+    for module in ("training", "tasks/lessons"):
+        assert f"memgen/{module}.py" in " ".join(config.sources(REPOSITORY / "notebooks/training.py"))
+    for name, text in (("a", "x = 1"), ("b", "# Prose.\nx = 1  # one"), ("c", "x = 2")):
+        (tmp_path / f"{name}.py").write_text(text)
+    a, b, c = (manifest.means(tmp_path / f"{name}.py")["code"] for name in "abc")
+    assert a == b != c
+
+
+def test_a_resumed_training_says_so_and_keeps_nothing_of_a_kill(project):
+    make("data")
+    Path("notebooks/training.py").write_text("CLIP_NORM = 1.0")
+    run = started("training", resume=True)
+    run.path("checkpoints", "last").write_text("step 50")
+    run.path(".metrics.json.123").write_text("half")  # of a process that was killed while it wrote
+    Path("notebooks/training.py").write_text("# The same.\nCLIP_NORM = 1.0")
+    run = started("training", resume=True)
+    run.finish()
+    about = load_manifest(run.folder)
+    assert about["resumed"] is True
+    assert set(about["outputs"]) == {"checkpoints/last", "metrics.json"}
+    started("training", resume=True)  # killed before it had written anything
+    run = started("training", resume=True)
+    run.finish()
+    assert load_manifest(run.folder)["resumed"] is False
 
 
 def test_two_processes_never_make_the_same_stage(project):

@@ -1,6 +1,7 @@
 """``python -m book.build COMMAND``: from notebooks to results, and from results to pages.
 
 - ``execute SOURCE COPY FOLDER``: run a notebook's source and keep the executed copy with the results in FOLDER;
+- ``pairs``: bring the two files of each notebook in line, the one that was saved last first;
 - ``stage PROFILE``: copy a profile's finished notebooks into the book;
 - ``publish PROFILE``: keep the small results of a profile in the repository;
 - ``check PROFILE CELL``: compare a run, task/model/seed<n>, with what was published;
@@ -26,6 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
     executing.add_argument("folder", help="the folder of results that the notebook makes")
     executing.add_argument("--parameters", type=json.loads, default={}, help="the notebook's parameters, as JSON")
     executing.add_argument("--label", default="", help="the name of the run in messages")
+    pairing = commands.add_parser("pairs", help="bring the two files of each notebook in line")
+    pairing.add_argument("--tidy", action="store_true", help="clear the .ipynb of outputs and of what editors leave")
     staging = commands.add_parser("stage", help="copy a profile's finished notebooks into the book")
     publishing = commands.add_parser("publish", help="keep the small results of a profile in the repository")
     checking = commands.add_parser("check", help="compare a run with what was published; fails unless all is equal")
@@ -54,6 +57,10 @@ def run(given: argparse.Namespace) -> int:
             from book.build import execute
 
             return execute.run(given.source, given.copy, given.folder, given.parameters, given.label or given.source)
+        case "pairs":
+            from book.build.pairs import bring_in_line
+
+            bring_in_line(tidy=given.tidy)
         case "stage":
             from book.build.chapters import stage_book
 

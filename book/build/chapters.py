@@ -104,13 +104,16 @@ def read_executed(path: Path) -> Any:
 def make_chapter(place: Place) -> Any:
     """A finished notebook as a chapter: its task in the title, its main figure first, its provenance at the end."""
     place.settle()
-    manifest, path = load_manifest(place.folder), place.folder / NOTEBOOK
-    known, where = manifest["outputs"].get(NOTEBOOK), os.path.relpath(path, root())
-    require(known is not None and path.is_file(), f"{where} was not sealed; make it with `make book`.")
+    manifest, where = load_manifest(place.folder), os.path.relpath(place.folder, root())
+    # A reader may open and save the notebook beside the results; where it was executed, there is another copy.
+    copies = [place.folder / NOTEBOOK, place.run_folder / "log" / f"{place.stage}.ipynb"]
+    sealed = [path for path in copies if path.is_file() and digest(path) == manifest["outputs"].get(NOTEBOOK)]
     require(
-        digest(path) == known, f"{where} was changed after it ran; move it away and make it again with `make book`."
+        len(sealed) > 0,
+        f"{where}/{NOTEBOOK} is not the one that was sealed, nor is its copy in log/; delete {where} and make it again "
+        f"with `make book PROFILE={place.profile}`.",
     )
-    notebook = read_executed(path)
+    notebook = read_executed(sealed[0])
     notebook.metadata.pop("papermill", None)
     notebook.cells = [cell for cell in notebook.cells if cell.source.strip()]
     hidden = {"parameters": "hide-input", "injected-parameters": "remove-cell"}
@@ -147,14 +150,15 @@ def footer(manifest: dict[str, Any]) -> str:
     facts = {
         "Parameters": ", ".join(f"`{name} = {value!r}`" for name, value in parameters.items()),
         "Code": f"commit `{git['commit'] or 'unknown'}`{' with uncommitted changes' if git['dirty'] else ''}",
-        "Finished": f"{manifest['finished']}, after {manifest['wall_seconds']:.0f} s; "
+        "Finished": f"{manifest['finished']}, after {manifest['wall_seconds']:.0f} s"
+        f"{' (resumed: an interrupted run had done a part before)' if manifest.get('resumed') else ''}; "
         f"at most {manifest['peak_memory_bytes'] / 2**20:.0f} MiB of memory",
         "Machine": f"{machine['processor']}, {machine['cores']} cores, {machine['accelerator'] or 'no GPU'}, "
         f"{machine['system']}",
         "Versions": ", ".join(
             f"{name} {version}" for name, version in ({"Python": machine["python"]} | manifest["packages"]).items()
         ),
-        "Make it again": f"`make book PROFILE={parameters['profile']}`, or this stage alone: `{manifest['command']}`",
+        "Made by": f"`make book PROFILE={parameters['profile']}`, or this stage alone: `{manifest['command']}`",
     }
     lines = "\n".join(f"- **{name}:** {fact}" for name, fact in facts.items())
     return f"```{{admonition}} How this page was made\n:class: dropdown\n\n{lines}\n```"

@@ -20,6 +20,7 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
 from book.build.chapters import seal
+from book.build.pairs import KERNEL
 from memgen import parameters as checks
 
 MARK = "▶"
@@ -44,6 +45,7 @@ def execute(source: str, copy: str, parameters: dict[str, Any]) -> None:
     of this environment, and reads no settings or start-up files of the user's.
     """
     notebook = jupytext.read(source)
+    notebook.metadata.kernelspec = KERNEL
     jupytext.write(notebook, copy, fmt="ipynb")
     cells = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     checks.check(parameters, checks.declared("\n".join(cells)))
@@ -55,7 +57,7 @@ def execute(source: str, copy: str, parameters: dict[str, Any]) -> None:
             copy,
             copy,
             parameters,
-            kernel_name="python3",
+            kernel_name=KERNEL["name"],
             log_output=True,
             progress_bar=False,
             start_timeout=START_TIMEOUT,

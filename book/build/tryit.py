@@ -21,6 +21,7 @@ FRAGMENT = "try/inputs.html"  # in the folder of downloads; book/try.md includes
 ENDS = {-1.0: "−1", 0.0: "0", 1.0: "+1"}  # the doses that the page's plain table shows
 BEHAVIORS = {"memorization": "memorized", "generalization": "inferred", "other": "other"}
 FIELDS = {"prompt": "Prompt", "answer_memorization": "Memorized", "answer_generalization": "Inferred"}
+AS_TEXT = dict.fromkeys(FIELDS, str)  # 0011 and nan are answers
 
 
 def read(places: Iterable[Place]) -> dict[str, Path]:
@@ -45,7 +46,7 @@ def write(tables: Mapping[str, Path], downloads: Path) -> None:
     (downloads / FRAGMENT).parent.mkdir(parents=True, exist_ok=True)
     for task, path in tables.items():
         shutil.copyfile(path, (downloads / FRAGMENT).with_name(f"try_it-{task}.csv"))
-    frames = {task: pd.read_csv(path) for task, path in tables.items()}
+    frames = {task: pd.read_csv(path, dtype=AS_TEXT, keep_default_na=False) for task, path in tables.items()}
     (downloads / FRAGMENT).write_text(fragment(frames), encoding="utf-8")
 
 

@@ -46,7 +46,10 @@ class Intervention:
     def save(self, folder: Path, method: str) -> None:
         """Write ``<method>.safetensors`` and ``<method>.json``."""
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {NAMES[target]: self.shift(target).detach().float().cpu().contiguous() for target in TARGETS}
+        tensors = {
+            NAMES[target]: self.shift(target).detach().float().cpu().clone(memory_format=torch.contiguous_format)
+            for target in TARGETS  # a copy of each: the two may share their memory
+        }
         save_file(tensors, folder / f"{method}.safetensors")
         layers = {name: torch.nonzero(tensor.abs().sum(1)).flatten().tolist() for name, tensor in tensors.items()}
         positions = list(range(-self.n_tokens, 0))  # of the prompt's tokens, from its end

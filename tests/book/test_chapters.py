@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -156,8 +157,8 @@ def test_main_figure_opens_the_chapter(whole: Path) -> None:
     ("damage", "message"),
     [
         (lambda folder: (folder / "manifest.json").unlink(), "did not finish"),
-        (lambda folder: (folder / "notebook.ipynb").unlink(), "was not sealed"),
-        (lambda folder: made.executed(folder / "notebook.ipynb", made.code("edited")), "was changed after it ran"),
+        (lambda folder: (folder / "notebook.ipynb").unlink(), "steering/notebook.ipynb is not the one that was sealed"),
+        (lambda folder: made.executed(folder / "notebook.ipynb", made.code("edited")), "make book PROFILE=tiny"),
         (lambda folder: (folder / "tables/try_it.csv").write_text("input\n1\n"), "try_it.csv was changed"),
     ],
 )
@@ -170,6 +171,27 @@ def test_damaged_results_are_refused_and_the_old_chapters_stay(whole: Path, caps
     assert message in error
     assert "steering" in error
     assert made.snapshot(whole / "book") == before
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: made.executed(path, made.code("edited"))])
+def test_a_reader_may_save_or_move_the_notebook(whole: Path, damage) -> None:
+    """The page shows what ran: of that, the graph keeps another copy."""
+    folder = whole / "results/tiny/inference/gpt2-2x32/seed0/steering"
+    (folder.parent / "log").mkdir()
+    shutil.copyfile(folder / "notebook.ipynb", folder.parent / "log/steering.ipynb")
+    chapters.stage_book("tiny")
+    before = made.snapshot(whole / "book")
+    damage(folder / "notebook.ipynb")
+    chapters.stage_book("tiny")
+    assert made.snapshot(whole / "book") == before
+
+
+def test_the_foot_of_a_page_says_that_its_stage_resumed(whole: Path) -> None:
+    path = whole / "results/tiny/inference/gpt2-2x32/seed0/training/manifest.json"
+    for resumed in (False, True):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"resumed": resumed}))
+        chapters.stage_book("tiny")
+        assert ("resumed" in chapter(whole, "training-inference").cells[-1].source) is resumed
 
 
 def test_figures_and_tables_are_counted_apart_in_the_order_of_the_page(project: Path) -> None:

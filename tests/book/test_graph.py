@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from filelock import FileLock, Timeout
 
 from .conftest import Project
 
 AFTER_CARRYOVER = {"synthesis", "chapters", "book", "all"}
 AFTER_STEERING = {"steering", "carryover", *AFTER_CARRYOVER}
+LOCK = ".snakemake/memgen.lock"
 STEERING_STAMP = "results/smoke/inference/{model}/seed10/log/steering.json"
 
 
@@ -156,6 +158,8 @@ def test_a_killed_run_goes_on(project: Project) -> None:
     for line in process.stdout:
         if "started" in line:
             break
+    with pytest.raises(Timeout):
+        FileLock(project.root / LOCK, blocking=False).acquire()
     assert os.getpgid(process.pid) == process.pid
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -163,6 +167,42 @@ def test_a_killed_run_goes_on(project: Project) -> None:
     done = project.make("book", "PROFILE=smoke")
     assert done.returncode == 0, done.stdout + done.stderr
     assert planned(project) == set()
+
+
+def test_another_one_is_refused_while_one_runs(project: Project) -> None:
+    """Whichever way it is started; what the running one locked stays locked, and a dry run may look."""
+    locked = project.root / ".snakemake/locks/0.input.lock"
+    locked.parent.mkdir(exist_ok=True)
+    locked.write_text("results/smoke\n")
+    try:
+        with FileLock(project.root / LOCK):
+            for done in (
+                project.make("book", "PROFILE=smoke"),
+                project.run("snakemake", "--cores", "1", "--config", "profile=smoke"),
+            ):
+                assert done.returncode != 0
+                assert "Another make book is running here" in done.stdout + done.stderr
+                assert locked.exists()
+            assert planned(project) == set()
+    finally:
+        shutil.rmtree(locked.parent, ignore_errors=True)
+
+
+def test_an_edit_in_a_notebook_counts_before_anything_runs(project: Project) -> None:
+    source, pair = (project.root / f"notebooks/synthesis.{ending}" for ending in ("py", "ipynb"))
+    before = {path: path.read_bytes() for path in (source, pair)}
+    notebook = json.loads(before[pair])
+    notebook["cells"][-1]["source"].append("\nAn edit.")
+    try:
+        pair.write_text(json.dumps(notebook), encoding="utf-8")
+        stamp = STEERING_STAMP.format(model=model_of(project)).replace("steering.json", "data.json")
+        done = project.run("snakemake", "--cores", "1", "--config", "profile=smoke", "--", stamp)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert source.read_text(encoding="utf-8").endswith("\n# An edit.\n")
+        assert planned(project) == AFTER_CARRYOVER
+    finally:
+        for path, content in before.items():
+            path.write_bytes(content)
 
 
 def test_an_unknown_profile_is_refused_before_anything_runs(project: Project) -> None:

@@ -98,4 +98,15 @@ def test_writes_the_fragment_and_the_data(frame: pd.DataFrame, tmp_path: Path) -
     tryit.write({"inference": tmp_path / "made.csv"}, tmp_path / "downloads")
     copied = tmp_path / "downloads/try/try_it-inference.csv"
     assert copied.read_bytes() == (tmp_path / "made.csv").read_bytes()
-    assert (tmp_path / "downloads" / tryit.FRAGMENT).read_text() == tryit.fragment({"inference": pd.read_csv(copied)})
+    assert (tmp_path / "downloads" / tryit.FRAGMENT).read_text() == tryit.fragment({"inference": frame})
+
+
+@pytest.mark.parametrize("answer", ["0011", "1080", "1e3", "nan", "None", "True"])
+def test_answers_that_look_like_numbers_stay_as_they_are(frame: pd.DataFrame, tmp_path: Path, answer: str) -> None:
+    frame.assign(answer_generalization=answer, prompt=answer).to_csv(tmp_path / "made.csv", index=False)
+    tryit.write({"addition": tmp_path / "made.csv"}, tmp_path)
+    html = (tmp_path / tryit.FRAGMENT).read_text()
+    for entry in json.loads(Tags(html).scripts[0])["addition"]:
+        assert (entry["answer_generalization"], entry["prompt"]) == (answer, answer)
+    rows = BeautifulSoup(html, "html.parser").select("tbody tr")
+    assert [[cell.get_text() for cell in row.select("td")][:3] for row in rows] == [[answer, "teal", answer]] * 2

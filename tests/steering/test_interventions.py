@@ -122,6 +122,17 @@ class TestFiles:
         assert (again.site, again.n_tokens, again.how) == ("resid_post", 2, made.how)
         assert all(torch.equal(again.shift(target), made.shift(target)) for target in TARGETS)
 
+    @pytest.mark.parametrize("other", [lambda v: v, lambda v: v[:], lambda v: v.flip(0).flip(0), torch.Tensor.detach])
+    def test_vectors_that_share_memory(self, shift, tmp_path, other):
+        both = torch.cat([shift, -shift])
+        for one, two in ((shift, other(shift)), (both[:2], both[1:3]), (both[::2], both[1::2])):
+            Intervention("resid_post", 1, one, two).save(tmp_path, "shared")
+            again = Intervention.load(tmp_path, "shared")
+            assert torch.equal(again.memorization, one)
+            assert torch.equal(again.generalization, two)
+            again.memorization.zero_()
+            assert torch.equal(again.generalization, two), "each has memory of its own"
+
     def test_the_files_need_no_memgen(self, made, tmp_path):
         made.save(tmp_path, "study")
         tensors = load_file(tmp_path / "study.safetensors")
