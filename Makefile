@@ -12,6 +12,7 @@ TESTERS ?= 2
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PROFILES := $(sort $(basename $(notdir $(wildcard config/*.yaml))))
 
 ifneq ($(filter book publish check-published,$(MAKECMDGOALS)),)
@@ -29,19 +30,27 @@ help:  ## List the targets
 
 setup: $(READY)  ## Make the environment .venv with the pinned packages (every other target does so when needed)
 
+# Where an attempt failed or was killed, the next one begins from scratch; nothing but an environment is ever removed.
 $(READY): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "memgen needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Name another one: make PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c '$(SUPPORTED)' 2> /dev/null || \
+		{ echo "memgen needs Python 3.11, 3.12 or 3.13; $(PYTHON) is $$($(PYTHON) -V 2>&1). Name another one: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.11" >&2; exit 1; }
 	@echo "Setting up $(VENV) with the packages of requirements.lock (some minutes the first time) ..."
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test ! -e $(VENV)/.unfinished && $(BIN)/python -c 'import pip; $(SUPPORTED)' 2> /dev/null || { \
+		test -e $(VENV)/pyvenv.cfg -o -z "$$(ls -A $(VENV) 2> /dev/null)" || \
+			{ echo "$(VENV) is there and is no environment of Python: move it away, or name another one: make $(or $(MAKECMDGOALS),setup) VENV=.venv2" >&2; exit 1; }; \
+		$(PYTHON) -m venv --clear $(VENV); }
+	@touch $(VENV)/.unfinished
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --requirement requirements.lock
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@rm $(VENV)/.unfinished
 	@touch $@
 
 # What Snakemake says beside what runs, what is done and what is left. Its lines may run into those of a stage.
-NOISE := -e 's/^(Finished jobid|Select jobs|Execute)[^▶]*▶/▶/' -e '/^RuleException/,/returned non-zero exit/d' \
-	-e '/^(\[|Select jobs|Execute [0-9]|Finished jobid|Assuming unrestricted|Using shell|Rules claiming|Provided|Building DAG|Complete log|WorkflowError|$$)/d'
+NOISE := -e 's/^(Finished jobid|Select jobs|Execute)[^▶]*▶/▶/' -e '/^Command .set -euo/,/(returned non-zero exit|died with)/{/died with/!d;s/.*died with [^A-Z]*Signals\.([A-Z0-9]+).*/✗ A command was ended by the signal \1./;}' \
+	-e '/^(\[[A-Z][a-z]{2} |RuleException|CalledProcessError in file|Select jobs|Execute [0-9]|Finished jobid|Assuming unrestricted|Using shell|Rules claiming|Provided|Building DAG|Complete log|WorkflowError|$$)/d'
 
+# There may be no home to write to.
+book: export XDG_CACHE_HOME := $(CURDIR)/.snakemake/cache
 book: $(READY)  ## Run what is missing or changed for PROFILE, then render _build/html
 	@set -o pipefail; . $(BIN)/activate && snakemake --cores $(CORES) \
 		--config 'profile="$(PROFILE)"' threads=$(THREADS) --resources accelerator=$(RUNS_PER_ACCELERATOR) \

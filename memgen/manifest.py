@@ -63,7 +63,12 @@ def load_manifest(folder: str | os.PathLike) -> dict[str, Any]:
 
 def load_metrics(folder: str | os.PathLike) -> pd.DataFrame:
     """Read the numbers of a finished stage, one a row."""
-    return records_frame(_load(Path(folder) / "metrics.json"))
+    path = Path(folder) / "metrics.json"
+    records = _load(path)
+    try:
+        return records_frame(records)
+    except (AttributeError, TypeError, ValueError):
+        raise InputError(f"{path} does not hold what a stage records; make the stage again.") from None
 
 
 def records_frame(records: list[dict[str, Any]]) -> pd.DataFrame:

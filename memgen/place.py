@@ -88,7 +88,9 @@ class Place:
     def lock(self) -> FileLock:
         """The lock on making this stage, so that two processes never write together; the run's folder exists then."""
         self.run_folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.run_folder / f".{self.stage}.lock", blocking=False, is_singleton=True)
+        return FileLock(
+            self.run_folder / f".{self.stage}.lock", blocking=False, is_singleton=True, fallback_to_soft=False
+        )
 
     def replace(self) -> None:
         """Put the complete partial folder in the stage's place."""

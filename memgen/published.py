@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import io
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,11 @@ class Published:
 
 def read_metrics(folder: Path) -> pd.DataFrame:
     """Every number below a folder of published results: `RUN_COLUMNS`, `measure`, coordinates, and `NUMBER_FIELDS`."""
-    frame = pd.read_parquet(folder / METRICS)
+    try:
+        frame = pd.read_parquet(folder / METRICS)
+    except (OSError, ValueError) as error:
+        where = os.path.relpath(folder / METRICS, config.root())
+        raise InputError(f"{where} cannot be read ({type(error).__name__}); restore it with git.") from None
     coordinates = list(dict.fromkeys([*COORDINATES, *frame.columns]))
     first, last = [*RUN_COLUMNS, "measure"], list(NUMBER_FIELDS)
     return frame.reindex(columns=[*first, *(name for name in coordinates if name not in [*first, *last]), *last])

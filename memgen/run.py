@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from memgen import config, display, manifest
 from memgen.config import STAGES, Cell, InputError, Profile, RunConfig
+from memgen.parameters import check_injected
 from memgen.place import Place
 from memgen.published import Published
 from memgen.published import published as read_published
@@ -67,11 +68,17 @@ def begin(
         raise ValueError(f"stage must be one of {', '.join(STAGES)}, not {stage!r}.")
     # One thread, or as many as OMP_NUM_THREADS says: their number changes the last digits of sums.
     n_threads = os.environ.setdefault("OMP_NUM_THREADS", "1")  # for torch, which notebooks import later
-    threadpool_limits(int(n_threads.partition(",")[0]))
+    first = n_threads.partition(",")[0].strip()
+    config.require(first.isdecimal() and int(first) > 0, f"OMP_NUM_THREADS must be a whole number, not {n_threads!r}.")
+    threadpool_limits(int(first))
     warnings.filterwarnings("ignore", message="IProgress not found")  # text bars of tqdm are fine
-    config.require(isinstance(results, str), f"The parameter results must be text, not {results!r}.")
+    check_injected()
+    config.require(
+        isinstance(results, str) and results != "",
+        f"The parameter results must be text that names a folder, not {results!r}.",
+    )
     for name, value in others.items():
-        fits = isinstance(value, str | bool) or (isinstance(value, int | float) and value >= 0)
+        fits = isinstance(value, str | bool) or (isinstance(value, int | float) and 0 <= value < math.inf)
         config.require(fits, f"The parameter {name} must be text, true or false, or a number from 0, not {value!r}.")
     settings: Profile | RunConfig
     if STAGES[stage].of_profile:
@@ -114,11 +121,17 @@ class Run:
         self._inputs: dict[str, dict[str, Any]] = {}
         self._records: dict[tuple, dict[str, Any]] = {}
         self._begun, self._clock = _now(), time.perf_counter()
-        self._lock = place.lock()
         try:
+            self._lock = place.lock()
             self._lock.acquire()
         except Timeout:
             raise InputError(f"The {place.label} is being made by another process; wait for it or end it.") from None
+        except OSError as error:  # read-only, or a network's file system that has no locks
+            where = os.path.relpath(place.run_folder, config.root())
+            raise InputError(
+                f"No file can be made and locked in {where} ({error.strerror}); let {place.results} be a folder where "
+                "one can, or a link to it."
+            ) from None
         place.settle()
         self._resumed = self._prepare(resume)
 

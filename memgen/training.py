@@ -5,19 +5,17 @@ texts; the lessons before it (:mod:`memgen.tasks.lessons`) teach what inference 
 stays on the plateau of guessing one of the context's answers.
 """
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
-from safetensors import safe_open
-from safetensors.torch import save_file
+from accelerate.state import AcceleratorState
+from accelerate.utils import GradientAccumulationPlugin, set_seed
 from torch import Tensor
 from torch.optim import Optimizer
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -25,10 +23,11 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrain
 from memgen import behavior
 from memgen.config import ModelConfig, TrainingConfig
 from memgen.progress import State
+from memgen.resume import RESUME as RESUME  # the notebook removes the file
+from memgen.resume import Position, load_state, save_state
 from memgen.subject import Subject
 from memgen.tasks.lessons import IGNORED, LONGEST_COPY, Lesson
 
-RESUME = "resume.safetensors"
 BETAS = (0.9, 0.98)
 MOMENTUM = 0.95
 CLIP_NORM = 1.0
@@ -128,15 +127,6 @@ def make_optimizers(model: PreTrainedModel, config: TrainingConfig) -> list[Opti
     return optimizers
 
 
-class Position(NamedTuple):
-    """How far a training is: steps done over all lessons, the lesson, the steps of it done, its running accuracy."""
-
-    total: int = 0
-    lesson: int = 0
-    step: int = 0
-    accuracy: float = 0.0
-
-
 def fit(
     model: PreTrainedModel,
     lessons: Sequence[Lesson],
@@ -168,10 +158,16 @@ def fit(
         mean since the last row), `accuracy` (running, on the tokens asked for) and the evaluation's columns.
     """
     set_seed(seed)
-    accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    AcceleratorState._reset_state()  # of an earlier training in this process, which may have had another precision
+    # What is not named here, accelerate takes from environment variables.
+    accelerator = Accelerator(
+        mixed_precision=config.mixed_precision,
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        dynamo_backend="no",
+    )
     model.to(accelerator.device)
     optimizers = make_optimizers(model, config)
-    at, rows = _resume(model, optimizers, folder)
+    at, rows = load_state(model, optimizers, folder)
     model, *optimizers = accelerator.prepare(model, *optimizers)
     plain = accelerator.unwrap_model(model)
     losses: list[Tensor] = []
@@ -211,7 +207,7 @@ def fit(
             if accelerator.is_main_process:
                 if is_last:
                     plain.save_pretrained(folder / f"step{at.total}")
-                _save_state(plain, optimizers, folder, at, rows)
+                save_state(plain, optimizers, folder, at, rows)
         at_most = at.total + later + (0 if is_over else lesson.steps - n_done)
         progress(State(lesson.name, at.total, at_most, float(loss), accuracy, rates))
     accelerator.wait_for_everyone()
@@ -230,43 +226,6 @@ def token_accuracy(logits: Tensor, labels: Tensor) -> float:
     """The share of the tokens asked for that are the most probable ones given those before them (0-1)."""
     asked = labels[:, 1:] != IGNORED
     return float((logits[:, :-1].argmax(-1) == labels[:, 1:])[asked].float().mean())
-
-
-def _save_state(
-    model: PreTrainedModel, optimizers: Sequence[Optimizer], folder: Path, at: Position, rows: list[dict]
-) -> None:
-    """Save the state to resume from, moved into place when whole."""
-    state = {
-        f"{number}.{i}.{name}": value.detach().cpu().contiguous()
-        for number, optimizer in enumerate(optimizers)
-        for i, values in optimizer.state_dict()["state"].items()
-        for name, value in values.items()
-    }
-    weights = {f"model.{name}": value.detach().cpu().clone() for name, value in model.named_parameters()}
-    # Position and trajectory travel as text in the file's header, so that they and the weights cannot come apart.
-    header = {"at": json.dumps(at), "rows": json.dumps(rows)}
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(state | weights, folder / "resume.partial", metadata=header)
-    (folder / "resume.partial").replace(folder / RESUME)
-
-
-def _resume(model: PreTrainedModel, optimizers: Sequence[Optimizer], folder: Path) -> tuple[Position, list[dict]]:
-    """Load the state of an interrupted training; the first position and no rows where there is none."""
-    if not (folder / RESUME).exists():
-        return Position(), []
-    with safe_open(folder / RESUME, "pt") as file:
-        header = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a file, not a mapping)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(tensors.pop(f"model.{name}"))
-    states = [optimizer.state_dict() for optimizer in optimizers]
-    for name, value in tensors.items():
-        number, index, entry = name.split(".", 2)
-        states[int(number)]["state"].setdefault(int(index), {})[entry] = value
-    for optimizer, state in zip(optimizers, states, strict=True):
-        optimizer.load_state_dict(state)
-    return Position(*json.loads(header["at"])), json.loads(header["rows"])
 
 
 def choose_checkpoint(trajectory: pd.DataFrame, config: TrainingConfig) -> tuple[int, bool]:

@@ -333,7 +333,7 @@ def test_prose_pastes_the_number_that_a_query_selects(project, monkeypatch):
         ({"task": 3}, "task 3"),
         ({"model": "bert"}, "bert"),
         ({"profile": "huge"}, "huge"),
-        ({"results": 3}, "results must be text, not 3"),
+        ({"results": 3}, "results must be text that names a folder, not 3"),
         ({"top_n": -1}, "top_n must be .* a number from 0, not -1"),
         ({"top_n": None}, "top_n must be .*, not None"),
     ],

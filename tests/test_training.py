@@ -1,6 +1,7 @@
 """Training: the schedule, the lessons in their order, exact resumption, and the choice of a checkpoint."""
 
 import json
+import shutil
 import types
 
 import numpy as np
@@ -185,6 +186,74 @@ def test_interrupted_and_resumed_is_uninterrupted(sums, tmp_path, whole, since_e
             assert weights[0].read_bytes() == weights[1].read_bytes()
         else:
             assert not weights[1].exists()
+
+
+@pytest.fixture(scope="module")
+def short(sums, tmp_path_factory):
+    """A quick training: its folder, model and trajectory."""
+    folder = tmp_path_factory.mktemp("short")
+    return folder, *fit(sums, folder)
+
+
+def zeroed(data, start):
+    return data[:start] + bytes(len(data) - start)
+
+
+DAMAGES = {
+    "empty": lambda data: b"",
+    "half": lambda data: data[: len(data) // 2],
+    "without its last byte": lambda data: data[:-1],
+    "zeroed": lambda data: zeroed(data, 0),
+    "zeroed in part": lambda data: zeroed(data, len(data) // 2),
+    "zeroed at its end": lambda data: zeroed(data, len(data) - 64),
+    "with another bit": lambda data: data[:-5] + bytes([data[-5] ^ 1]) + data[-4:],
+    "with another position": lambda data: data.replace(b'"at":"[15,', b'"at":"[14,', 1),
+    "without its header": lambda data: data.replace(b"__metadata__", b"__netadata__", 1),
+    "another file": lambda data: b"not safetensors at all",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_state_begins_the_training_anew(sums, tmp_path, short, damage):
+    first = []
+
+    def stop(state):
+        first.append(state.step)
+        if damage != "half":
+            raise InterruptionError
+
+    folder = tmp_path / "damaged"
+    shutil.copytree(short[0], folder)
+    state = folder / training.RESUME
+    before = state.read_bytes()
+    state.write_bytes(DAMAGES[damage](before))
+    assert state.read_bytes() != before
+    (folder / "step999").mkdir()
+    if damage != "half":
+        with pytest.raises(InterruptionError):
+            fit(sums, folder, progress=stop)
+    else:
+        model, trajectory = fit(sums, folder, progress=stop)
+        assert_equal_weights(model, short[1])
+        pd.testing.assert_frame_equal(trajectory, short[2], check_exact=True)
+    assert first[0] == 1
+    assert not (folder / "step999").exists(), "nothing of the damaged training stays"
+
+
+@pytest.mark.parametrize("variable", ["ACCELERATE_GRADIENT_ACCUMULATION_STEPS=4", "ACCELERATE_MIXED_PRECISION=bf16"])
+def test_variables_of_the_environment_change_no_number(sums, tmp_path, short, monkeypatch, variable):
+    monkeypatch.setenv(*variable.split("="))
+    assert_equal_weights(fit(sums, tmp_path)[0], short[1])
+
+
+def test_trainings_of_other_precisions_follow_each_other_in_one_process(sums, tmp_path, short):
+    losses = {}
+    for precision in ("bf16", "no"):
+        config = SHORT.model_copy(update={"mixed_precision": precision})
+        losses[precision] = fit(sums, tmp_path / precision, config)[1].loss.to_numpy()
+    assert (losses["no"] == short[2].loss).all()
+    assert (losses["no"] != losses["bf16"]).all()
+    np.testing.assert_allclose(losses["no"], losses["bf16"], rtol=0.05)
 
 
 def test_a_finished_training_is_not_repeated(sums, whole):

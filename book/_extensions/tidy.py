@@ -1,10 +1,15 @@
-"""What Sphinx writes, with three repairs: a wrong role of citations, drawings in notebooks, source maps of scripts."""
+"""What Sphinx writes, with three repairs: a wrong role of citations, drawings in notebooks, source maps of scripts.
+
+And a policy by which a browser asks nothing of the network, whatever may stand in a page.
+"""
 
 from pathlib import Path
 
 import nbformat
 from sphinx.application import Sphinx
 
+# Scripts in the pages draw the figures, and Vega compiles its expressions; `file:` is for a book that is not served.
+POLICY = "default-src 'self' file: data: blob: 'unsafe-inline' 'unsafe-eval'; base-uri 'self'; object-src 'none'"
 FIGURE = '<figure class="memgen"'  # as the notebooks show figures and tables
 
 
@@ -14,6 +19,13 @@ def free_citations(app: Sphinx, page: str, template: str, context: dict, doctree
         context["body"] = context["body"].replace(
             '<div role="list" class="citation-list">', '<div class="citation-list">'
         )
+
+
+def forbid_requests(app: Sphinx, page: str, template: str, context: dict, doctree: object) -> None:
+    """Put the policy into the head of a page, before what it is about."""
+    context["metatags"] = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n' + context.get(
+        "metatags", ""
+    )
 
 
 def finish(app: Sphinx, exception: Exception | None) -> None:
@@ -32,5 +44,6 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Wait for the pages, and for the end of the build."""
     app.connect("html-page-context", free_citations)
+    app.connect("html-page-context", forbid_requests)
     app.connect("build-finished", finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

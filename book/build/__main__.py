@@ -9,6 +9,7 @@
 """
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -39,6 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
     for name in ("a", "b"):
         comparing.add_argument(name, help="the folder of a run or of a profile, or one of book/published/")
     given = parser.parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8")  # the locale's may have no ▶
     try:
         return run(given)
     except InputError as error:

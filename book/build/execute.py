@@ -10,7 +10,6 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,11 @@ from traitlets.config import Config
 
 from book.build.chapters import seal
 from book.build.pairs import KERNEL
-from memgen.config import require
+from memgen import parameters as checks
 
 MARK = "▶"
 START_TIMEOUT = 300  # seconds; many kernels may start together on a busy machine
-TYPES = {"str": str, "int": int, "float": int | float, "bool": bool}
-WORDS = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
+LONGEST = 70  # bytes of the path of a folder for sockets: theirs, some 30 longer, may have 103 on macOS, 107 on Linux
 
 
 class Progress(logging.Handler):
@@ -40,38 +38,21 @@ class Progress(logging.Handler):
                 os.write(sys.stdout.fileno(), (line[line.index(MARK) :].rstrip() + "\n").encode())
 
 
-def check_parameters(given: Mapping[str, Any], declared: Mapping[str, Mapping[str, str]]) -> None:
-    """Refuse what papermill would take: names that the notebook does not have, and values of another type.
-
-    Parameters
-    ----------
-    given : mapping
-        The parameters by name.
-    declared : mapping
-        What ``papermill.inspect_notebook`` says of the notebook.
-
-    Raises
-    ------
-    InputError
-        The sentence says what is allowed.
-    """
-    for name, value in given.items():
-        require(name in declared, f"The parameter {name!r} is unknown; this notebook has {', '.join(declared)}.")
-        kind = declared[name]["inferred_type_name"]
-        fits = isinstance(value, TYPES[kind]) and isinstance(value, bool) == (kind == "bool")
-        require(fits, f"The parameter {name} must be {WORDS[kind]}, not {value!r}.")
-
-
 def execute(source: str, copy: str, parameters: dict[str, Any]) -> None:
     """Run a notebook's source with papermill into `copy`.
 
-    The kernel is reached through sockets in a folder of its own: kernels that start together race for ports.
+    The kernel is reached through sockets in a folder of its own: kernels that start together race for ports. It is that
+    of this environment, and reads no settings or start-up files of the user's.
     """
     notebook = jupytext.read(source)
     notebook.metadata.kernelspec = KERNEL
     jupytext.write(notebook, copy, fmt="ipynb")
-    check_parameters(parameters, papermill.inspect_notebook(copy))
-    with tempfile.TemporaryDirectory(prefix="kernel-") as sockets:
+    cells = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    checks.check(parameters, checks.declared("\n".join(cells)))
+    os.environ.update(JUPYTER_PATH="", JUPYTER_PREFER_ENV_PATH="1")  # else another python3 may come first
+    temporary = tempfile.gettempdir()
+    short = temporary if len(os.fsencode(temporary)) <= LONGEST else "/tmp"
+    with tempfile.TemporaryDirectory(prefix="kernel-", dir=short) as sockets:
         papermill.execute_notebook(
             copy,
             copy,
@@ -80,6 +61,7 @@ def execute(source: str, copy: str, parameters: dict[str, Any]) -> None:
             log_output=True,
             progress_bar=False,
             start_timeout=START_TIMEOUT,
+            extra_arguments=[f"--IPKernelApp.ipython_dir={sockets}", "--IPKernelApp.exec_PYTHONSTARTUP=False"],
             config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
         )
 

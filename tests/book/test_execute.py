@@ -1,15 +1,18 @@
 """A notebook's source is run with papermill, its parameters checked first, its end told in one line."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 
 from book.build.__main__ import main
-from book.build.execute import check_parameters
-from memgen.config import InputError
 
 from . import made
+
+ROOT = Path(__file__).resolve().parents[2]
 
 SOURCE = """# ---
 # jupyter:
@@ -29,28 +32,6 @@ print("▶ step 1 of 1")
 print("a line for the log")
 assert seed < 5, "too large"
 """
-DECLARED = {name: {"inferred_type_name": kind} for name, kind in {"a": "str", "n": "int", "x": "float"}.items()}
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"sed": 1}, "The parameter 'sed' is unknown; this notebook has a, n, x."),
-        ({"n": "1"}, "The parameter n must be a whole number, not '1'."),
-        ({"n": 1.0}, "The parameter n must be a whole number, not 1.0."),
-        ({"n": True}, "The parameter n must be a whole number, not True."),
-        ({"x": "0.1"}, "The parameter x must be a number, not '0.1'."),
-        ({"a": 1}, "The parameter a must be text, not 1."),
-    ],
-)
-def test_unknown_names_and_wrong_types_are_refused(given: dict, message: str) -> None:
-    with pytest.raises(InputError) as error:
-        check_parameters(given, DECLARED)
-    assert str(error.value) == message
-
-
-def test_fitting_parameters_are_taken() -> None:
-    check_parameters({"a": "", "n": 0, "x": 1}, DECLARED)
 
 
 @pytest.fixture
@@ -92,3 +73,36 @@ def test_failure_is_told_in_one_line_and_seals_nothing(run, capfd, parameters: s
     assert f"✗ data failed: {message}" in capfd.readouterr().out
     assert copy.exists()
     assert not (folder / "notebook.ipynb").exists()
+
+
+def test_what_surrounds_a_run_does_not_reach_it(tmp_path: Path) -> None:
+    """No home, a long path for temporary files, a locale without ▶, another kernel named python3, start-up files."""
+    (tmp_path / "source.py").write_text(
+        SOURCE.replace("python3", "of_an_editor") + 'assert "startup" not in globals()\n'
+    )
+    made.stage(tmp_path / "results/data")
+    long = tmp_path / ("long " * 20 + "é")
+    kernel, startup = tmp_path / "jupyter/kernels/python3", tmp_path / "ipython/profile_default/startup"
+    for folder in (long, kernel, startup):
+        folder.mkdir(parents=True)
+    (kernel / "kernel.json").write_text('{"argv": ["false"], "display_name": "another", "language": "python"}')
+    for path in (startup / "a.py", tmp_path / "startup.py"):
+        path.write_text("startup = 1")
+    others = {
+        "HOME": "/proc/nowhere",
+        "TMPDIR": str(long),
+        "JUPYTER_PATH": str(tmp_path / "jupyter"),
+        "JUPYTER_PREFER_ENV_PATH": "0",
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+        "PYTHONSTARTUP": str(tmp_path / "startup.py"),
+        "PYTHONIOENCODING": "ascii",
+        "LC_ALL": "C",
+    }
+    command = [sys.executable, "-m", "book.build", "execute", "source.py", "log/data.ipynb", "results/data"]
+    environment = {**os.environ, **others, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
+    printed = done.stdout.decode()
+    assert done.returncode == 0, printed + done.stderr.decode()
+    assert "▶ step 1 of 1" in printed
+    assert "▶ source.py: done in" in printed
+    assert not list(long.iterdir()), "nothing stays"

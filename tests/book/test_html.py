@@ -77,6 +77,18 @@ def test_nothing_is_loaded_from_elsewhere(html: Path, pages: list[Page]) -> None
         assert not re.search(r"(url\(\s*['\"]?|@import\s+['\"])(https?:)?//", text), style
 
 
+def test_a_policy_in_every_page_forbids_requests(pages: list[Page]) -> None:
+    for page in pages:
+        policy, before, _ = (
+            re.search(r'Content-Security-Policy" content="([^"]*)"', page.text),
+            *page.text.split("<script", 1),
+        )
+        assert policy, page.path
+        assert policy.end() < len(before), "it holds for what follows it"
+        assert policy[1].startswith("default-src ")
+        assert not re.search(r"http|\*|//", policy[1])
+
+
 def test_what_pages_load_is_there(pages: list[Page]) -> None:
     for page in pages:
         for address in page.loaded:

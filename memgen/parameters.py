@@ -1,0 +1,65 @@
+"""The parameters of a notebook: which it has, of which types, and whether those that it was given fit."""
+
+import ast
+import contextlib
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+from IPython import get_ipython
+
+from memgen.config import require
+
+TYPES = {"str": str, "int": int, "float": int | float, "bool": bool}
+WORDS = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
+INJECTED = "# Parameters\n"  # how the cell begins that papermill puts below the one with the parameters
+
+
+def declared(cell: str) -> dict[str, str]:
+    """The name of each parameter's type in the source of a cell: as annotated, else that of the value."""
+    kinds = {}
+    for node in ast.parse(cell).body:
+        if isinstance(node, ast.AnnAssign):
+            kinds[ast.unparse(node.target)] = ast.unparse(node.annotation)
+        elif isinstance(node, ast.Assign):
+            name = ast.unparse(node.targets[0])
+            kinds[name] = "unknown"
+            with contextlib.suppress(ValueError):  # no literal
+                kinds[name] = type(ast.literal_eval(node.value)).__name__
+    return kinds
+
+
+def check(given: Mapping[str, Any], kinds: Mapping[str, str]) -> None:
+    """Refuse what papermill would take: names that the notebook does not have, and values of another type.
+
+    Parameters
+    ----------
+    given : mapping
+        The values by name.
+    kinds : mapping
+        As of :func:`declared`.
+
+    Raises
+    ------
+    InputError
+        The sentence says what is allowed.
+    """
+    require(isinstance(given, Mapping), f"The parameters must be names with values, not {given!r}.")
+    for name, value in given.items():
+        require(name in kinds, f"The parameter {name!r} is unknown; this notebook has {', '.join(kinds) or 'none'}.")
+        kind = kinds[name]
+        require(
+            kind in TYPES,
+            f"The parameter {name} has the type {kind}; let the notebook declare it as one of {', '.join(TYPES)}.",
+        )
+        fits = isinstance(value, TYPES[kind]) and isinstance(value, bool) == (kind == "bool")
+        require(fits, f"The parameter {name} must be {WORDS[kind]}, not {value!r}.")
+
+
+def check_injected() -> None:
+    """Check what papermill was given for the notebook that runs here; outside one, there is nothing to check."""
+    shell = get_ipython()
+    cells = list(shell.user_ns.get("In", [])) if shell else []
+    for above, cell in itertools.pairwise(cells):
+        if cell.startswith(INJECTED):
+            check({name: shell.user_ns[name] for name in declared(cell)}, declared(above))
