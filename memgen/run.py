@@ -21,7 +21,6 @@ from threadpoolctl import threadpool_limits
 
 from memgen import config, display, manifest
 from memgen.config import STAGES, Cell, InputError, Profile, RunConfig
-from memgen.parameters import check_injected
 from memgen.place import Place
 from memgen.published import Published
 from memgen.published import published as read_published
@@ -72,7 +71,6 @@ def begin(
     config.require(first.isdecimal() and int(first) > 0, f"OMP_NUM_THREADS must be a whole number, not {n_threads!r}.")
     threadpool_limits(int(first))
     warnings.filterwarnings("ignore", message="IProgress not found")  # text bars of tqdm are fine
-    check_injected()
     config.require(
         isinstance(results, str) and results != "",
         f"The parameter results must be text that names a folder, not {results!r}.",

@@ -21,7 +21,7 @@ from traitlets.config import Config
 
 from book.build.chapters import seal
 from book.build.pairs import KERNEL
-from memgen import parameters as checks
+from book.build.parameters import check, declared
 
 MARK = "▶"
 START_TIMEOUT = 300  # seconds; many kernels may start together on a busy machine
@@ -48,7 +48,7 @@ def execute(source: str, copy: str, parameters: dict[str, Any]) -> None:
     notebook.metadata.kernelspec = KERNEL
     jupytext.write(notebook, copy, fmt="ipynb")
     cells = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    checks.check(parameters, checks.declared("\n".join(cells)))
+    check(parameters, declared("\n".join(cells)))
     os.environ.update(JUPYTER_PATH="", JUPYTER_PREFER_ENV_PATH="1")  # else another python3 may come first
     temporary = tempfile.gettempdir()
     short = temporary if len(os.fsencode(temporary)) <= LONGEST else "/tmp"

@@ -1,12 +1,9 @@
-"""What a notebook was given is checked against what it declares, whoever runs it."""
-
-import types
+"""What a notebook was given is checked against what it declares."""
 
 import pytest
 
-from memgen import parameters
+from book.build.parameters import check, declared
 from memgen.config import InputError
-from memgen.parameters import check, check_injected, declared
 
 CELL = """
 a: str = ""  # text
@@ -60,17 +57,3 @@ def test_unknown_names_and_wrong_types_are_refused(given, message):
 
 def test_fitting_parameters_are_taken():
     check({"a": "", "n": 0, "x": 1, "b": False, "plain": "0011", "whole": 2}, KINDS)
-
-
-@pytest.mark.parametrize(("injected", "name"), [("sed = 3", "sed"), ('n = "3"', "n"), ("n = 3\nx = None", "x")])
-def test_what_papermill_puts_into_a_notebook_is_checked_there(monkeypatch, injected, name):
-    names = {}
-    exec(injected, names)
-    shell = types.SimpleNamespace(user_ns={"In": ["", CELL, f"# Parameters\n{injected}\n", "begin()"], **names})
-    monkeypatch.setattr(parameters, "get_ipython", lambda: shell)
-    with pytest.raises(InputError, match=f"The parameter '?{name}'? "):
-        check_injected()
-
-
-def test_outside_a_notebook_nothing_was_injected():
-    check_injected()

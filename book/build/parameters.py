@@ -2,17 +2,13 @@
 
 import ast
 import contextlib
-import itertools
 from collections.abc import Mapping
 from typing import Any
-
-from IPython import get_ipython
 
 from memgen.config import require
 
 TYPES = {"str": str, "int": int, "float": int | float, "bool": bool}
 WORDS = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
-INJECTED = "# Parameters\n"  # how the cell begins that papermill puts below the one with the parameters
 
 
 def declared(cell: str) -> dict[str, str]:
@@ -54,12 +50,3 @@ def check(given: Mapping[str, Any], kinds: Mapping[str, str]) -> None:
         )
         fits = isinstance(value, TYPES[kind]) and isinstance(value, bool) == (kind == "bool")
         require(fits, f"The parameter {name} must be {WORDS[kind]}, not {value!r}.")
-
-
-def check_injected() -> None:
-    """Check what papermill was given for the notebook that runs here; outside one, there is nothing to check."""
-    shell = get_ipython()
-    cells = list(shell.user_ns.get("In", [])) if shell else []
-    for above, cell in itertools.pairwise(cells):
-        if cell.startswith(INJECTED):
-            check({name: shell.user_ns[name] for name in declared(cell)}, declared(above))
