@@ -277,7 +277,7 @@ compared, by_split = {method: interventions[method] for method in ("study", HEAD
 for split, frame in tested.items():
     on_split, made = Trials.on(subject, frame, analysis.random_draws), interventions if split == "test" else compared
     result = outcomes.on_test(on_split, made, controlled, neurons, run.rng)
-    about = frame[["group", "answer_memorization", "answer_generalization", "in_sample", "in_flip_pair"]]
+    about = frame[["answer_memorization", "answer_generalization", "in_sample", "in_flip_pair"]]
     by_split[split] = result.merge(about, left_on="input", right_index=True).assign(split=split)
 pd.concat(by_split.values()).to_parquet(run.path("outcomes.parquet"), index=False)
 
@@ -287,8 +287,8 @@ pd.concat(by_split.values()).to_parquet(run.path("outcomes.parquet"), index=Fals
 # %%
 prefixes = {"test": "", "seen": "seen_"}
 populations = pd.concat([outcomes.by_population(part, prefixes[split]) for split, part in by_split.items()])
-populations = outcomes.with_best_control(populations)
-rates = outcomes.rates(populations)
+summary = outcomes.summary(populations)
+rates = summary[summary.measure.isin(outcomes.RATES)]
 run.record_table(
     rates.assign(under=rates.control.fillna("the shift itself")),
     definition="{method}, {under}, to {target}: share of {population} of the opposite behaviour with {measure}.",
@@ -339,7 +339,7 @@ display(beside, figure)
 # The net effect compares each input with itself under the strongest control (the mean over its draws).
 
 # %%
-net = outcomes.net(populations)
+net = summary[summary.measure == "net"].drop(columns=["control", "measure"])
 run.record_table(
     net,
     measure="net",
@@ -434,7 +434,7 @@ run.table(kl, "unrelated", caption="Mean KL in nats where the next token is no a
 # ## Does an average hide an answer?
 #
 # A shift could be a direction towards some answers rather than towards a behaviour. So the rate is broken down by answer,
-# memorized and inferred, and by group.
+# memorized and inferred.
 
 # %%
 on_sample = by_split["test"][by_split["test"].in_sample]
@@ -457,24 +457,18 @@ else:
     display(figure)
 
 # %% [markdown]
-# The lowest rate of any answer with five or more inputs, and the mean rate of the tenth of the groups with the lowest
-# rates (n counts groups).
+# The lowest rate of any answer with five or more inputs.
 
 # %%
-worst = {"worst_answer": outcomes.worst_answers(by_answer), "worst_groups": outcomes.worst_groups(on_sample)}
-for measure, table in worst.items():
-    run.record_table(
-        table,
-        measure=measure,
-        definition="{method} to {target}: lowest rate of any answer, or mean of the lowest tenth of the groups.",
-        unit="share 0-1",
-        coordinates=["method", "target"],
-    )
-run.table(
-    pd.concat([table.assign(measure=measure) for measure, table in worst.items()]),
-    "worst",
-    caption="Where each intervention reaches the target least: its worst answer and its worst tenth of the groups.",
+worst = outcomes.worst_answers(by_answer)
+run.record_table(
+    worst,
+    measure="worst_answer",
+    definition="{method} to {target}: lowest rate of any answer.",
+    unit="share 0-1",
+    coordinates=["method", "target"],
 )
+run.table(worst, "worst", caption="Where each intervention reaches the target least: its worst answer.")
 
 # %% [markdown]
 # ## Dose and response
@@ -503,11 +497,11 @@ run.figure(
 )
 
 # %% [markdown]
-# Single inputs can be tried by hand on the page *Try it*. It shows a few test inputs of different groups, in graded tasks
-# the first of each grade, taken without looking at outcomes.
+# Single inputs can be tried by hand on the page *Try it*. It shows a few test inputs, the first of each group in turn,
+# taken without looking at outcomes.
 
 # %%
-tryable = examples.first_of_levels(conflicts["test"], 20)
+tryable = examples.first_of_groups(conflicts["test"], 20)
 columns = ["prompt", "group", "evidence", "memorized_share", "answer_memorization", "answer_generalization"]
 probabilities = examples.answer_probabilities(subject, tryable, headline)
 probabilities = probabilities.merge(tryable[columns], left_on="input", right_index=True).round(5)
@@ -525,8 +519,7 @@ at_tokens = []
 for n_tokens in (1, 2, 4, len(sample.input_ids.iloc[0]) - 1):
     wider = Trials.on(dataclasses.replace(subject, n_tokens=n_tokens), shifted, analysis.random_draws)
     found = outcomes.on_test(wider, {"study": interventions["study"]}, controlled, neurons, run.rng)
-    found = found.merge(shifted[["group"]], left_on="input", right_index=True).assign(population="conflicts")
-    at_tokens.append(outcomes.rates(outcomes.with_best_control(found)).assign(n_tokens=n_tokens))
+    at_tokens.append(outcomes.summary(found, ["method", "target"]).assign(n_tokens=n_tokens))
 at_tokens = pd.concat(at_tokens).query("measure in ['reached', 'other'] and (control.isna() or control == 'best')")
 
 # %%
@@ -632,7 +625,7 @@ for method in ("study", "fitted_mlp", "fitted_mlp_tenth", "fitted_random_tenth")
         on_conflicts = f"{where} and population == 'conflicts' and control.isna()"
         run.glue(f"reached_{method}_{target}", f"measure == 'reached' and {on_conflicts}")
         run.glue(f"net_{method}_{target}", f"measure == 'net' and {on_conflicts}")
-        run.glue(f"worst_groups_{method}_{target}", f"measure == 'worst_groups' and {where}")
+        run.glue(f"worst_answer_{method}_{target}", f"measure == 'worst_answer' and {where}")
         most = lost[(lost.method == method) & (lost.target == target)].nlargest(1, "value").inputs.to_list()
         run.glue(f"lost_{method}_{target}", f"measure == 'lost' and inputs in @most and {where}", most=most)
 
@@ -675,6 +668,6 @@ run.finish()
 # carries over nothing but a coordinate of another input, makes {glue:text}`interchanged_generalization` of the receivers
 # give their own inferred answer, and {glue:text}`interchanged_memorization` their own memorized one.
 #
-# An average hides less where its worst part is named: in the tenth of the groups with the lowest rates, the shift
-# fitted to MLP neurons brings {glue:text}`worst_groups_fitted_mlp_generalization` to generalization and
-# {glue:text}`worst_groups_fitted_mlp_memorization` to memorization.
+# An average hides less where its worst part is named: of the conflicts with one answer, the worst of all, the shift
+# fitted to MLP neurons brings {glue:text}`worst_answer_fitted_mlp_generalization` to generalization and
+# {glue:text}`worst_answer_fitted_mlp_memorization` to memorization.

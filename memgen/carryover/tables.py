@@ -45,25 +45,17 @@ def last_layer(separation: pd.DataFrame) -> pd.DataFrame:
     return table.assign(left=left.where(table.form == "matched", np.nan))
 
 
-def or_published(frame: pd.DataFrame, shelves: Iterable[Any], name: str) -> tuple[pd.DataFrame, str]:
-    """The profile's rows; where it has none, the first published under `name`, with a sentence that says so.
+def or_published(
+    frame: pd.DataFrame, shelves: Iterable[Any], find: Callable[[Any], pd.DataFrame]
+) -> tuple[pd.DataFrame, str]:
+    """The profile's rows; where it has none, the first that `find` finds in a shelf, with a sentence that says so.
 
     `shelves` are :class:`memgen.published.Published`. The sentence is empty for the profile's rows, which stay empty
     where nothing is published either.
     """
     for shelf in shelves if frame.empty else ():
         with contextlib.suppress(InputError):  # it has no such table
-            return shelf.table("carryover", name), f" {shelf.label}."
+            published = find(shelf)
+            if len(published):
+                return published, f" {shelf.label}."
     return frame, ""
-
-
-def first_found(
-    select: Callable[[pd.DataFrame], pd.DataFrame], metrics: pd.DataFrame, shelves: Iterable[Any]
-) -> tuple[pd.DataFrame, str]:
-    """What `select` finds in the profile's metrics or else in published ones; a sentence as of :func:`or_published`."""
-    found = select(metrics)
-    for shelf in shelves if found.empty else ():
-        published = select(shelf.metrics)
-        if len(published):
-            return published, f" {shelf.label}."
-    return found, ""
