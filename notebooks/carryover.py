@@ -124,7 +124,8 @@ for key, same_run in members.items():
 r, overlaps = {}, []
 for key, same_run in members.items():
     found = {cell.seed: pd.read_parquet(run.input("localization", "neurons.parquet", cell=cell)) for cell in same_run}
-    r[key] = {seed: {site: matching.site_correlations(t, site) for site in SITES} for seed, t in found.items()}
+    by_place = {seed: table.sort_values(["layer", "neuron"]) for seed, table in found.items()}
+    r[key] = {s: {site: t.r[t.site == site].to_numpy() for site in SITES} for s, t in by_place.items()}
     overlaps.append(matching.top_overlaps(states[key], r[key]).assign(task=key[0]))
 
 # %% [markdown]
@@ -252,7 +253,8 @@ def show_headlines(name, query, by, within):
     """Figure and table of the headline numbers of runs that differ in a column; published ones where there are none."""
 
     def select(numbers):
-        return tables.differing(summary.headline(numbers.query(query)), by, within)
+        found = summary.headline(numbers.query(query))
+        return found[found.groupby(within)[by].transform("nunique") > 1]
 
     numbers, note = tables.or_published(select(metrics), shelves, lambda shelf: select(shelf.metrics))
     if numbers.empty:
@@ -340,8 +342,10 @@ def show_shifts(shifts, name):
     """Figure and table of transferred shifts over seeds, and their numbers."""
     where = ["task", "source", "destination", "target"]
     costs = ["best_control", "other", *(column for column in shifts if column.startswith("lost_"))]
-    shown = tables.with_means(shifts, where, "value", costs) if len(shifts) else shifts
-    shown, note = tables.or_published(shown, shelves, lambda shelf: shelf.table("carryover", f"{name}_shifts"))
+    if len(shifts):
+        means = shifts.groupby(where, sort=False)[costs].mean().reset_index()
+        shifts = seeds_by(shifts, where).merge(means, on=where)
+    shown, note = tables.or_published(shifts, shelves, lambda shelf: shelf.table("carryover", f"{name}_shifts"))
     if shown.empty:
         print(absent)
         return

@@ -189,32 +189,26 @@ interventions["mean_difference"] = sweeps[-1].intervention("mean_difference")
 # ### Fitted shifts
 #
 # One vector is fitted for each layer alone, and for all layers together one with each penalty on the norm, on training
-# inputs of the opposite behaviour and on inputs with one right answer that the target gives.
+# inputs of the opposite behaviour and on inputs with one right answer that the target gives: in the residual stream, and
+# in the hidden layers of the MLPs.
 
 # %%
-sets = layer_sets("fitted_resid", shape, analysis.norm_penalties)
-candidates = {target: fit(subject, fitted_on[target], SITE, sets, target, analysis) for target in TARGETS}
-kinds, rng = controls("fitted_resid", neurons, SITE), run.rng("gradient-guided")
-resid = sweep(trials, candidates, SITE, kinds, rng, analysis.doses)
-interventions["fitted_resid"] = resid.intervention("fitted_resid")
-
-# %%
-mlp_shape = subject.shape(MLP_SITE)
-sets = layer_sets("fitted_mlp", mlp_shape, analysis.norm_penalties)
-mlp_candidates = {target: fit(subject, fitted_on[target], MLP_SITE, sets, target, analysis) for target in TARGETS}
-kinds, rng = controls("fitted_mlp", neurons, MLP_SITE), run.rng("gradient-guided MLP")
-mlp = sweep(trials, mlp_candidates, MLP_SITE, kinds, rng, analysis.doses)
-interventions["fitted_mlp"] = mlp.intervention("fitted_mlp")
+for method, site in {"fitted_resid": SITE, "fitted_mlp": MLP_SITE}.items():
+    sets = layer_sets(method, subject.shape(site), analysis.norm_penalties)
+    candidates = {target: fit(subject, fitted_on[target], site, sets, target, analysis) for target in TARGETS}
+    kinds, rng = controls(method, neurons, site), run.rng(outcomes.GENERATORS[method])
+    sweeps.append(sweep(trials, candidates, site, kinds, rng, analysis.doses))
+    interventions[method] = sweeps[-1].intervention(method)
 
 # %% [markdown]
 # Two small sets are fitted anew: the tenth of the MLP neurons with the largest magnitudes in the vector on all of them,
 # and as many drawn at random.
 
 # %%
-SMALL_SHARE = 0.1
-candidates, tenths = {}, {}
+SMALL_SHARE, mlp_shape = 0.1, subject.shape(MLP_SITE)
+of_mlp, candidates, tenths = candidates, {}, {}
 for target in TARGETS:
-    everywhere = next(candidate for candidate in mlp_candidates[target] if candidate.name == "all")
+    everywhere = next(candidate for candidate in of_mlp[target] if candidate.name == "all")
     chosen, drawn = (
         shifts.largest(everywhere.shift, SMALL_SHARE),
         shifts.random_mask(mlp_shape, SMALL_SHARE, run.rng(f"random neurons {target}")),
@@ -223,9 +217,10 @@ for target in TARGETS:
     sets += [NeuronSet("fitted_random_tenth", "random tenth", drawn, penalty) for penalty in analysis.norm_penalties]
     candidates[target] = fit(subject, fitted_on[target], MLP_SITE, sets, target, analysis)
     tenths[target] = candidates[target][0]  # the largest, with the first penalty
-small = sweep(trials, candidates, MLP_SITE, controls("small", neurons, MLP_SITE), run.rng("small"), analysis.doses)
+kinds = controls("small", neurons, MLP_SITE)
+sweeps.append(sweep(trials, candidates, MLP_SITE, kinds, run.rng("small"), analysis.doses))
 for method in ("fitted_mlp_tenth", "fitted_random_tenth"):
-    interventions[method] = small.intervention(method)
+    interventions[method] = sweeps[-1].intervention(method)
 
 # %%
 for method, intervention in interventions.items():
@@ -240,7 +235,7 @@ for method, intervention in interventions.items():
 # dropped because of them.
 
 # %%
-tried = pd.concat([part.tried for part in [*sweeps, resid, mlp, small]], ignore_index=True)
+tried = pd.concat([part.tried for part in sweeps], ignore_index=True)
 tried.to_csv(run.path("tables", "all_trials.csv"), index=False)
 grid = frontier(tried)
 run.table(grid[grid.is_chosen], "chosen", caption=f"The chosen trials, on validation groups: {RULE}.")
@@ -302,13 +297,13 @@ run.record_table(
 # %%
 same_task = run.config.base_task if run.config.form == "study" else ""  # other forms and tasks are our own
 reported = pd.DataFrame(STEERING).query("setting in ['scratch', 'lora', 'random'] and task == @same_task")
-reported = reported.melt(["setting", "model", "target"], ["reached", "stayed", "other"], "measure")
+reported = reported.melt(["setting", "model", "target"], outcomes.OUTCOMES, "measure")
 reported["shift"] = reported.setting.map(lambda name: "random baseline" if name == "random" else "study's shift")
 reported["inputs"] = "reported: " + reported.model
 reported["share"] = [f"{100 * value:.1f} %" for value in reported.value]
 
 # %%
-ours = rates[rates.method.isin(compared) & rates.measure.isin(["reached", "stayed", "other"])]
+ours = rates[rates.method.isin(compared) & rates.measure.isin(outcomes.OUTCOMES)]
 ours = ours[ours.control.isna() | ours.control.isin(["best", "uniform"])]
 under = ours.control.map(lambda name: "" if pd.isna(name) else f", {theme.CONTROL_NAMES[name]}")
 ours = ours.assign(
@@ -320,7 +315,7 @@ ours["share"] = [in_words(row | {"unit": "share 0-1"}) for row in ours.to_dict("
 both = pd.concat([reported, ours]).sort_values("target", kind="stable").rename(columns={"target": "steered to"})
 both = both.pivot_table("share", ["steered to", "shift", "inputs"], "measure", aggfunc="first", sort=False)
 beside = run.table(
-    both[["reached", "stayed", "other"]].reset_index(),
+    both[outcomes.OUTCOMES].reset_index(),
     "beside_study",
     caption="Inputs of the opposite behaviour that reach the target, stay, or do something else: reported, and here.",
 )
@@ -407,14 +402,6 @@ run.record_table(
 )
 run.table(lost, "side_effects", caption="Accuracy lost on test inputs with one right answer, paired by input.")
 
-# %%
-run.figure(
-    figures.dots(lost, "method", "accuracy lost", panel="inputs"),
-    "lost",
-    caption="Accuracy that each intervention costs on test inputs with one right answer.",
-    data=lost,
-)
-
 # %% [markdown]
 # Where there is no answer to give, the distribution of the next token should stay as it was: test prompts are cut before
 # their last token, and KL(unsteered || steered) in nats tells how far the distribution moves.
@@ -448,7 +435,7 @@ if shown.empty:
     print("No answer has enough inputs for a rate of its own.")
 else:
     figure = run.figure(
-        figures.dots(shown, "answer", "share that reaches the target"),
+        figures.by_answer(shown),
         "by_answer",
         caption="Share of test inputs that the shift fitted to MLP neurons moves to the target, by memorized answer (by "
         "inferred answer where several memorized ones count alike).",
@@ -457,10 +444,11 @@ else:
     display(figure)
 
 # %% [markdown]
-# The lowest rate of any answer with five or more inputs.
+# The lowest rate of any answer with five or more inputs: it lies below the lowest of what the rates estimate, the more so
+# the fewer inputs they have.
 
 # %%
-worst = outcomes.worst_answers(by_answer)
+worst = by_answer.loc[by_answer.groupby(["method", "target"], sort=False).value.idxmin()]
 run.record_table(
     worst,
     measure="worst_answer",

@@ -42,11 +42,6 @@ def correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return _standardized(a).T @ _standardized(b)
 
 
-def site_correlations(neurons: pd.DataFrame, site: str) -> np.ndarray:
-    """Each neuron's `r` from the table of neurons, layer by layer [neurons]."""
-    return neurons[neurons.site == site].sort_values(["layer", "neuron"]).r.to_numpy()
-
-
 def top(r: np.ndarray) -> np.ndarray:
     """Mask of the `TOP_SHARE` of the neurons of largest `|r|`; ties go to the earlier neuron."""
     mask = np.zeros(len(r), dtype=bool)

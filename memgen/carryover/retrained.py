@@ -19,12 +19,12 @@ from memgen.carryover.matching import correlations, one_to_one
 from memgen.config import AnalysisConfig
 from memgen.steering.controls import random_neurons
 from memgen.steering.interventions import Intervention
+from memgen.steering.outcomes import OUTCOMES
 from memgen.steering.shifts import Candidate
 from memgen.steering.sweep import sweep
 from memgen.steering.trials import Trials, by_group, showing_opposite
 from memgen.subject import Subject
 
-OUTCOMES = ["reached", "stayed", "other"]
 CONTROLS = {"random_neurons": random_neurons}
 COLUMNS = ["source_seed", "match", "target", "control", "measure", "value", "n"]
 

@@ -1,7 +1,7 @@
 """Numbers of many runs beside one another."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -11,17 +11,6 @@ from memgen import intervals
 from memgen.config import InputError
 
 CHANCE = 0.5  # AUROC of states that do not differ
-
-
-def differing(numbers: pd.DataFrame, by: str, within: Sequence[str]) -> pd.DataFrame:
-    """The numbers of runs that differ in the column `by` and agree in the columns `within`."""
-    return numbers[numbers.groupby(list(within))[by].transform("nunique") > 1]
-
-
-def with_means(frame: pd.DataFrame, keys: Sequence[str], value: str, others: Sequence[str]) -> pd.DataFrame:
-    """A share over seeds by `keys`: `keys, value, ci_low, ci_high, n`, and the means of other columns."""
-    means = frame.groupby(list(keys), sort=False)[list(others)].mean().reset_index()
-    return intervals.seeds_by(frame, keys, value).merge(means, on=list(keys))
 
 
 def last_layer(separation: pd.DataFrame) -> pd.DataFrame:

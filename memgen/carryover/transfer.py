@@ -39,10 +39,6 @@ def parts_by(frames: Part, column: str) -> dict[str, Part]:
     }
 
 
-def _can_be_steered(frame: pd.DataFrame, target: int) -> bool:
-    return len(showing_opposite(frame, frame.behavior, target)) > 0
-
-
 def fit_candidates(
     subject: Subject,
     frame: pd.DataFrame,
@@ -52,7 +48,7 @@ def fit_candidates(
     rng: np.random.Generator,
 ) -> list[Candidate]:
     """Fit a shift of all neurons at `SITE` with each norm penalty; none where no input shows the opposite behaviour."""
-    if not _can_be_steered(frame, target):
+    if showing_opposite(frame, frame.behavior, target).empty:
         return []
     everywhere = torch.ones(subject.shape(SITE), dtype=torch.bool)
     sets = [NeuronSet(METHOD, "all", everywhere, penalty) for penalty in penalties]
@@ -72,7 +68,7 @@ def choose_shifts(
     validation = part["validation"]
     for target in TARGETS:
         candidates = fit_candidates(subject, part["train"], target, analysis.norm_penalties, analysis, rng)
-        if candidates and _can_be_steered(validation, target):
+        if candidates and len(showing_opposite(validation, validation.behavior, target)):
             trials = Trials.make(subject, validation, validation.behavior, target, analysis, rng)
             result = sweep({target: trials}, {target: candidates}, SITE, CONTROLS, rng, analysis.doses)
             shifts[target] = result.shifts[NAMES[target], choose(result.tried, target).trial]
@@ -97,7 +93,7 @@ def apply_shifts(
     all_rows = analysis.model_copy(update={"sweep_rows": len(frame), "sweep_draws": analysis.random_draws})
     parts = []
     for target, shift in shifts.items():
-        if _can_be_steered(frame, target):
+        if len(showing_opposite(frame, frame.behavior, target)):
             trials = Trials.make(subject, frame, frame.behavior, target, all_rows, rng)
             candidate = Candidate(METHOD, "applied", shift)
             tried = sweep({target: trials}, {target: [candidate]}, SITE, CONTROLS, rng).tried

@@ -20,7 +20,8 @@ from memgen.steering.controls import BASELINES, controls
 from memgen.steering.interventions import Intervention
 from memgen.steering.trials import Trials, by_group
 
-RATES = ["reached", "stayed", "other", "wrong_way"]
+OUTCOMES = ["reached", "stayed", "other"]
+RATES = [*OUTCOMES, "wrong_way"]
 NET = {"reached": "net", "preference": "preferred"}  # what a shift does beyond its best control
 TOLERANCE = 1e-3  # nats: a smaller change of the log-odds may be rounding, and counts as none
 LEAST_INPUTS = 5  # of an answer whose rate is reported
@@ -143,11 +144,3 @@ def by_answer(outcomes: pd.DataFrame) -> pd.DataFrame:
     single = single[~single.answer.str.contains("|", regex=False).astype(bool)]
     table = intervals.estimate_by(single, keys, value="reached")
     return table[table.n >= LEAST_INPUTS].reset_index(drop=True)
-
-
-def worst_answers(answers: pd.DataFrame) -> pd.DataFrame:
-    """Of :func:`by_answer` the lowest rate of each method and target.
-
-    The lowest of several estimates lies below the lowest of what they estimate, the more so the fewer inputs they have.
-    """
-    return answers.loc[answers.groupby(["method", "target"], sort=False).value.idxmin()].reset_index(drop=True)

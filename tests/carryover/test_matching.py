@@ -115,10 +115,3 @@ def test_common_prompts_are_conflicts_from_every_frame(rng):
     assert common.seed.value_counts().tolist() == [7, 7, 7]
     assert common.index.tolist() == list(range(21))
     assert len(matching.common_prompts(frames, 1000, rng)) == 90
-
-
-def test_site_correlations_are_sorted_by_layer_and_neuron(rng):
-    layer, neuron = map(np.ravel, np.indices((2, 3)))
-    table = pd.DataFrame({"site": SITE, "layer": layer, "neuron": neuron, "r": np.arange(6.0)})
-    table = pd.concat([table, table.assign(site="resid_post", r=9.0)]).sample(frac=1, random_state=rng)
-    assert matching.site_correlations(table, SITE).tolist() == [0, 1, 2, 3, 4, 5]

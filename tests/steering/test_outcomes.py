@@ -66,7 +66,9 @@ class TestRates:
     def test_draws_of_a_control_are_averaged_by_input(self):
         nothing = [-1, -1, -1, 1, 0]
         draws = [rows("random_direction", draw, after) for draw, after in enumerate((AFTER, nothing))]
-        found = outcomes.summary(pd.concat([rows(), *draws])).query("control == 'random_direction'").set_index("measure")
+        found = (
+            outcomes.summary(pd.concat([rows(), *draws])).query("control == 'random_direction'").set_index("measure")
+        )
         assert found.value["reached"] == pytest.approx(1 / 6)
         assert set(found.n) == {3}
 
@@ -74,7 +76,6 @@ class TestRates:
         result = rows().assign(behavior_before=1)
         assert outcomes.summary(result).empty
         assert outcomes.by_answer(result).empty
-        assert outcomes.worst_answers(outcomes.by_answer(result)).empty
 
 
 class TestNet:
@@ -135,7 +136,7 @@ def test_a_sample_by_group_and_every_flip_pair(planted, trials, rng):
     assert len(outcomes.to_test(frame, labels, 1000, rng)) == len(frame)
 
 
-class TestWorst:
+class TestByAnswer:
     """Rates of answers, of 60 inputs in 20 groups."""
 
     @pytest.fixture
@@ -163,11 +164,6 @@ class TestWorst:
     def test_alternatives_are_no_single_answer(self, result):
         found = outcomes.by_answer(result.assign(answer_memorization="red|blue"))
         assert set(found.behavior) == {"generalization"}
-
-    def test_the_worst_answer(self, result):
-        (worst,) = outcomes.worst_answers(outcomes.by_answer(result)).to_dict("records")
-        assert (worst["behavior"], worst["answer"], worst["value"], worst["n"]) == ("generalization", "late", 0.25, 20)
-        assert 0 <= worst["ci_low"] < 0.25 < worst["ci_high"] < 0.8
 
 
 class TestOnTest:
