@@ -100,24 +100,6 @@ for key, same_run in members.items():
     states[key] = {cell.seed: behavior.states(load(cell), prompts, SITES) for cell in same_run}
 
 # %% [markdown]
-# With hundreds of candidates some correlation arises by chance, and all neurons of a layer live in one space; the control
-# rotates the other model's layers at random, which preserves the space and destroys its axes.
-
-# %%
-best = [matching.best_correlations(states[key], rngs[key]).assign(task=key[0]) for key in members]
-best = pd.concat(best, ignore_index=True) if best else pd.DataFrame()
-
-# %%
-distribution = matching.histogram(best) if len(best) else best
-distribution, note = tables.or_published(distribution, shelves, "seeds_distribution")
-if len(distribution):
-    distribution = distribution.rename(columns={"base_task": "task"})
-    caption = (
-        "Best correlation of each neuron with any neuron of another seed, and with any after a random rotation." + note
-    )
-    display(run.figure(figures.distribution(distribution), "seeds_distribution", caption=caption, data=distribution))
-
-# %% [markdown]
 # Do the neurons that go with the behaviour match? The top tenth of one seed by $|r|$ is followed along a match: what share
 # of it lands in the top tenth of the other seed? Three matches: the best neuron for each, the best pairing in which no
 # neuron stands twice, and the neuron of the same index. By chance, with matches permuted within each layer, more than a
@@ -127,7 +109,8 @@ if len(distribution):
 r, overlaps = {}, []
 for key, same_run in members.items():
     found = {cell.seed: pd.read_parquet(run.input("localization", "neurons.parquet", cell=cell)) for cell in same_run}
-    r[key] = {seed: {site: matching.site_correlations(t, site) for site in SITES} for seed, t in found.items()}
+    by_place = {seed: table.sort_values(["layer", "neuron"]) for seed, table in found.items()}
+    r[key] = {s: {site: t.r[t.site == site].to_numpy() for site in SITES} for s, t in by_place.items()}
     overlaps.append(matching.top_overlaps(states[key], r[key]).assign(task=key[0]))
 
 # %% [markdown]
@@ -145,20 +128,16 @@ for key, same_run in members.items():
                 ceilings.append({"task": cell.task, "site": site, "seed": cell.seed, "value": share})
 
 # %% [markdown]
-# A neuron whose best correlation exceeds the control's by more than [0.5]{.set} is called *universal*, as in the work on
-# GPT-2 that found [1-5 %]{.study} of them. Pairs of models that share a seed are not independent: pairs are averaged by
-# seed first.
+# Pairs of models that share a seed are not independent: pairs are averaged by seed first.
 
 # %%
 by_seed = pd.DataFrame()
 if overlaps:
     pairs = pd.concat(overlaps, ignore_index=True)
-    universal = best.assign(value=best.correlation - best.rotated > matching.UNIVERSAL)
     kinds = [
         pd.DataFrame(ceilings).assign(measure="overlap_within_model"),
         pairs.assign(measure="overlap_across_seeds"),
         pairs.assign(measure="null_overlap_across_seeds", value=pairs.chance),
-        universal.assign(measure="universal_share"),
     ]
     keys = ["task", "site", "measure", "match", "seed"]
     by_seed = pd.concat(kinds).groupby(keys, sort=False, dropna=False).value.mean().reset_index()
@@ -172,15 +151,14 @@ QUANTITIES = {
     ("null_overlap_across_seeds", "one_to_one"): "one to one, by chance",
     ("overlap_across_seeds", "index"): "top tenth, same index",
     ("null_overlap_across_seeds", "index"): "same index, by chance",
-    ("universal_share", ""): "universal neurons",
 }
 
 
 def in_words(table):
-    """The table with the names of its measures in words, in the order of `QUANTITIES`."""
-    names = zip(table.measure, table.match.fillna(""), strict=True)
-    words = pd.Categorical([QUANTITIES[name] for name in names], QUANTITIES.values(), ordered=True)
-    ordered = table.assign(quantity=words).sort_values("quantity", kind="stable", ignore_index=True)
+    """The rows whose measure is one of `QUANTITIES`, in their order, with its name in words."""
+    names = pd.Series(list(zip(table.measure, table.match.fillna(""), strict=True)), table.index, dtype=object)
+    words = pd.Categorical(names.map(QUANTITIES), QUANTITIES.values(), ordered=True)
+    ordered = table.assign(quantity=words).dropna(subset="quantity").sort_values("quantity", kind="stable")
     return ordered.astype({"quantity": str})
 
 
@@ -196,7 +174,7 @@ if len(by_seed):
     )
 
 # %% tags=["main-figure"]
-seeds, note = tables.or_published(seeds, shelves, "seeds")
+seeds, note = tables.or_published(seeds, shelves, lambda shelf: shelf.table("carryover", "seeds"))
 if len(seeds):
     seeds = in_words(seeds.rename(columns={"base_task": "task"}))
     dots = in_words(by_seed) if len(by_seed) else seeds[:0].assign(seed=[])
@@ -242,7 +220,7 @@ if len(results_by_pair):
     )
 
 # %%
-carried, note = tables.or_published(carried, shelves, "retrained")
+carried, note = tables.or_published(carried, shelves, lambda shelf: shelf.table("carryover", "retrained"))
 if len(carried):
     display(run.table(carried, "retrained", caption=f"What the study's shift does in the model of another seed.{note}"))
 else:
@@ -260,9 +238,10 @@ def show_headlines(name, query, by, within):
     """Figure and table of the headline numbers of runs that differ in a column; published ones where there are none."""
 
     def select(numbers):
-        return tables.differing(summary.headline(numbers.query(query)), by, within)
+        found = summary.headline(numbers.query(query))
+        return found[found.groupby(within)[by].transform("nunique") > 1]
 
-    numbers, note = tables.first_found(select, metrics, shelves)
+    numbers, note = tables.or_published(select(metrics), shelves, lambda shelf: select(shelf.metrics))
     if numbers.empty:
         print(absent)
         return
@@ -296,7 +275,7 @@ def separation(numbers):
 
 
 # %%
-layers, note = tables.first_found(separation, metrics, shelves)
+layers, note = tables.or_published(separation(metrics), shelves, lambda shelf: separation(shelf.metrics))
 if layers.empty:
     print(absent)
 else:
@@ -323,23 +302,20 @@ if len(layers) and not note:
 # ### One model, one decision?
 #
 # A model whose bound entities have half the one form and half the other lets us ask whether it decides between memory and
-# inference in one place for both. A shift of MLP neurons and a probe of the residual stream are fitted on the entities
-# of one form (the shift's penalty and dose, and the probe's layer, are chosen on its validation groups, by the rules of
-# steering and prediction) and applied to those of the other. If the shift carried nothing but the format of an answer, it
-# would fail there.
+# inference in one place for both. A shift of MLP neurons is fitted on the entities of one form (its penalty and dose are
+# chosen on its validation groups, by the rule of steering) and applied to those of the other. If it carried nothing but the
+# format of an answer, it would fail there.
 
 
 # %%
 def transferred(column, of_runs):
-    """The shifts and the probes of each part, applied to each part of the inputs that `column` names."""
-    shifts, probes = [pd.DataFrame()], [pd.DataFrame()]
+    """The shifts of each part, applied to each part of the inputs that `column` names."""
+    shifts = [pd.DataFrame()]
     for cell in of_runs:
-        subject, rng = load(cell), run.rng(f"transfer {tuple(cell)}")
         parts = transfer.parts_by({split: inputs(cell, split) for split in SPLITS}, column)
-        about = {"task": cell.task, "seed": cell.seed}
-        shifts.append(transfer.shift_matrix(subject, parts, analysis, rng).assign(**about))
-        probes.append(transfer.probe_matrix(subject, parts, rng).assign(**about))
-    return pd.concat(shifts, ignore_index=True), pd.concat(probes, ignore_index=True)
+        matrix = transfer.shift_matrix(load(cell), parts, analysis, run.rng(f"transfer {tuple(cell)}"))
+        shifts.append(matrix.assign(task=cell.task, seed=cell.seed))
+    return pd.concat(shifts, ignore_index=True)
 
 
 # %% [markdown]
@@ -351,8 +327,10 @@ def show_shifts(shifts, name):
     """Figure and table of transferred shifts over seeds, and their numbers."""
     where = ["task", "source", "destination", "target"]
     costs = ["best_control", "other", *(column for column in shifts if column.startswith("lost_"))]
-    shown = tables.with_means(shifts, where, "value", costs) if len(shifts) else shifts
-    shown, note = tables.or_published(shown, shelves, f"{name}_shifts")
+    if len(shifts):
+        means = shifts.groupby(where, sort=False)[costs].mean().reset_index()
+        shifts = seeds_by(shifts, where).merge(means, on=where)
+    shown, note = tables.or_published(shifts, shelves, lambda shelf: shelf.table("carryover", f"{name}_shifts"))
     if shown.empty:
         print(absent)
         return
@@ -367,27 +345,7 @@ def show_shifts(shifts, name):
 
 
 # %%
-def show_probes(probes, name):
-    """Table of transferred probes over seeds, and their numbers."""
-    where = ["task", "source", "destination"]
-    shown = tables.with_means(probes, where, "auroc", ["accuracy", "majority"]) if len(probes) else probes
-    shown, note = tables.or_published(shown, shelves, f"{name}_probes")
-    if len(shown):
-        caption = (
-            f"Probes by the part that they were fitted on and the part they were tested on: AUROC, accuracy.{note}"
-        )
-        display(run.table(shown, f"{name}_probes", caption=caption))
-    measure = "published_transferred_auroc" if note else "transferred_auroc"
-    definition = "{task}: probe fitted on {source}, tested on {destination}: AUROC."
-    run.record_table(shown, measure=measure, definition=definition, unit="AUROC 0-1", coordinates=where)
-
-
-# %%
-shifts, probes = transferred("form", [cell for cell in cells if spec(cell.task).form == "both"])
-show_shifts(shifts, "forms")
-
-# %%
-show_probes(probes, "forms")
+show_shifts(transferred("form", [cell for cell in cells if spec(cell.task).form == "both"]), "forms")
 
 # %% [markdown]
 # ### One switch for both tasks?
@@ -396,11 +354,7 @@ show_probes(probes, "forms")
 # turn sums?
 
 # %%
-shifts, probes = transferred("part", [cell for cell in cells if spec(cell.task).task == "graded_joint"])
-show_shifts(shifts, "tasks")
-
-# %%
-show_probes(probes, "tasks")
+show_shifts(transferred("part", [cell for cell in cells if spec(cell.task).task == "graded_joint"]), "tasks")
 
 # %% [markdown]
 # ## Training mixes
@@ -471,7 +425,6 @@ KEYS = {
     "overlap_best": "measure == 'overlap_across_seeds' and match == 'best' and site == 'mlp.hook_post'",
     "null_overlap_best": "measure == 'null_overlap_across_seeds' and match == 'best' and site == 'mlp.hook_post'",
     "overlap_within": "measure == 'overlap_within_model' and site == 'mlp.hook_post'",
-    "universal": "measure == 'universal_share' and site == 'mlp.hook_post'",
 }
 for task in ("inference", "addition"):
     for key, query in KEYS.items():
@@ -496,7 +449,6 @@ run.finish()
 # A shift carries over only as far as it does better than the same magnitudes on random neurons of the receiving model,
 # and neurons recur only as far as the best match exceeds what permuted matches give; what the same model shows on other
 # groups, {glue:text}`overlap_within_inference` for inference and {glue:text}`overlap_within_addition` for addition, is the
-# ceiling. Universal are, of the MLPs' neurons, {glue:text}`universal_inference` and {glue:text}`universal_addition`. In
-# sums whose two answers have one format, the last layer has {glue:text}`left_addition` of the excess over chance that it
-# has where a tag stands against digits. A shift that fails on another format or task is no general switch between memory
+# ceiling. In sums whose two answers have one format, the last layer has {glue:text}`left_addition` of the excess over
+# chance that it has where a tag stands against digits. A shift that fails on another format or task is no general switch between memory
 # and inference, however well it works where it was fitted.

@@ -175,32 +175,26 @@ interventions["mean_difference"] = sweeps[-1].intervention("mean_difference")
 # ### Fitted shifts
 #
 # One vector is fitted for each layer alone, and for all layers together one with each penalty on the norm, on training
-# inputs of the opposite behaviour and on inputs with one right answer that the target gives.
+# inputs of the opposite behaviour and on inputs with one right answer that the target gives: in the residual stream, and
+# in the hidden layers of the MLPs.
 
 # %%
-sets = layer_sets("fitted_resid", shape, analysis.norm_penalties)
-candidates = {target: fit(subject, fitted_on[target], SITE, sets, target, analysis) for target in TARGETS}
-kinds, rng = controls("fitted_resid", neurons, SITE), run.rng("gradient-guided")
-resid = sweep(trials, candidates, SITE, kinds, rng, analysis.doses)
-interventions["fitted_resid"] = resid.intervention("fitted_resid")
-
-# %%
-mlp_shape = subject.shape(MLP_SITE)
-sets = layer_sets("fitted_mlp", mlp_shape, analysis.norm_penalties)
-mlp_candidates = {target: fit(subject, fitted_on[target], MLP_SITE, sets, target, analysis) for target in TARGETS}
-kinds, rng = controls("fitted_mlp", neurons, MLP_SITE), run.rng("gradient-guided MLP")
-mlp = sweep(trials, mlp_candidates, MLP_SITE, kinds, rng, analysis.doses)
-interventions["fitted_mlp"] = mlp.intervention("fitted_mlp")
+for method, site in {"fitted_resid": SITE, "fitted_mlp": MLP_SITE}.items():
+    sets = layer_sets(method, subject.shape(site), analysis.norm_penalties)
+    candidates = {target: fit(subject, fitted_on[target], site, sets, target, analysis) for target in TARGETS}
+    kinds, rng = controls(method, neurons, site), run.rng(outcomes.GENERATORS[method])
+    sweeps.append(sweep(trials, candidates, site, kinds, rng, analysis.doses))
+    interventions[method] = sweeps[-1].intervention(method)
 
 # %% [markdown]
 # Two small sets are fitted anew: the tenth of the MLP neurons with the largest magnitudes in the vector on all of them,
 # and as many drawn at random.
 
 # %%
-SMALL_SHARE = 0.1
-candidates, tenths = {}, {}
+SMALL_SHARE, mlp_shape = 0.1, subject.shape(MLP_SITE)
+of_mlp, candidates, tenths = candidates, {}, {}
 for target in TARGETS:
-    everywhere = next(candidate for candidate in mlp_candidates[target] if candidate.name == "all")
+    everywhere = next(candidate for candidate in of_mlp[target] if candidate.name == "all")
     chosen, drawn = (
         shifts.largest(everywhere.shift, SMALL_SHARE),
         shifts.random_mask(mlp_shape, SMALL_SHARE, run.rng(f"random neurons {target}")),
@@ -209,9 +203,10 @@ for target in TARGETS:
     sets += [NeuronSet("fitted_random_tenth", "random tenth", drawn, penalty) for penalty in analysis.norm_penalties]
     candidates[target] = fit(subject, fitted_on[target], MLP_SITE, sets, target, analysis)
     tenths[target] = candidates[target][0]  # the largest, with the first penalty
-small = sweep(trials, candidates, MLP_SITE, controls("small", neurons, MLP_SITE), run.rng("small"), analysis.doses)
+kinds = controls("small", neurons, MLP_SITE)
+sweeps.append(sweep(trials, candidates, MLP_SITE, kinds, run.rng("small"), analysis.doses))
 for method in ("fitted_mlp_tenth", "fitted_random_tenth"):
-    interventions[method] = small.intervention(method)
+    interventions[method] = sweeps[-1].intervention(method)
 
 # %%
 for method, intervention in interventions.items():
@@ -226,7 +221,7 @@ for method, intervention in interventions.items():
 # dropped because of them.
 
 # %%
-tried = pd.concat([part.tried for part in [*sweeps, resid, mlp, small]], ignore_index=True)
+tried = pd.concat([part.tried for part in sweeps], ignore_index=True)
 tried.to_csv(run.path("tables", "all_trials.csv"), index=False, quoting=csv.QUOTE_NONNUMERIC)
 grid = frontier(tried)
 run.table(grid[grid.is_chosen], "chosen", caption=f"The chosen trials, on validation groups: {RULE}.")
@@ -263,7 +258,7 @@ compared, by_split = {method: interventions[method] for method in ("study", HEAD
 for split, frame in tested.items():
     on_split, made = Trials.on(subject, frame, analysis.random_draws), interventions if split == "test" else compared
     result = outcomes.on_test(on_split, made, controlled, neurons, run.rng)
-    about = frame[["group", "answer_memorization", "answer_generalization", "in_sample", "in_flip_pair"]]
+    about = frame[["answer_memorization", "answer_generalization", "in_sample", "in_flip_pair"]]
     by_split[split] = result.merge(about, left_on="input", right_index=True).assign(split=split)
 pd.concat(by_split.values()).to_parquet(run.path("outcomes.parquet"), index=False)
 
@@ -273,8 +268,8 @@ pd.concat(by_split.values()).to_parquet(run.path("outcomes.parquet"), index=Fals
 # %%
 prefixes = {"test": "", "seen": "seen_"}
 populations = pd.concat([outcomes.by_population(part, prefixes[split]) for split, part in by_split.items()])
-populations = outcomes.with_best_control(populations)
-rates = outcomes.rates(populations)
+summary = outcomes.summary(populations)
+rates = summary[summary.measure.isin(outcomes.RATES)]
 run.record_table(
     rates.assign(under=rates.control.fillna("the shift itself")),
     definition="{method}, {under}, to {target}: share of {population} of the opposite behaviour with {measure}.",
@@ -288,13 +283,13 @@ run.record_table(
 # %%
 same_task = run.config.base_task if run.config.form == "study" else ""  # other forms and tasks are our own
 reported = pd.DataFrame(STEERING).query("setting in ['scratch', 'lora', 'random'] and task == @same_task")
-reported = reported.melt(["setting", "model", "target"], ["reached", "stayed", "other"], "measure")
+reported = reported.melt(["setting", "model", "target"], outcomes.OUTCOMES, "measure")
 reported["shift"] = reported.setting.map(lambda name: "random baseline" if name == "random" else "study's shift")
 reported["inputs"] = "reported: " + reported.model
 reported["share"] = [f"{100 * value:.1f} %" for value in reported.value]
 
 # %%
-ours = rates[rates.method.isin(compared) & rates.measure.isin(["reached", "stayed", "other"])]
+ours = rates[rates.method.isin(compared) & rates.measure.isin(outcomes.OUTCOMES)]
 ours = ours[ours.control.isna() | ours.control.isin(["best", "uniform"])]
 under = ours.control.map(lambda name: "" if pd.isna(name) else f", {theme.CONTROL_NAMES[name]}")
 ours = ours.assign(
@@ -306,7 +301,7 @@ ours["share"] = [in_words(row | {"unit": "share 0-1"}) for row in ours.to_dict("
 both = pd.concat([reported, ours]).sort_values("target", kind="stable").rename(columns={"target": "steered to"})
 both = both.pivot_table("share", ["steered to", "shift", "inputs"], "measure", aggfunc="first", sort=False)
 beside = run.table(
-    both[["reached", "stayed", "other"]].reset_index(),
+    both[outcomes.OUTCOMES].reset_index(),
     "beside_study",
     caption="Inputs of the opposite behaviour that reach the target, stay, or do something else: reported, and here.",
 )
@@ -325,7 +320,7 @@ display(beside, figure)
 # The net effect compares each input with itself under the strongest control (the mean over its draws).
 
 # %%
-net = outcomes.net(populations)
+net = summary[summary.measure == "net"].drop(columns=["control", "measure"])
 run.record_table(
     net,
     measure="net",
@@ -393,14 +388,6 @@ run.record_table(
 )
 run.table(lost, "side_effects", caption="Accuracy lost on test inputs with one right answer, paired by input.")
 
-# %%
-run.figure(
-    figures.dots(lost, "method", "accuracy lost", panel="inputs"),
-    "lost",
-    caption="Accuracy that each intervention costs on test inputs with one right answer.",
-    data=lost,
-)
-
 # %% [markdown]
 # Where there is no answer to give, the distribution of the next token should stay as it was: test prompts are cut before
 # their last token, and KL(unsteered || steered) in nats tells how far the distribution moves.
@@ -420,7 +407,7 @@ run.table(kl, "unrelated", caption="Mean KL in nats where the next token is no a
 # ## Does an average hide an answer?
 #
 # A shift could be a direction towards some answers rather than towards a behaviour. So the rate is broken down by answer,
-# memorized and inferred, and by group.
+# memorized and inferred.
 
 # %%
 on_sample = by_split["test"][by_split["test"].in_sample]
@@ -434,7 +421,7 @@ if shown.empty:
     print("No answer has enough inputs for a rate of its own.")
 else:
     figure = run.figure(
-        figures.dots(shown, "answer", "share that reaches the target"),
+        figures.by_answer(shown),
         "by_answer",
         caption="Share of test inputs that the shift fitted to MLP neurons moves to the target, by memorized answer (by "
         "inferred answer where several memorized ones count alike).",
@@ -443,24 +430,19 @@ else:
     display(figure)
 
 # %% [markdown]
-# The lowest rate of any answer with five or more inputs, and the mean rate of the tenth of the groups with the lowest
-# rates (n counts groups).
+# The lowest rate of any answer with five or more inputs: it lies below the lowest of what the rates estimate, the more so
+# the fewer inputs they have.
 
 # %%
-worst = {"worst_answer": outcomes.worst_answers(by_answer), "worst_groups": outcomes.worst_groups(on_sample)}
-for measure, table in worst.items():
-    run.record_table(
-        table,
-        measure=measure,
-        definition="{method} to {target}: lowest rate of any answer, or mean of the lowest tenth of the groups.",
-        unit="share 0-1",
-        coordinates=["method", "target"],
-    )
-run.table(
-    pd.concat([table.assign(measure=measure) for measure, table in worst.items()]),
-    "worst",
-    caption="Where each intervention reaches the target least: its worst answer and its worst tenth of the groups.",
+worst = by_answer.loc[by_answer.groupby(["method", "target"], sort=False).value.idxmin()]
+run.record_table(
+    worst,
+    measure="worst_answer",
+    definition="{method} to {target}: lowest rate of any answer.",
+    unit="share 0-1",
+    coordinates=["method", "target"],
 )
+run.table(worst, "worst", caption="Where each intervention reaches the target least: its worst answer.")
 
 # %% [markdown]
 # ## Dose and response
@@ -489,11 +471,11 @@ run.figure(
 )
 
 # %% [markdown]
-# Single inputs can be tried by hand on the page *Try it*. It shows a few test inputs of different groups, in graded tasks
-# the first of each grade, taken without looking at outcomes.
+# Single inputs can be tried by hand on the page *Try it*. It shows a few test inputs, the first of each group in turn,
+# taken without looking at outcomes.
 
 # %%
-tryable = examples.first_of_levels(conflicts["test"], 20)
+tryable = examples.first_of_groups(conflicts["test"], 20)
 columns = ["prompt", "group", "evidence", "memorized_share", "answer_memorization", "answer_generalization"]
 probabilities = examples.answer_probabilities(subject, tryable, headline)
 probabilities = probabilities.merge(tryable[columns], left_on="input", right_index=True).round(5)
@@ -511,8 +493,7 @@ at_tokens = []
 for n_tokens in (1, 2, 4, len(sample.input_ids.iloc[0]) - 1):
     wider = Trials.on(dataclasses.replace(subject, n_tokens=n_tokens), shifted, analysis.random_draws)
     found = outcomes.on_test(wider, {"study": interventions["study"]}, controlled, neurons, run.rng)
-    found = found.merge(shifted[["group"]], left_on="input", right_index=True).assign(population="conflicts")
-    at_tokens.append(outcomes.rates(outcomes.with_best_control(found)).assign(n_tokens=n_tokens))
+    at_tokens.append(outcomes.summary(found, ["method", "target"]).assign(n_tokens=n_tokens))
 at_tokens = pd.concat(at_tokens).query("measure in ['reached', 'other'] and (control.isna() or control == 'best')")
 
 # %%
@@ -618,7 +599,7 @@ for method in ("study", "fitted_mlp", "fitted_mlp_tenth", "fitted_random_tenth")
         on_conflicts = f"{where} and population == 'conflicts' and control.isna()"
         run.glue(f"reached_{method}_{target}", f"measure == 'reached' and {on_conflicts}")
         run.glue(f"net_{method}_{target}", f"measure == 'net' and {on_conflicts}")
-        run.glue(f"worst_groups_{method}_{target}", f"measure == 'worst_groups' and {where}")
+        run.glue(f"worst_answer_{method}_{target}", f"measure == 'worst_answer' and {where}")
         most = lost[(lost.method == method) & (lost.target == target)].nlargest(1, "value").inputs.to_list()
         run.glue(f"lost_{method}_{target}", f"measure == 'lost' and inputs in @most and {where}", most=most)
 
@@ -661,6 +642,6 @@ run.finish()
 # carries over nothing but a coordinate of another input, makes {glue:text}`interchanged_generalization` of the receivers
 # give their own inferred answer, and {glue:text}`interchanged_memorization` their own memorized one.
 #
-# An average hides less where its worst part is named: in the tenth of the groups with the lowest rates, the shift
-# fitted to MLP neurons brings {glue:text}`worst_groups_fitted_mlp_generalization` to generalization and
-# {glue:text}`worst_groups_fitted_mlp_memorization` to memorization.
+# An average hides less where its worst part is named: of the conflicts with one answer, the worst of all, the shift
+# fitted to MLP neurons brings {glue:text}`worst_answer_fitted_mlp_generalization` to generalization and
+# {glue:text}`worst_answer_fitted_mlp_memorization` to memorization.

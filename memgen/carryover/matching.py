@@ -1,10 +1,8 @@
 """Match the neurons of two models by the correlation of their activations on common inputs.
 
 An index means nothing across seeds: neuron 5 of two models share only the number. So each neuron is matched with the
-neuron of the other model that correlates with it most. Among many neurons, large correlations arise by chance, and all
-of them live in a space of few dimensions; the control is therefore the best match after a random rotation of the other
-model's activations, which preserves that space and destroys its axes.
-Source: Gurnee et al. 2024, "Universal neurons in GPT2 language models" (arXiv 2401.12181).
+neuron of the other model that correlates with it most, after Gurnee et al. 2024, "Universal neurons in GPT2 language
+models" (arXiv 2401.12181).
 """
 
 import itertools
@@ -17,7 +15,6 @@ from scipy.optimize import linear_sum_assignment
 from memgen.config import fraction_to_count
 
 TOP_SHARE = 0.1  # the share of neurons, by |r|, that counts as the top
-UNIVERSAL = 0.5  # a neuron is universal if its best correlation exceeds the rotated one by more, as in the source
 
 #: For each seed and site an array: activations [rows layer neuron], or a number for each neuron, layer by layer.
 BySeed = Mapping[int, Mapping[str, np.ndarray]]
@@ -43,21 +40,6 @@ def _standardized(activations: np.ndarray) -> np.ndarray:
 def correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Pearson's correlations [neurons of a, neurons of b] of activations over the same inputs; 0 for a constant."""
     return _standardized(a).T @ _standardized(b)
-
-
-def rotated(activations: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The activations [rows layer neuron] with each layer rotated at random about its mean."""
-    centred = activations - activations.mean(0)
-    result = np.empty_like(centred)
-    for layer in range(centred.shape[1]):
-        axes, _ = np.linalg.qr(rng.standard_normal((centred.shape[2], centred.shape[2])))
-        result[:, layer] = centred[:, layer] @ axes.astype(centred.dtype)
-    return result
-
-
-def site_correlations(neurons: pd.DataFrame, site: str) -> np.ndarray:
-    """Each neuron's `r` from the table of neurons, layer by layer [neurons]."""
-    return neurons[neurons.site == site].sort_values(["layer", "neuron"]).r.to_numpy()
 
 
 def top(r: np.ndarray) -> np.ndarray:
@@ -111,38 +93,3 @@ def top_overlaps(states: BySeed, r: BySeed) -> pd.DataFrame:
             for name, match in matches.items():
                 rows.append((seed, other_seed, site, name, *matched_overlap(*tops, match, layer)))
     return pd.DataFrame(rows, columns=["seed", "other_seed", "site", "match", "value", "chance"])
-
-
-def best_correlations(states: BySeed, rng: np.random.Generator) -> pd.DataFrame:
-    """The size of each neuron's best correlation with any neuron of each other model.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a neuron of each ordered pair of models: `seed, other_seed, site, correlation`, and `rotated`, its best
-        correlation after :func:`rotated` of the other model.
-    """
-    parts = []
-    for seed, other_seed in itertools.permutations(states, 2):
-        for site, activations in states[seed].items():
-            other = states[other_seed][site]
-            best = {
-                "correlation": np.abs(correlations(activations, other)).max(1),
-                "rotated": np.abs(correlations(activations, rotated(other, rng))).max(1),
-            }
-            parts.append(pd.DataFrame({"seed": seed, "other_seed": other_seed, "site": site, **best}))
-    return pd.concat(parts, ignore_index=True)
-
-
-def histogram(best: pd.DataFrame, n_bins: int = 20) -> pd.DataFrame:
-    """How :func:`best_correlations` are distributed: `task, site, kind, correlation` (a bin's middle)`, share`."""
-    bins = np.linspace(0, 1, n_bins + 1)
-    parts = []
-    for (task, site), neurons in best.groupby(["task", "site"], sort=False):
-        for kind, column in {"the other seed": "correlation", "rotated": "rotated"}.items():
-            share = np.histogram(neurons[column].clip(upper=1), bins)[0] / len(neurons)
-            middle = (bins[:-1] + bins[1:]) / 2
-            parts.append(
-                pd.DataFrame({"task": task, "site": site, "kind": kind, "correlation": middle, "share": share})
-            )
-    return pd.concat(parts, ignore_index=True)

@@ -14,15 +14,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from memgen.behavior import NAMES, TARGETS
+from memgen.behavior import TARGETS
 from memgen.carryover.matching import correlations, one_to_one
 from memgen.config import AnalysisConfig
 from memgen.steering.controls import random_neurons
 from memgen.steering.interventions import Intervention
+from memgen.steering.outcomes import OUTCOMES
+from memgen.steering.shifts import Candidate
+from memgen.steering.sweep import sweep
 from memgen.steering.trials import Trials, by_group, showing_opposite
 from memgen.subject import Subject
 
-OUTCOMES = ["reached", "stayed", "other"]
+CONTROLS = {"random_neurons": random_neurons}
 COLUMNS = ["source_seed", "match", "target", "control", "measure", "value", "n"]
 
 
@@ -71,17 +74,14 @@ def from_other_seeds(
         opposite = by_group(showing_opposite(frame, frame.behavior, target), config.sweep_rows, rng)
         if opposite.empty:
             continue
-        shifts = {(seed, "own"): interventions[seed].shift(target)}
+        candidates = [Candidate("own", str(seed), interventions[seed].shift(target))]
         for source in [other for other in interventions if other != seed]:
             shift = interventions[source].shift(target)
-            shifts |= {(source, "index"): shift, (source, "matched"): carried(shift, states[source], states[seed])}
+            candidates.append(Candidate("index", str(source), shift))
+            candidates.append(Candidate("matched", str(source), carried(shift, states[source], states[seed])))
         trials = Trials.on(subject, opposite, config.sweep_draws)
-        compared = trials.compare(site, list(shifts.values()), target, {"random_neurons": random_neurons}, rng)
-        sources, matches = zip(*shifts, strict=True)
-        compared = compared.assign(
-            source_seed=compared.trial.map(dict(enumerate(sources))),
-            match=compared.trial.map(dict(enumerate(matches))),
-            target=NAMES[target],
-        )
-        parts.append(compared.loc[compared.measure.isin(OUTCOMES), COLUMNS])
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
+        parts.append(sweep({target: trials}, {target: candidates}, site, CONTROLS, rng).tried)
+    if not parts:
+        return pd.DataFrame(columns=COLUMNS)
+    tried = pd.concat(parts, ignore_index=True).rename(columns={"method": "match", "candidate": "source_seed"})
+    return tried.loc[tried.measure.isin(OUTCOMES), COLUMNS]

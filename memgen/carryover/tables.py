@@ -1,7 +1,7 @@
 """Numbers of many runs beside one another."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -11,17 +11,6 @@ from memgen import intervals
 from memgen.config import InputError
 
 CHANCE = 0.5  # AUROC of states that do not differ
-
-
-def differing(numbers: pd.DataFrame, by: str, within: Sequence[str]) -> pd.DataFrame:
-    """The numbers of runs that differ in the column `by` and agree in the columns `within`."""
-    return numbers[numbers.groupby(list(within))[by].transform("nunique") > 1]
-
-
-def with_means(frame: pd.DataFrame, keys: Sequence[str], value: str, others: Sequence[str]) -> pd.DataFrame:
-    """A share over seeds by `keys`: `keys, value, ci_low, ci_high, n`, and the means of other columns."""
-    means = frame.groupby(list(keys), sort=False)[list(others)].mean().reset_index()
-    return intervals.seeds_by(frame, keys, value).merge(means, on=list(keys))
 
 
 def last_layer(separation: pd.DataFrame) -> pd.DataFrame:
@@ -45,25 +34,17 @@ def last_layer(separation: pd.DataFrame) -> pd.DataFrame:
     return table.assign(left=left.where(table.form == "matched", np.nan))
 
 
-def or_published(frame: pd.DataFrame, shelves: Iterable[Any], name: str) -> tuple[pd.DataFrame, str]:
-    """The profile's rows; where it has none, the first published under `name`, with a sentence that says so.
+def or_published(
+    frame: pd.DataFrame, shelves: Iterable[Any], find: Callable[[Any], pd.DataFrame]
+) -> tuple[pd.DataFrame, str]:
+    """The profile's rows; where it has none, the first that `find` finds in a shelf, with a sentence that says so.
 
     `shelves` are :class:`memgen.published.Published`. The sentence is empty for the profile's rows, which stay empty
     where nothing is published either.
     """
     for shelf in shelves if frame.empty else ():
         with contextlib.suppress(InputError):  # it has no such table
-            return shelf.table("carryover", name), f" {shelf.label}."
+            published = find(shelf)
+            if len(published):
+                return published, f" {shelf.label}."
     return frame, ""
-
-
-def first_found(
-    select: Callable[[pd.DataFrame], pd.DataFrame], metrics: pd.DataFrame, shelves: Iterable[Any]
-) -> tuple[pd.DataFrame, str]:
-    """What `select` finds in the profile's metrics or else in published ones; a sentence as of :func:`or_published`."""
-    found = select(metrics)
-    for shelf in shelves if found.empty else ():
-        published = select(shelf.metrics)
-        if len(published):
-            return published, f" {shelf.label}."
-    return found, ""

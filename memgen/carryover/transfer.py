@@ -1,8 +1,8 @@
-"""Apply to one part of the inputs what was fitted on another: shifts and probes.
+"""Apply to one part of the inputs a shift that was fitted on another.
 
 A *part* is a form of the bound answers or a task; all parts are inputs of one model. Everything is fitted on a part's
-training groups and chosen on its validation groups, as in steering and prediction, by the same functions; the test
-groups are those of the part that it is applied to.
+training groups and chosen on its validation groups, as in steering, by the same functions; the test groups are those of
+the part that it is applied to.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from memgen import behavior
-from memgen.behavior import NAMES, OTHER, TARGETS
+from memgen.behavior import NAMES, TARGETS
 from memgen.config import AnalysisConfig
 from memgen.intervals import Estimate
-from memgen.prediction.datasets import Dataset
-from memgen.prediction.probes import fit_probes
-from memgen.prediction.tables import best_probe, evaluate, find
 from memgen.steering.controls import random_direction
 from memgen.steering.fitting import NeuronSet, fit, inputs_to_fit
 from memgen.steering.shifts import Candidate
@@ -26,8 +22,7 @@ from memgen.steering.sweep import choose, sweep
 from memgen.steering.trials import Trials, showing_opposite
 from memgen.subject import Subject
 
-SITE = "mlp.hook_post"  # of the shifts
-PROBE_SITE = "resid_post"
+SITE = "mlp.hook_post"
 METHOD = "fitted_mlp"
 CONTROLS = {"random_direction": random_direction}
 
@@ -44,10 +39,6 @@ def parts_by(frames: Part, column: str) -> dict[str, Part]:
     }
 
 
-def _can_be_steered(frame: pd.DataFrame, target: int) -> bool:
-    return len(showing_opposite(frame, frame.behavior, target)) > 0
-
-
 def fit_candidates(
     subject: Subject,
     frame: pd.DataFrame,
@@ -57,7 +48,7 @@ def fit_candidates(
     rng: np.random.Generator,
 ) -> list[Candidate]:
     """Fit a shift of all neurons at `SITE` with each norm penalty; none where no input shows the opposite behaviour."""
-    if not _can_be_steered(frame, target):
+    if showing_opposite(frame, frame.behavior, target).empty:
         return []
     everywhere = torch.ones(subject.shape(SITE), dtype=torch.bool)
     sets = [NeuronSet(METHOD, "all", everywhere, penalty) for penalty in penalties]
@@ -77,7 +68,7 @@ def choose_shifts(
     validation = part["validation"]
     for target in TARGETS:
         candidates = fit_candidates(subject, part["train"], target, analysis.norm_penalties, analysis, rng)
-        if candidates and _can_be_steered(validation, target):
+        if candidates and len(showing_opposite(validation, validation.behavior, target)):
             trials = Trials.make(subject, validation, validation.behavior, target, analysis, rng)
             result = sweep({target: trials}, {target: candidates}, SITE, CONTROLS, rng, analysis.doses)
             shifts[target] = result.shifts[NAMES[target], choose(result.tried, target).trial]
@@ -97,18 +88,22 @@ def apply_shifts(
     -------
     pandas.DataFrame
         For each target that has such inputs: `target` (name)`, value, ci_low, ci_high, n` (the share that reaches it),
-        and the other measures of :meth:`memgen.steering.trials.Trials.compare`; the controls are random directions.
+        and the other measures of :class:`memgen.steering.sweep.Sweep`; the controls are random directions.
     """
     all_rows = analysis.model_copy(update={"sweep_rows": len(frame), "sweep_draws": analysis.random_draws})
-    rows = []
+    parts = []
     for target, shift in shifts.items():
-        if _can_be_steered(frame, target):
+        if len(showing_opposite(frame, frame.behavior, target)):
             trials = Trials.make(subject, frame, frame.behavior, target, all_rows, rng)
-            compared = trials.compare(SITE, [shift], target, CONTROLS, rng)
-            measures = compared[compared.control.isna()].set_index("measure")
-            reached = measures.loc["reached", list(Estimate._fields)]
-            rows.append({"target": NAMES[target], **reached, **measures.value.drop("reached")})
-    return pd.DataFrame(rows)
+            candidate = Candidate(METHOD, "applied", shift)
+            tried = sweep({target: trials}, {target: [candidate]}, SITE, CONTROLS, rng).tried
+            parts.append(tried[tried.control.isna()])
+    if not parts:
+        return pd.DataFrame()
+    rows = pd.concat(parts)
+    reached = rows.loc[rows.measure == "reached", ["target", *Estimate._fields]]
+    others = rows[rows.measure != "reached"].pivot(index="target", columns="measure", values="value")
+    return reached.merge(others, on="target")
 
 
 def shift_matrix(
@@ -122,41 +117,3 @@ def shift_matrix(
             applied = apply_shifts(subject, other["test"], shifts, analysis, rng)
             tables.append(applied.assign(source=source, destination=destination))
     return pd.concat(tables, ignore_index=True)
-
-
-def probe_matrix(
-    subject: Subject, parts: Mapping[str, Part], rng: np.random.Generator, n_rows: int = 1024
-) -> pd.DataFrame:
-    """Probes of the residual stream fitted on each part, tested on each, on at most `n_rows` inputs of each split.
-
-    Returns
-    -------
-    pandas.DataFrame
-        The columns of :func:`memgen.prediction.tables.evaluate`, for the probe that
-        :func:`memgen.prediction.tables.best_probe` prefers on the source's validation groups; `source, destination`,
-        and `majority`, the share of the destination's more frequent behaviour.
-    """
-    datasets = {
-        name: {split: _read(subject, frame, n_rows, rng) for split, frame in part.items()}
-        for name, part in parts.items()
-    }
-    tables = []
-    for source, fitted_on in datasets.items():
-        if not (fitted_on["train"].can_be_probed() and fitted_on["validation"].can_be_probed()):
-            continue
-        probes = fit_probes(fitted_on["train"])
-        on_validation = evaluate(probes, fitted_on, source, ["validation"])
-        best = find(probes, best_probe(on_validation, "validation"))
-        for destination, other in datasets.items():
-            if len(other["test"]):
-                tested = evaluate([best], other, "conflicts", ["test"])
-                majority = max((other["test"].labels == target).mean() for target in TARGETS)
-                tables.append(tested.assign(source=source, destination=destination, majority=majority))
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-
-
-def _read(subject: Subject, frame: pd.DataFrame, n: int, rng: np.random.Generator) -> Dataset:
-    """At most `n` conflicts that show one of the two behaviours, with their states."""
-    conflicts = frame[(frame.kind == "conflict") & (frame.behavior != OTHER)]
-    conflicts = conflicts.sample(min(n, len(conflicts)), random_state=rng)
-    return Dataset(conflicts, behavior.states(subject, conflicts, [PROBE_SITE]))

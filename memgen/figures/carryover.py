@@ -12,24 +12,6 @@ CHECKPOINT_PANELS = {
 }
 
 
-def distribution(frame: pd.DataFrame) -> altair.TopLevelMixin:
-    """Show how best correlations are distributed: columns task, site, kind, correlation (a bin's middle), share."""
-    frame = theme.require(frame, "task", "site", "kind", "correlation", "share")
-    frame["panel"] = frame.task + ", " + frame.site
-    chart = (
-        altair.Chart(frame)
-        .mark_line(interpolate="step")
-        .encode(
-            x=altair.X("correlation:Q", title="size of the best correlation", scale=altair.Scale(domain=[0, 1])),
-            y=altair.Y("share:Q", title="share of neurons"),
-            color=theme.color(frame, "kind"),
-            tooltip=theme.tooltip(frame, ["task", "site", "kind"], ["correlation", "share"]),
-        )
-    )
-    alt = "For each task and site two step lines over the correlation, from 0 to 1."
-    return theme.finish(theme.facet(chart, frame, "panel", height=140), alt)
-
-
 def matrix(frame: pd.DataFrame) -> altair.TopLevelMixin:
     """Show what carries from each part to each other, as shares with the best control below.
 

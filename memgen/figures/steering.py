@@ -8,7 +8,6 @@ import pandas as pd
 
 from memgen.figures import theme
 
-LABELS = 190  # pixels: the longest name of a method
 SHARE = altair.Scale(domain=[0, 1])
 ESTIMATE = ("value", "ci_low", "ci_high", "n")
 MEASURE_NAMES = {
@@ -162,21 +161,18 @@ def dose(frame: pd.DataFrame) -> altair.TopLevelMixin:
     return theme.finish(theme.facet(band + line, frame, "title"), alt)
 
 
-def dots(frame: pd.DataFrame, row: str, title: str, panel: str | None = None) -> altair.TopLevelMixin:
-    """Show a share with its interval for each value of the column `row` and each target, in panels by `panel`."""
-    frame = theme.require(frame, row, "target", *([panel] if panel else []), *ESTIMATE)
-    frame["row"] = frame[row].replace(theme.METHOD_NAMES)
-    names = theme.names_of(frame, "row")
-    base = altair.Chart(frame).encode(
-        y=altair.Y("row:N", title=None, sort=names, axis=altair.Axis(labelLimit=LABELS)),
+def by_answer(frame: pd.DataFrame) -> altair.TopLevelMixin:
+    """Show the share that reaches the target with its interval for each target and answer: columns target, answer."""
+    frame = theme.require(frame, "answer", "target", *ESTIMATE)
+    names = theme.names_of(frame, "answer")
+    base = altair.Chart(frame, height=altair.Step(12)).encode(
+        y=altair.Y("answer:N", title=None, sort=names),
         yOffset=altair.YOffset("target:N", sort=list(theme.TARGETS)),
         color=theme.behavior_color("target", theme.TARGETS),
-        tooltip=theme.tooltip(frame, ["row", "target"], form=".1%"),
+        tooltip=theme.tooltip(frame, ["answer", "target"], form=".1%"),
     )
+    title = "share that reaches the target"
     rules = base.mark_rule().encode(x=altair.X("ci_low:Q", title=title), x2="ci_high:Q")
     points = base.mark_circle(size=60, opacity=1).encode(x=altair.X("value:Q", title=title).axis(format="%"))
     alt = f"{title} for each of {', '.join(map(str, names))}: a point with an interval for each target."
-    if panel is None or frame[panel].nunique() == 1:  # a single panel would be narrow
-        return theme.finish((rules + points).properties(height=altair.Step(12)), alt)
-    frame["panel"] = frame[panel].replace(theme.KIND_NAMES)
-    return theme.finish(theme.facet(rules + points, frame, "panel", height=26 * len(names)), alt, labels=LABELS)
+    return theme.finish(rules + points, alt)

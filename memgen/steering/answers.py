@@ -1,6 +1,6 @@
 """What the answers are that a model gives before and under a shift, behaviours and others alike."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ from torch import Tensor
 from memgen import activations, behavior, intervals
 from memgen.behavior import NAMES, TARGETS
 from memgen.steering.interventions import Intervention
-from memgen.steering.passes import CachedBatch, cache_residuals, passes, run_side_by_side
+from memgen.steering.passes import each_pass
 from memgen.subject import Subject
 
 
@@ -36,27 +36,32 @@ def category(
     return f"another answer{where}" if token in answers else "no answer"
 
 
-def prompts_alone(subject: Subject, frame: pd.DataFrame) -> list[CachedBatch]:
-    """The prompts of a frame without their answers, to be run up to the first token of an answer."""
+def next_tokens(
+    subject: Subject, frame: pd.DataFrame, site: str, shifts: Sequence[Tensor], unsteered: bool = False
+) -> Iterator[tuple[np.ndarray, list[int], Tensor]]:
+    """What comes next after a frame's prompts under each shift [n_layer, d].
+
+    Yields
+    ------
+    inputs, places, logits
+        The places of inputs in the frame and of shifts, and their logits [trial batch vocabulary]; with `unsteered`,
+        those of no shift come first.
+    """
     last = frame.input_ids.map(lambda ids: subject.tokenizer.convert_ids_to_tokens(int(ids[-1])))
     asked = frame.assign(answer_memorization=last, answer_generalization=None)  # of one token, which is not run
-    return cache_residuals(subject, behavior.prepare(subject, asked, prefix=True))
+    batches = behavior.prepare(subject, asked, prefix=True)
+    for batch, places, logits in each_pass(subject, batches, site, shifts, unsteered):
+        rows = torch.arange(len(batch.rows), device=logits.device)
+        of_next = logits[:, rows, batch.prompt_length - 1]
+        yield frame.index.get_indexer(batch.rows), places, activations.finite(of_next, "the logits")
 
 
-@torch.no_grad()
-def first_tokens(subject: Subject, cached: Sequence[CachedBatch], site: str, shifts: Sequence[Tensor]) -> np.ndarray:
-    """The first token of the greedy answer under each shift [n_layer, d]: ids [shift, input], in the batches' order."""
-    parts = []
-    for inputs in cached:
-        part = np.zeros((len(shifts), len(inputs.batch.rows)), dtype=int)
-        for places, start in passes(shifts):
-            together = torch.stack([shifts[place] for place in places]).to(subject.device)
-            logits = run_side_by_side(subject, inputs, site, together, start)
-            rows = torch.arange(logits.shape[1], device=logits.device)
-            of_answer = activations.finite(logits[:, rows, inputs.batch.prompt_length - 1], "the logits")
-            part[places] = of_answer.argmax(-1).cpu()
-        parts.append(part)
-    return np.concatenate(parts, axis=1)
+def first_tokens(subject: Subject, frame: pd.DataFrame, site: str, shifts: Sequence[Tensor]) -> np.ndarray:
+    """The first token of the greedy answer under each shift [n_layer, d]: ids [shift, input]."""
+    tokens = np.zeros((len(shifts), len(frame)), dtype=int)
+    for inputs, places, logits in next_tokens(subject, frame, site, shifts):
+        tokens[np.array(places)[:, None], inputs] = logits.argmax(-1).cpu()
+    return tokens
 
 
 def shares(
@@ -76,7 +81,7 @@ def shares(
         for name, column in ((NAMES[target], f"answer_{NAMES[target]}") for target in TARGETS)
     }
     answers = set().union(*begins["memorization"], *begins["generalization"])
-    cached, parts = prompts_alone(subject, frame), []
+    parts = []
 
     def add(given: np.ndarray, is_counted: np.ndarray, **about: str | None) -> None:
         inputs = zip(
@@ -86,10 +91,10 @@ def shares(
         is_kind = pd.get_dummies(kinds[is_counted]).astype(float).assign(group=frame.group[is_counted], **about)
         parts.append(is_kind.melt(["group", *about], var_name="category"))
 
-    (unsteered,) = first_tokens(subject, cached, "resid_post", [torch.zeros(subject.shape("resid_post"))])
+    (unsteered,) = first_tokens(subject, frame, "resid_post", [torch.zeros(subject.shape("resid_post"))])
     add(unsteered, np.full(len(frame), True), method="none", target=None)
     for method, intervention in interventions.items():
-        steered = first_tokens(subject, cached, intervention.site, [intervention.shift(target) for target in TARGETS])
+        steered = first_tokens(subject, frame, intervention.site, [intervention.shift(target) for target in TARGETS])
         for target, given in zip(TARGETS, steered, strict=True):
             opposite = (labels[frame.index] == -target).to_numpy()
             add(given, opposite, method=method, target=NAMES[target])

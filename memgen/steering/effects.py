@@ -8,15 +8,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from memgen import activations, behavior, intervals
-from memgen.behavior import NAMES, RIGHT_ANSWER, TARGETS
+from memgen import intervals
+from memgen.behavior import NAMES, TARGETS
 from memgen.config import AnalysisConfig
+from memgen.steering import trials
+from memgen.steering.answers import next_tokens
 from memgen.steering.controls import controls
 from memgen.steering.fitting import NeuronSet, fit
 from memgen.steering.interventions import Intervention
 from memgen.steering.outcomes import GENERATORS
-from memgen.steering.passes import cache_residuals, passes, run_side_by_side
-from memgen.steering.trials import Trials, by_group
+from memgen.steering.trials import Trials, by_group, on_single_answers
 from memgen.subject import Subject
 
 MakeRng = Callable[[str], np.random.Generator]
@@ -27,42 +28,21 @@ def lost(subject: Subject, frame: pd.DataFrame, interventions: Mapping[str, Inte
 
     `inputs` is the kind of input, of those that `frame` has.
     """
-    rows = []
-    for kind, label in RIGHT_ANSWER.items():
-        if not (frame.kind == kind).any():
-            continue
-        trials = Trials.on(subject, frame[frame.kind == kind])
-        for method, intervention in interventions.items():
-            losses = trials.lost(intervention.site, [intervention.shift(target) for target in TARGETS], label)
-            for target, loss in zip(TARGETS, losses, strict=True):
-                rows.append({"method": method, "target": NAMES[target], "inputs": kind, **loss._asdict()})
-    return pd.DataFrame(rows)
+    single_answer, parts = on_single_answers(subject, frame), []
+    for method, intervention in interventions.items():
+        losses = trials.lost(single_answer, intervention.site, [intervention.shift(target) for target in TARGETS])
+        parts.append(losses.assign(method=method, target=[NAMES[TARGETS[trial]] for trial in losses.trial]))
+    return pd.concat(parts, ignore_index=True).drop(columns="trial")
 
 
-def cut_before_answers(subject: Subject, frame: pd.DataFrame) -> list[behavior.Batch]:
-    """The prompts without their last token, where what comes next is no answer but that token."""
-    cut = pd.DataFrame({"input_ids": [ids[:-1] for ids in frame.input_ids]}, index=frame.index)
-    cut["answer_memorization"] = subject.tokenizer.convert_ids_to_tokens([int(ids[-1]) for ids in frame.input_ids])
-    cut["answer_generalization"] = None
-    return behavior.prepare(subject, cut, prefix=True)
-
-
-@torch.no_grad()
-def divergence(subject: Subject, batches: Sequence[behavior.Batch], site: str, shifts: Sequence[Tensor]) -> np.ndarray:
-    """KL(unsteered || steered) of the next token after each prompt, in nats [shift, input], in the batches' order."""
-    parts = []
-    for cached in cache_residuals(subject, batches):
-        part = np.zeros((len(shifts), len(cached.batch.rows)))
-        for places, start in passes(shifts):
-            unsteered = torch.zeros_like(shifts[0])
-            together = torch.stack([unsteered, *(shifts[place] for place in places)]).to(subject.device)
-            logits = run_side_by_side(subject, cached, site, together, start)
-            rows = torch.arange(logits.shape[1], device=logits.device)
-            of_next = activations.finite(logits[:, rows, cached.batch.prompt_length - 1], "the logits")
-            log_p = of_next.cpu().double().log_softmax(-1)  # not every device has double precision
-            part[places] = (log_p[0].exp() * (log_p[0] - log_p[1:])).sum(-1).numpy()
-        parts.append(part)
-    return np.concatenate(parts, axis=1)
+def divergence(subject: Subject, frame: pd.DataFrame, site: str, shifts: Sequence[Tensor]) -> np.ndarray:
+    """KL(unsteered || steered) of the prompts' own last token, where no answer is due: nats [shift, input]."""
+    cut = frame.assign(input_ids=[ids[:-1] for ids in frame.input_ids])
+    found = np.zeros((len(shifts), len(frame)))
+    for inputs, places, logits in next_tokens(subject, cut, site, shifts, unsteered=True):
+        log_p = logits.cpu().double().log_softmax(-1)  # not every device has double precision
+        found[np.array(places)[:, None], inputs] = (log_p[0].exp() * (log_p[0] - log_p[1:])).sum(-1)
+    return found
 
 
 def divergences(
@@ -79,17 +59,15 @@ def divergences(
     `method, control, target, value, ci_low, ci_high` (nats)`, n`.
     """
     inputs = by_group(frame, config.sweep_rows, make_rng("unrelated"))
-    batches = cut_before_answers(subject, inputs)
-    groups = inputs.group[np.concatenate([batch.rows.to_numpy() for batch in batches])]
     rows = []
     for (method, intervention), target in itertools.product(interventions.items(), TARGETS):
         rng, shift = make_rng(f"unrelated {GENERATORS[method]} {target}"), intervention.shift(target)
         control, draw = next(iter(controls(method, table, intervention.site).items()))
         drawn = [draw(shift, rng) for _ in range(config.random_draws)]
-        found = divergence(subject, batches, intervention.site, [shift, *drawn])
+        found = divergence(subject, inputs, intervention.site, [shift, *drawn])
         for name, values in ((None, found[0]), (control, found[1:].mean(0))):
             about = {"method": method, "control": name, "target": NAMES[target]}
-            rows.append(about | intervals.mean(values, groups)._asdict())
+            rows.append(about | intervals.mean(values, inputs.group)._asdict())
     return pd.DataFrame(rows)
 
 
@@ -103,13 +81,13 @@ def on_untrained(
     """
     untrained = subject.untrained(int(make_rng("untrained").integers(2**31)))
     inputs = by_group(train, config.fit_rows, make_rng("untrained"))
-    trials = Trials.on(untrained, test)
+    on_test = Trials.on(untrained, test)
     mask = torch.ones(subject.shape(site), dtype=torch.bool)
     everywhere = NeuronSet("untrained", "all", mask, config.norm_penalties[0])
     rows = []
     for target in TARGETS:
         (fitted,) = fit(untrained, inputs, site, [everywhere], target, config)
-        (after,) = trials.run(site, [fitted.shift])
-        estimate = intervals.share(after.behavior == target, trials.groups[after.index])
+        (after,) = on_test.run(site, [fitted.shift])
+        estimate = intervals.share(after.behavior == target, on_test.groups[after.index])
         rows.append({"target": NAMES[target], **estimate._asdict()})
     return pd.DataFrame(rows)

@@ -14,18 +14,11 @@ from memgen.subject import Subject
 DOSES = tuple(step / 10 for step in range(-10, 11))
 
 
-def first_of_levels(frame: pd.DataFrame, n: int) -> pd.DataFrame:
-    """At most `n` conflict inputs, the first of each level in turn, each from another group while there are any.
-
-    A level is the evidence; where that does not vary, the share of training texts with the memorized answer; where
-    there is none either, all inputs are of one level. Nothing here looks at what a model answers. Variants of inputs
-    are left out.
-    """
-    level = "evidence" if frame.evidence.nunique() > 1 else "memorized_share"
+def first_of_groups(frame: pd.DataFrame, n: int) -> pd.DataFrame:
+    """At most `n` conflict inputs that are no variants, the first of each group in turn, whatever a model answers."""
     originals = frame[frame.variant_of < 0]
-    order = originals[[level]].assign(repeat=originals.groupby([level, "group"], dropna=False).cumcount())
-    order["turn"] = order.groupby(["repeat", level], dropna=False).cumcount()
-    return originals.loc[order.sort_values(["repeat", "turn", level], kind="stable").index[:n].sort_values()]
+    turn = originals.groupby("group").cumcount()
+    return originals.loc[turn.sort_values(kind="stable").index[:n].sort_values()]
 
 
 def answer_probabilities(

@@ -65,11 +65,6 @@ def fit(
     ValueError
         If no input has an answer by the target behaviour, or a mask has another shape.
     """
-    for part in sets:
-        if tuple(part.mask.shape) != subject.shape(site):
-            raise ValueError(
-                f"Neurons for {site} must have the shape {subject.shape(site)}, not {tuple(part.mask.shape)}."
-            )
     batches = behavior.prepare(subject, frame, prefix=True, batch_size=config.fit_batch_size)
     cached = cache_residuals(subject, [batch for batch in batches if NAMES[target] in batch.answers])
     if not cached:
@@ -79,23 +74,16 @@ def fit(
     penalty = torch.tensor([part.penalty for part in sets], device=subject.device)
     vectors = torch.zeros_like(allowed, requires_grad=True)
     optimizer = torch.optim.Adam([vectors], lr=config.fit_learning_rate)
-    requires_grad = [parameter.requires_grad for parameter in subject.model.parameters()]
-    subject.model.requires_grad_(False)
-    try:
-        for step in range(config.fit_steps):
-            inputs = cached[step % len(cached)]
-            shifts = vectors * allowed
-            logits = run_side_by_side(subject, inputs, site, shifts, start)
-            losses = [-behavior.score(of_trial, inputs.batch)[NAMES[target]][0].mean() for of_trial in logits]
-            norms = (shifts.square().sum((1, 2)) + 1e-12).sqrt()
-            optimizer.zero_grad()
-            (torch.stack(losses) + penalty * norms).sum().backward()
-            for group in optimizer.param_groups:
-                group["lr"] = config.fit_learning_rate * (1 - 0.9 * step / config.fit_steps)
-            optimizer.step()
-    finally:
-        for parameter, flag in zip(subject.model.parameters(), requires_grad, strict=True):
-            parameter.requires_grad_(flag)
+    for step in range(config.fit_steps):
+        inputs = cached[step % len(cached)]
+        shifts = vectors * allowed
+        logits = run_side_by_side(subject, inputs, site, shifts, start)
+        losses = [-behavior.score(of_trial, inputs.batch)[NAMES[target]][0].mean() for of_trial in logits]
+        norms = (shifts.square().sum((1, 2)) + 1e-12).sqrt()
+        (vectors.grad,) = torch.autograd.grad((torch.stack(losses) + penalty * norms).sum(), vectors)
+        for group in optimizer.param_groups:
+            group["lr"] = config.fit_learning_rate * (1 - 0.9 * step / config.fit_steps)
+        optimizer.step()
     fitted = (vectors * allowed).detach().cpu()
     return [
         Candidate(part.method, part.name, shift, penalty=part.penalty) for part, shift in zip(sets, fitted, strict=True)

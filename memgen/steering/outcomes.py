@@ -1,24 +1,30 @@
-"""What becomes of test inputs under interventions and their controls, with intervals clustered by group.
+"""What becomes of inputs under shifts and their controls, with intervals clustered by group.
 
-A row of ``outcomes.parquet`` is an input under the shift of a method (`control` is missing), or under a draw of one of
-its controls: `input, method, control, draw, norm, target` (name)`, behavior_before, behavior_after, log_odds_before,
-log_odds_after`. Rates are shares of the inputs whose behaviour was the opposite of the target.
+An outcome is a row: an input under a shift (`control` is missing), or under a draw of one of its controls, as
+:meth:`memgen.steering.trials.Trials.compare` gives it and ``outcomes.parquet`` keeps it: `input, group, control, draw,
+norm, target` (name)`, behavior_before, behavior_after, log_odds_before, log_odds_after`. Rates are shares of the inputs
+whose behaviour was the opposite of the target.
 """
 
-from collections.abc import Callable, Collection, Mapping
+import itertools
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from scipy.special import expit
 
 from memgen import behavior, intervals
-from memgen.behavior import LABELS, NAMES, TARGETS
+from memgen.behavior import LABELS, NAMES, OTHER, TARGETS
+from memgen.intervals import Estimate
 from memgen.steering.controls import BASELINES, controls
 from memgen.steering.interventions import Intervention
-from memgen.steering.trials import RATES, Trials, by_group, effects
+from memgen.steering.trials import Trials, by_group
 
+OUTCOMES = ["reached", "stayed", "other"]
+RATES = [*OUTCOMES, "wrong_way"]
+NET = {"reached": "net", "preference": "preferred"}  # what a shift does beyond its best control
+TOLERANCE = 1e-3  # nats: a smaller change of the log-odds may be rounding, and counts as none
 LEAST_INPUTS = 5  # of an answer whose rate is reported
-WORST_SHARE = 0.1  # of the groups: those with the lowest rates
 SHIFT = ["population", "method", "target"]
 #: The names of random generators: those of the first edition, so that its draws can be made again.
 GENERATORS = {
@@ -55,24 +61,13 @@ def on_test(
     The study's shift has its random baseline beside them. `table` is that of neurons, for the least correlated ones.
     """
     parts = []
-    for method, intervention in interventions.items():
+    for (method, intervention), target in itertools.product(interventions.items(), TARGETS):
         kinds = controls(method, table, intervention.site) if method in controlled else {}
         kinds |= BASELINES if kinds and method == "study" else {}
-        for target in TARGETS:
-            rng, shift = make_rng(f"controls of {GENERATORS[method]} {target}"), intervention.shift(target)
-            drawn = [(name, draw, make(shift, rng)) for name, make in kinds.items() for draw in range(trials.n_draws)]
-            shifts = [(None, 0, shift), *drawn]
-            after = trials.run(intervention.site, [vectors for _, _, vectors in shifts])
-            for (name, draw, vectors), outcome in zip(shifts, after, strict=True):
-                about = {"method": method, "control": name, "draw": draw, "norm": float(vectors.norm())}
-                parts.append(_rows(trials.before, outcome).assign(**about, target=NAMES[target]))
+        rng = make_rng(f"controls of {GENERATORS[method]} {target}")
+        compared = trials.compare(intervention.site, [intervention.shift(target)], target, kinds, rng)
+        parts.append(compared.drop(columns="trial").assign(method=method))
     return pd.concat(parts, ignore_index=True)
-
-
-def _rows(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
-    columns = ["behavior", "log_odds"]
-    both = before[columns].add_suffix("_before").join(after[columns].add_suffix("_after"))
-    return both.rename_axis("input").reset_index()
 
 
 def by_population(outcomes: pd.DataFrame, prefix: str = "") -> pd.DataFrame:
@@ -83,45 +78,58 @@ def by_population(outcomes: pd.DataFrame, prefix: str = "") -> pd.DataFrame:
 
 
 def opposite(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """The rows of inputs whose behaviour was the opposite of the target, with their :func:`effects`."""
-    rows = outcomes[outcomes.behavior_before == -outcomes.target.map(LABELS)].reset_index(drop=True)
-    before, after = (
-        pd.DataFrame({name: rows[f"{name}_{when}"] for name in ("behavior", "log_odds")})
-        for when in ("before", "after")
-    )
-    return rows.join(effects(before, after, rows.target.map(LABELS).astype(int)))
+    """The rows of inputs whose behaviour was the opposite of the target, with what became of them.
 
-
-def rates(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """Rates with intervals: `SHIFT, control, measure` (of `RATES`)`, value, ci_low, ci_high, n`."""
-    keys = [*SHIFT, "control", "measure"]
-    rows = opposite(outcomes).melt([*SHIFT, "control", "input", "group"], RATES, "measure", "value")
-    plain = rows.groupby(keys, sort=False, dropna=False).value.mean()  # without the rounding of means over draws
-    return intervals.estimate_by(rows, keys, inputs="input").assign(value=plain.to_numpy())
-
-
-def with_best_control(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """The outcomes, with those under the control that brings most inputs to the target once more, as control `best`."""
-    rows = opposite(outcomes).dropna(subset="control")
-    of_controls = rows[~rows.control.isin(BASELINES)]
-    reached = of_controls.groupby([*SHIFT, "control"], sort=False).reached.mean()
-    best = reached[reached.groupby(SHIFT, sort=False).idxmax()].index.to_frame(index=False)
-    return pd.concat([outcomes, outcomes.merge(best).assign(control="best")], ignore_index=True)
-
-
-def net(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """Share that reaches the target minus that under the control `best`, paired by input: `SHIFT, value, ..., n`.
-
-    Methods without controls are left out.
+    `reached, stayed, other`: did the behaviour become the target, stay the opposite, or become neither (0 or 1)?
+    `wrong_way`: did the log-odds move away from the target (0 or 1)? `preference`: the probability of the target's
+    answer among the two, which moves where a greedy answer does not. `log_odds`: those after (nats).
     """
-    rows = []
-    for key, part in opposite(outcomes).groupby(SHIFT, sort=False):
-        reached = part.assign(control=part.control.fillna("shift"))
-        reached = reached.pivot_table(index=["input", "group"], columns="control", values="reached")  # mean over draws
-        if "best" in reached:
-            groups = reached.index.get_level_values("group")
-            rows.append([*key, *intervals.difference(reached["shift"], reached["best"], groups)])
-    return pd.DataFrame(rows, columns=[*SHIFT, *intervals.Estimate._fields])
+    target = outcomes.target.map(LABELS).astype(int)
+    rows = outcomes[outcomes.behavior_before == -target].reset_index(drop=True)
+    target = rows.target.map(LABELS).astype(int)
+    happened = {
+        "reached": rows.behavior_after == target,
+        "stayed": rows.behavior_after == -target,
+        "other": rows.behavior_after == OTHER,
+        "wrong_way": (rows.log_odds_after - rows.log_odds_before) * target < -TOLERANCE,
+    }
+    rows = rows.assign(**{name: values.astype(float) for name, values in happened.items()})
+    return rows.assign(preference=expit(target * rows.log_odds_after), log_odds=rows.log_odds_after)
+
+
+def summary(outcomes: pd.DataFrame, keys: Sequence[str] = SHIFT) -> pd.DataFrame:
+    """Rates of each combination of `keys`, under the shift and its controls, and the net effect of the shift.
+
+    Values are means over inputs and draws; for intervals, the draws of a control are averaged input by input.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `keys, control` (missing for the shift itself)`, measure, value, ci_low, ci_high, n`. Measures are `RATES` and
+        the mean `log_odds` (nats). The rates of the control that brings most inputs to the target, which a baseline
+        cannot be, stand once more as those of the control ``best``. Of shifts alone, where there are controls:
+        `best_control` (the share that reaches the target under it), `net` (`reached` minus that, paired by input) and
+        `preferred` (the same difference of the mean `preference`, with the control that is best in that).
+    """
+    measures, rows = [*RATES, "log_odds", "preference"], []
+    for key, part in opposite(outcomes).groupby(list(keys), sort=False):
+        groups, value, mean, found = part.groupby("input").group.first(), {}, {}, {}
+        for name, draws in part.groupby("control", sort=False, dropna=False):
+            control = None if pd.isna(name) else name
+            value[control], mean[control] = draws[measures].mean(), draws.groupby("input")[measures].mean()
+            for measure in RATES:
+                share = intervals.share(mean[control][measure], groups)
+                found[control, measure] = share._replace(value=value[control][measure])
+            found[control, "log_odds"] = intervals.mean(mean[control].log_odds, groups)
+        kinds = [control for control in value if control not in (None, *BASELINES)]
+        for measure, name in NET.items() if kinds else ():
+            best = max(kinds, key=lambda control: value[control][measure])  # the first of equals
+            found[None, name] = intervals.difference(mean[None][measure], mean[best][measure], groups)
+            if measure == "reached":
+                found |= {("best", rate): found[best, rate] for rate in RATES}
+                found[None, "best_control"] = found[best, "reached"]
+        rows += [[*key, *what, *estimate] for what, estimate in found.items()]
+    return pd.DataFrame(rows, columns=[*keys, "control", "measure", *Estimate._fields])
 
 
 def by_answer(outcomes: pd.DataFrame) -> pd.DataFrame:
@@ -136,31 +144,3 @@ def by_answer(outcomes: pd.DataFrame) -> pd.DataFrame:
     single = single[~single.answer.str.contains("|", regex=False).astype(bool)]
     table = intervals.estimate_by(single, keys, value="reached")
     return table[table.n >= LEAST_INPUTS].reset_index(drop=True)
-
-
-def worst_answers(answers: pd.DataFrame) -> pd.DataFrame:
-    """Of :func:`by_answer` the lowest rate of each method and target.
-
-    The lowest of several estimates lies below the lowest of what they estimate, the more so the fewer inputs they have.
-    """
-    return answers.loc[answers.groupby(["method", "target"], sort=False).value.idxmin()].reset_index(drop=True)
-
-
-def worst_groups(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """The mean rate of the lowest tenth of the groups: `method, target, value, ci_low, ci_high, n` (of groups)."""
-    rows = []
-    of_shifts = opposite(outcomes[outcomes.control.isna()])
-    for (method, target), part in of_shifts.groupby(["method", "target"], sort=False):
-        reached = part.groupby("group").reached.mean().to_numpy()
-
-        def lowest(weights: NDArray, reached: NDArray = reached) -> NDArray:
-            return np.array([mean_of_lowest(reached[weight > 0]) for weight in weights])
-
-        estimate = intervals.jackknife(lowest, len(reached), bounds=(0.0, 1.0))
-        rows.append({"method": method, "target": target, **estimate._asdict()})
-    return pd.DataFrame(rows, columns=["method", "target", *intervals.Estimate._fields])
-
-
-def mean_of_lowest(values: NDArray) -> float:
-    """The mean of the lowest tenth (`WORST_SHARE`, at least one)."""
-    return float(np.sort(values)[: max(1, round(WORST_SHARE * len(values)))].mean())

@@ -8,6 +8,7 @@ not computed again.
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -131,3 +132,20 @@ def passes(shifts: Sequence[Tensor]) -> Iterator[tuple[list[int], int]]:
         places = [place for place, layer in enumerate(first) if layer == start]
         for begin in range(0, len(places), TRIALS_PER_PASS):
             yield places[begin : begin + TRIALS_PER_PASS], start
+
+
+@torch.no_grad()
+def each_pass(
+    subject: Subject, batches: Sequence[behavior.Batch], site: str, shifts: Sequence[Tensor], unsteered: bool = False
+) -> Iterator[tuple[behavior.Batch, list[int], Tensor]]:
+    """Run every batch under every shift [n_layer, d], many of them together.
+
+    Yields
+    ------
+    batch, places, logits
+        Which shifts ran, and their logits [trial batch pos vocabulary]; with `unsteered`, those of no shift come first.
+    """
+    for cached, (places, start) in itertools.product(cache_residuals(subject, batches), list(passes(shifts))):
+        together = [torch.zeros_like(shifts[0])] * unsteered + [shifts[place] for place in places]
+        stacked = torch.stack(together).to(subject.device)
+        yield cached.batch, places, run_side_by_side(subject, cached, site, stacked, start)

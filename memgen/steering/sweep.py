@@ -1,6 +1,6 @@
 """Try candidates on validation groups in several doses, each beside its controls, and choose.
 
-One rule chooses everywhere: :data:`RULE`, in :func:`best_trial`.
+One rule chooses everywhere: :data:`RULE`, in :func:`best_trials`.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from memgen.behavior import NAMES, RIGHT_ANSWER, TARGETS
 from memgen.config import InputError
+from memgen.steering import outcomes, trials
 from memgen.steering.controls import Control
 from memgen.steering.interventions import Intervention
 from memgen.steering.shifts import Candidate
@@ -31,7 +32,9 @@ ROUNDING = 12  # digits: shares that differ by rounding alone are equal
 class Sweep:
     """What was tried at a site, and the shift of each trial, by the target's name and the trial.
 
-    `tried` has the columns `KEYS` (`trial`: the place in the grid of a target) and those of :meth:`Trials.compare`.
+    `tried` has the columns `KEYS` (`trial`: the place in the grid of a target) and those of
+    :func:`memgen.steering.outcomes.summary`. Among its measures is the accuracy lost on each kind of input with one
+    right answer that there is, such as `lost_aligned`.
     """
 
     site: str
@@ -52,7 +55,7 @@ class Sweep:
 
 
 def sweep(
-    trials: Mapping[int, Trials],
+    tried_on: Mapping[int, Trials],
     candidates: Mapping[int, Sequence[Candidate]],
     site: str,
     controls: Mapping[str, Control],
@@ -62,54 +65,49 @@ def sweep(
     """Try every candidate of each target, times every dose, beside the controls."""
     parts: list[pd.DataFrame] = []
     by_trial: dict[tuple[str, int], Tensor] = {}
-    for target, of_target in trials.items():
+    for target, of_target in tried_on.items():
         grid = list(itertools.product(candidates[target], doses))
         shifts = [dose * candidate.shift for candidate, dose in grid]
         about = pd.DataFrame([candidate for candidate, _ in grid]).rename(columns={"name": "candidate"})
         about = about.drop(columns="shift").assign(target=NAMES[target], trial=range(len(grid)))
-        about["dose"], about["n_neurons"] = [dose for _, dose in grid], [int((s != 0).sum()) for s in shifts]
-        parts.append(about.merge(of_target.compare(site, shifts, target, controls, rng), on="trial"))
+        about["dose"], about["norm"] = [dose for _, dose in grid], [float(shift.norm()) for shift in shifts]
+        about["n_neurons"] = [int((shift != 0).sum()) for shift in shifts]
+        found = outcomes.summary(of_target.compare(site, shifts, target, controls, rng), ["trial"])
+        lost = trials.lost(of_target.single_answer, site, shifts)
+        found = pd.concat([found[found.control != "best"], lost.assign(measure="lost_" + lost.inputs)])
+        parts.append(about.merge(found, on="trial"))
         by_trial |= {(NAMES[target], trial): shift for trial, shift in enumerate(shifts)}
     tried = pd.concat(parts, ignore_index=True)
-    n_tokens = next(iter(trials.values())).subject.n_tokens
+    n_tokens = next(iter(tried_on.values())).subject.n_tokens
     columns = [*KEYS, "control", "measure", "value", "ci_low", "ci_high", "n"]
     return Sweep(site, n_tokens, tried[columns], by_trial)
 
 
-def in_columns(tried: pd.DataFrame) -> pd.DataFrame:
-    """One row a trial, without its controls: `KEYS`, and a column with the value of each measure."""
+def best_trials(tried: pd.DataFrame) -> pd.DataFrame:
+    """The trial of each method and target that `RULE` prefers: its `KEYS`, and the value of each measure."""
     shifts, index = tried[tried.control.isna()], ["method", "target", "trial"]
     values = shifts.pivot(index=index, columns="measure", values="value").reset_index()
-    return shifts[KEYS].drop_duplicates().merge(values, on=index)
-
-
-def best_trial(trials: pd.DataFrame) -> pd.Series:
-    """The row that `RULE` prefers; `trials` has a column for each measure."""
-    ranked = trials[["net", "preferred"]].round(ROUNDING).sort_values(["net", "preferred"], ascending=False)
-    return trials.loc[ranked.index[0]]
-
-
-def best_trials(tried: pd.DataFrame, by: Sequence[str] = ("method", "target")) -> pd.DataFrame:
-    """Of each combination of `by` the trial that `RULE` prefers, with a column for each measure."""
-    trials = in_columns(tried).dropna(subset="net")
-    return pd.DataFrame([best_trial(rows) for _, rows in trials.groupby(list(by), sort=False)])
+    table = shifts[KEYS].drop_duplicates().merge(values, on=index).dropna(subset="net")
+    ranked = table.assign(**table[["net", "preferred"]].round(ROUNDING))
+    ranked = ranked.sort_values(["net", "preferred"], ascending=False, kind="stable").drop_duplicates(index[:2])
+    return table.loc[ranked.index.sort_values()]
 
 
 def choose(tried: pd.DataFrame, target: int) -> pd.Series:
-    """The trial towards `target` that `RULE` prefers: its `KEYS`, and a value for each measure.
+    """The row of :func:`best_trials` towards `target`, of the one method that was tried.
 
     Raises
     ------
     InputError
         If no input showed the opposite behaviour, so that nothing could be tried.
     """
-    best = best_trials(tried[tried.target == NAMES[target]], by=["target"])
-    if best.empty:
+    towards = tried[tried.target == NAMES[target]]
+    if not (towards.measure == "net").any():
         raise InputError(
             f"No input showed {NAMES[-target]}, so nothing can be chosen that leads to {NAMES[target]}: "
             "train the model on other data, or choose another checkpoint."
         )
-    return best.iloc[0]
+    return best_trials(towards).iloc[0]
 
 
 def frontier(tried: pd.DataFrame) -> pd.DataFrame:

@@ -25,7 +25,7 @@ VERDICTS = {"replicated", "smaller than reported", "not replicated", "not testab
 # What the miniature has no runs for: a second seed of addition, the matched form, what is published of `full`;
 # and pairs in its test groups.
 NOT_IN_SMOKE = re.compile(
-    r"left_addition|(carried_\w+|overlap_best|null_overlap_best|universal)_addition|overlap_within_\w+|published_\w+"
+    r"left_addition|(carried_\w+|overlap_best|null_overlap_best)_addition|overlap_within_\w+|published_\w+"
 )
 
 # Pages of which no run could give the numbers.

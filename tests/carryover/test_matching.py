@@ -51,13 +51,6 @@ def test_a_permuted_copy_matches_perfectly(sums, rng):
     ]
     assert (by_match(table).value[["best", "one_to_one"]] == 1).all()
     assert by_match(table).value["index"] < 0.4
-    best = matching.best_correlations(states, rng)
-    assert len(best) == 2 * 256
-    shares = matching.histogram(best.assign(task="t"))
-    assert shares.groupby("kind").share.sum().to_dict() == pytest.approx({"rotated": 1, "the other seed": 1})
-    assert shares[shares.kind == "the other seed"].nlargest(1, "share").correlation.tolist() == pytest.approx([0.975])
-    assert (best.correlation > 0.999).all()
-    assert best.rotated.mean() < best.correlation.mean()
     where = matching.one_to_one(matching.correlations(a, b))
     expected = (np.argsort(order, axis=1) + 128 * np.arange(2)[:, None]).ravel()
     assert (where == expected).all()
@@ -74,17 +67,6 @@ def test_another_random_model_is_near_chance(sums, rng):
     rankings = [{seed: {SITE: rng.uniform(-1, 1, 256)} for seed in (0, 1)} for _ in range(20)]
     means = by_match(pd.concat([matching.top_overlaps(states, r) for r in rankings]))
     assert (abs(means.value - means.chance) < 0.05).all()
-    best = matching.best_correlations(states, rng)
-    assert (best.correlation - best.rotated > matching.UNIVERSAL).mean() < 0.05
-
-
-def test_universal_neurons_are_those_beyond_the_space(rng):
-    """Of independent neurons in a wide space, those that a model shares stand out; after a rotation none does."""
-    a, b = rng.standard_normal((2, 600, 1, 200)).astype(np.float32)
-    b[:, :, :50] = a[:, :, 100:150]
-    best = matching.best_correlations({0: {SITE: a}, 1: {SITE: b}}, rng).query("seed == 0")
-    assert (best.correlation - best.rotated > matching.UNIVERSAL).mean() == 0.25
-    assert (np.flatnonzero(best.correlation > 0.9) == np.arange(100, 150)).all()
 
 
 def test_correlations_are_pearsons(rng):
@@ -94,15 +76,6 @@ def test_correlations_are_pearsons(rng):
     expected = np.corrcoef(a.reshape(50, 6).T[:5], b.reshape(50, 4).T)[:5, 5:]
     np.testing.assert_allclose(found[:5], expected, atol=1e-6)
     assert (found[5] == 0).all()
-
-
-def test_a_rotation_preserves_the_space_of_each_layer(rng):
-    a = rng.standard_normal((30, 2, 8)).astype(np.float32)
-    rotated = matching.rotated(a, rng)
-    for layer in range(2):
-        before, after = a[:, layer] - a[:, layer].mean(0), rotated[:, layer]
-        np.testing.assert_allclose(before @ before.T, after @ after.T, atol=1e-4)
-        assert np.abs(before - after).max() > 0.1
 
 
 def test_one_to_one_is_the_best_pairing(rng):
@@ -142,10 +115,3 @@ def test_common_prompts_are_conflicts_from_every_frame(rng):
     assert common.seed.value_counts().tolist() == [7, 7, 7]
     assert common.index.tolist() == list(range(21))
     assert len(matching.common_prompts(frames, 1000, rng)) == 90
-
-
-def test_site_correlations_are_sorted_by_layer_and_neuron(rng):
-    layer, neuron = map(np.ravel, np.indices((2, 3)))
-    table = pd.DataFrame({"site": SITE, "layer": layer, "neuron": neuron, "r": np.arange(6.0)})
-    table = pd.concat([table, table.assign(site="resid_post", r=9.0)]).sample(frac=1, random_state=rng)
-    assert matching.site_correlations(table, SITE).tolist() == [0, 1, 2, 3, 4, 5]

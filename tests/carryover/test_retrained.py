@@ -52,9 +52,9 @@ def test_what_is_matched_works_and_an_index_does_not(result):
     assert (reached.value[["own", "matched"]] == 1).all()
     assert (reached.value["index"] < 0.1).all()
     assert reached.source_seed.groupby("match").unique().map(list).to_dict() == {
-        "index": [1],
-        "matched": [1],
-        "own": [0],
+        "index": ["1"],
+        "matched": ["1"],
+        "own": ["0"],
     }
     conflicts = frame[frame.kind == "conflict"]
     assert reached.n.xs("memorization", level="target").eq((conflicts.behavior == -1).sum()).all()

@@ -1,4 +1,4 @@
-"""Shifts and probes applied elsewhere: transfers whose answer was planted."""
+"""Shifts applied elsewhere: transfers whose answer was planted."""
 
 import numpy as np
 import pandas as pd
@@ -81,34 +81,6 @@ def test_without_the_opposite_behaviour_nothing_is_chosen_or_moved(planted, part
         assert list(shifts) == [GENERALIZATION]
     table = transfer.apply_shifts(planted.subject, poor["validation"], planted_shift(planted, 1.0), ANALYSIS, rng)
     assert table.target.tolist() == ["generalization"]
-
-
-def test_a_probe_carries_to_where_it_means_the_same(planted, parts, rng):
-    table = transfer.probe_matrix(planted.subject, parts, rng)
-    same = table.source == table.destination
-    assert len(table) == 4
-    assert (table.auroc[same] > 0.95).all()
-    assert (table.auroc[~same] < 0.05).all()
-    assert (table.accuracy[same] > 0.9).all()
-    assert table.majority.between(0.5, 1).all()
-    n_conflicts = {name: (part["test"].kind == "conflict").sum() for name, part in parts.items()}
-    assert table.n.tolist() == [n_conflicts[name] for name in table.destination]
-    few = transfer.probe_matrix(planted.subject, parts, rng, n_rows=20)
-    assert (few.n == 20).all()
-
-
-def test_the_probe_is_chosen_as_in_prediction(planted, parts, monkeypatch):
-    """By AUROC on validation groups, and without a look at test groups."""
-    seen = []
-
-    def best_probe(table, split):
-        seen.append(set(table.split))
-        return table.iloc[-1]
-
-    monkeypatch.setattr(transfer, "best_probe", best_probe)
-    table = transfer.probe_matrix(planted.subject, parts, np.random.default_rng(0))
-    assert seen == [{"validation"}, {"validation"}]
-    assert set(table.layer) == {1}
 
 
 def test_inputs_without_a_bound_entity_belong_to_every_form():

@@ -14,10 +14,6 @@ def rows_of(**columns):
 
 TARGETS = ["memorization", "generalization"]
 CHARTS = {
-    "distribution": (
-        carryover.distribution,
-        rows_of(task=["a"], site=["s", "t"], kind=["k", "l"], correlation=[0.1, 0.2]),
-    ),
     "matrix": (carryover.matrix, rows_of(task=["t"], target=TARGETS, source=["a", "b"], destination=["a", "b"])),
     "checkpoints": (
         carryover.checkpoints,

@@ -34,15 +34,13 @@ FRONTIER = rows(method=["study", "fitted_mlp"], target=TARGETS, candidate=["all"
 )
 FRONTIER.loc[FRONTIER.alpha == 2, "is_chosen"] = True
 DOSES = rows(dose=[0.0, 1.0], target=TARGETS, candidate=["shift", "random direction"], measure=["reached", "wrong_way"])
-LOST = rows(method=["study", "fitted_mlp"], target=TARGETS, inputs=["memorized_only", "inferred_only"])
 CHARTS = {
     "outcomes": (steering.outcomes, (RATES,)),
     "sweep": (steering.sweep, (GRID,)),
     "frontier": (steering.frontier, (FRONTIER, LIMITS)),
     "dose": (steering.dose, (DOSES,)),
     "log-odds by dose": (steering.dose, (DOSES.assign(measure="log_odds"),)),
-    "dots": (steering.dots, (LOST.query("inputs == 'inferred_only'"), "method", "accuracy lost")),
-    "dots in panels": (steering.dots, (LOST, "method", "accuracy lost", "inputs")),
+    "by answer": (steering.by_answer, (rows(answer=["red", "teal"], target=TARGETS),)),
 }
 
 

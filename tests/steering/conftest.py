@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from memgen.steering import outcomes
 from memgen.steering.interventions import Intervention
 from memgen.steering.trials import Trials
 
@@ -38,6 +39,11 @@ def same(shift, _rng):
 
 def nothing(shift, _rng):
     return shift * 0
+
+
+def compare(trials, shifts, target, controls, rng):
+    """Rates and net effects of shifts of the residual stream, by `trial`."""
+    return outcomes.summary(trials.compare("resid_post", shifts, target, controls, rng), ["trial"])
 
 
 def value(tried, measure, control=None):

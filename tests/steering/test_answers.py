@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from memgen import behavior
-from memgen.steering.answers import category, first_tokens, prompts_alone, shares
+from memgen.steering.answers import category, first_tokens, shares
 from memgen.steering.interventions import Intervention, adding
 
 STORY = {"Ada", "is", "frog", "Zoe", "red", "teal", "olive"}
@@ -53,7 +53,7 @@ def test_first_tokens_are_the_most_probable_next_ones(setting):
     """Computed anew: one prompt at a time, without a cache, with the shift as a context of its own."""
     subject, frame = setting.subject, setting.frame.iloc[::9]
     shift = torch.randn(2, 32, generator=torch.Generator().manual_seed(0))
-    found = first_tokens(subject, prompts_alone(subject, frame), "resid_post", [shift * 0, shift])
+    found = first_tokens(subject, frame, "resid_post", [shift * 0, shift])
     for column, row in enumerate(frame.itertuples()):
         ids = torch.tensor([list(row.input_ids)])
         (batch,) = behavior.prepare(subject, frame.iloc[[column]].assign(answer_memorization="red"))[:1]

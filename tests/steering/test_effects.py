@@ -26,13 +26,7 @@ class TestDivergence:
     def test_beside_whole_passes(self, setting, shifts):
         """At the last token of the cut prompt, where the prompt's own last token comes next."""
         subject, frame = setting.subject.with_batch_size(7), setting.frame.iloc[::6]
-        batches = effects.cut_before_answers(subject, frame)
-        assert [batch.rows.to_list() for batch in batches] == [
-            frame.index[i : i + 7].to_list() for i in range(0, len(frame), 7)
-        ]
-        for batch in batches:
-            assert batch.answers["memorization"].tolist() == [[[frame.input_ids[row][-1]]] for row in batch.rows]
-        found = effects.divergence(subject, batches, "resid_post", [*shifts, 0 * shifts[0]])
+        found = effects.divergence(subject, frame, "resid_post", [*shifts, 0 * shifts[0]])
         assert found[7] == pytest.approx(0, abs=1e-10)
         for place, prompt in enumerate(frame.input_ids):
             ids = torch.tensor([list(prompt[:-1])]).long()
@@ -51,8 +45,7 @@ class TestDivergence:
         assert (found.n == 10).all()
         assert found.control.dropna().to_list() == ["random_neurons"] * 2 + ["random_direction"] * 2
         inputs = by_group(stories.frame, 10, same_rng(""))
-        batches = effects.cut_before_answers(stories.subject, inputs)
-        expected = effects.divergence(stories.subject, batches, "resid_post", [-shifts[5]]).mean()
+        expected = effects.divergence(stories.subject, inputs, "resid_post", [-shifts[5]]).mean()
         row = found[(found.method == "fitted_resid") & (found.target == "generalization") & found.control.isna()]
         assert row.value.item() == pytest.approx(expected)
 

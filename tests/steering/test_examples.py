@@ -7,7 +7,7 @@ import torch
 
 from memgen import behavior
 from memgen.behavior import NAMES
-from memgen.steering.examples import DOSES, answer_probabilities, first_of_levels
+from memgen.steering.examples import DOSES, answer_probabilities, first_of_groups
 from memgen.steering.interventions import Intervention, adding
 
 SITE = "mlp.hook_post"
@@ -75,39 +75,10 @@ class TestProbabilities:
         np.testing.assert_allclose(found.p_memorization, sum(part.p_memorization for part in alone), atol=1e-5)
 
 
-class TestChoice:
-    def frame(self, **columns):
-        n = 24
-        return pd.DataFrame(
-            {
-                "evidence": np.tile([1, 2, 3], n // 3),
-                "memorized_share": 0.5,
-                "group": [f"g{i // 6}" for i in range(n)],
-                "variant_of": [-1, -1, -1, 0, 1, 2] * (n // 6),
-                **columns,
-            },
-            index=100 + np.arange(n),
-        )
-
-    def test_takes_every_level_alike_and_no_variants(self):
-        frame = self.frame()
-        chosen = first_of_levels(frame, 6)
-        assert chosen.evidence.value_counts().to_dict() == {1: 2, 2: 2, 3: 2}
-        assert (chosen.variant_of < 0).all()
-        assert set(chosen.group) == {"g0", "g1"}  # the first two of each level, from different groups
-        assert chosen.index.is_monotonic_increasing
-
-    def test_levels_are_shares_where_evidence_does_not_vary(self):
-        frame = self.frame(evidence=1, memorized_share=np.repeat([0.1, 0.9], 12))
-        assert first_of_levels(frame, 4).memorized_share.value_counts().to_dict() == {0.1: 2, 0.9: 2}
-
-    def test_without_levels_each_is_of_another_group_while_there_are_any(self):
-        frame = self.frame(evidence=1, memorized_share=np.nan)
-        assert first_of_levels(frame, 4).group.to_list() == ["g0", "g1", "g2", "g3"]
-        assert first_of_levels(frame, 6).group.value_counts().to_dict() == {"g0": 2, "g1": 2, "g2": 1, "g3": 1}
-
-    def test_does_not_depend_on_answers_and_takes_all_where_there_are_few(self):
-        frame = self.frame()
-        other = frame.assign(answer_memorization="x", behavior=np.arange(24))
-        assert first_of_levels(frame, 5).index.equals(first_of_levels(other, 5).index)
-        assert len(first_of_levels(frame, 100)) == (frame.variant_of < 0).sum()
+def test_the_first_of_each_group_in_turn_and_no_variants():
+    index = pd.Index(100 + np.arange(24))
+    about = {"group": np.repeat(["g0", "g1", "g2", "g3"], 6), "variant_of": [-1, -1, -1, 0, 1, 2] * 4}
+    frame = pd.DataFrame(about, index)
+    assert first_of_groups(frame, 6).index.to_list() == [100, 101, 106, 107, 112, 118]
+    assert first_of_groups(frame, 4).group.to_list() == ["g0", "g1", "g2", "g3"]
+    assert (frame.variant_of[first_of_groups(frame, 100).index] < 0).sum() == 12

@@ -70,7 +70,7 @@ def test_frozen_parameters_stay_frozen_and_others_trainable(sums):
 
 
 def test_a_wrong_shape(sums):
-    with pytest.raises(ValueError, match=r"Neurons for resid_post must have the shape \(2, 32\), not \(1, 32\)"):
+    with pytest.raises(ValueError, match=r"must have the shape \[trial, 2, 32\]"):
         fit(sums.subject, sums.frame, "resid_post", [neurons(torch.ones(1, 32).bool())], 1, QUICK)
 
 

@@ -24,19 +24,39 @@ def rows(control=None, draw=0, after=AFTER, method="study", target="memorization
     return frame.assign(method=method, control=control, draw=draw, target=target)
 
 
+class TestOpposite:
+    def test_by_hand(self):
+        found = outcomes.opposite(rows())
+        assert found.input.to_list() == INPUTS[:3]
+        assert found[outcomes.RATES].to_dict("list") == {
+            "reached": [1, 0, 0],
+            "stayed": [0, 0, 1],
+            "other": [0, 1, 0],
+            "wrong_way": [0, 0, 1],
+        }
+        assert found.preference.to_list() == pytest.approx(1 / (1 + np.exp([-1.0, 0.5, 4.0])))
+        back = outcomes.opposite(rows(target="generalization").assign(behavior_before=1))
+        assert back.wrong_way.to_list() == [1, 1, 0, 1, 1]  # the log-odds of all but one rose
+        assert back.preference[:3].to_list() == pytest.approx(1 / (1 + np.exp([1.0, -0.5, -4.0])))
+
+    def test_rounding_moves_nothing_the_wrong_way(self):
+        for change, expected in ((1e-5, 0), (0.1, 1)):
+            result = rows().assign(log_odds_after=np.array(ODDS_BEFORE) - change)
+            assert (outcomes.opposite(result).wrong_way == expected).all()
+
+
 class TestRates:
     def test_by_hand(self):
-        found = outcomes.rates(rows()).set_index("measure")
-        assert found.value.to_dict() == pytest.approx(
-            {"reached": 1 / 3, "stayed": 1 / 3, "other": 1 / 3, "wrong_way": 1 / 3}
-        )
+        found = outcomes.summary(rows()).set_index("measure")
+        assert found.value[outcomes.RATES].to_list() == pytest.approx([1 / 3] * 4)
+        assert found.value["log_odds"] == pytest.approx((1.0 - 0.5 - 4.0) / 3)
         assert set(found.n) == {3}  # those that showed generalization
         expected = intervals.share([1, 0, 0], list("abb"))
         assert tuple(found.loc["reached", ["value", "ci_low", "ci_high", "n"]]) == expected
 
     def test_the_other_way(self):
-        found = outcomes.rates(rows(target="generalization")).set_index("measure").value
-        assert found.to_dict() == {
+        found = outcomes.summary(rows(target="generalization")).set_index("measure").value
+        assert found[outcomes.RATES].to_dict() == {
             "reached": 0,
             "stayed": 1,
             "other": 0,
@@ -45,18 +65,17 @@ class TestRates:
 
     def test_draws_of_a_control_are_averaged_by_input(self):
         nothing = [-1, -1, -1, 1, 0]
-        result = pd.concat([rows("random_direction", draw, after) for draw, after in enumerate((AFTER, nothing))])
-        found = outcomes.rates(result).set_index("measure")
+        draws = [rows("random_direction", draw, after) for draw, after in enumerate((AFTER, nothing))]
+        found = (
+            outcomes.summary(pd.concat([rows(), *draws])).query("control == 'random_direction'").set_index("measure")
+        )
         assert found.value["reached"] == pytest.approx(1 / 6)
         assert set(found.n) == {3}
 
     def test_a_target_whose_opposite_nobody_showed(self):
         result = rows().assign(behavior_before=1)
-        assert outcomes.rates(result).empty
-        assert outcomes.net(outcomes.with_best_control(result)).empty
-        assert outcomes.worst_groups(result).empty
+        assert outcomes.summary(result).empty
         assert outcomes.by_answer(result).empty
-        assert outcomes.worst_answers(outcomes.by_answer(result)).empty
 
 
 class TestNet:
@@ -69,14 +88,13 @@ class TestNet:
         return pd.concat(parts).sample(frac=1, random_state=rng)
 
     def test_the_best_control_is_the_strongest_kind(self, result):
-        best = outcomes.with_best_control(result).query("control == 'best'")
-        assert best.groupby("method").size().to_dict() == {"study": 10, "fitted_mlp": 5}
-        found = outcomes.rates(outcomes.with_best_control(result)).query("measure == 'reached' and method == 'study'")
-        by_control = found.set_index(found.control.fillna("shift")).value
+        found = outcomes.summary(result).query("measure == 'reached'")
+        assert found.groupby("method").size().to_dict() == {"study": 4, "fitted_mlp": 3, "bare": 1}
+        by_control = found[found.method == "study"].set_index("control").value
         assert by_control["best"] == by_control["least_correlated"] == pytest.approx(1 / 6)
 
     def test_the_net_effect_is_paired_by_input(self, result):
-        net = outcomes.net(outcomes.with_best_control(result)).set_index("method")
+        net = outcomes.summary(result).query("measure == 'net'").set_index("method")
         assert set(net.index) == {"study", "fitted_mlp"}
         assert net.value["study"] == pytest.approx((1 + 0 + 0) / 3 - (0 + 0.5 + 0) / 3)
         expected = intervals.difference([1, 0, 0], [0, 0.5, 0], list("abb"))
@@ -86,19 +104,22 @@ class TestNet:
 
     def test_the_random_baseline_is_no_control(self, result):
         """It reaches every input, and neither the best control nor the net effect knows it."""
-        with_baseline = pd.concat([result, rows("uniform", after=[1] * 5)])
-        reached = outcomes.rates(with_baseline).query("control == 'uniform' and measure == 'reached'")
-        assert reached.value.to_list() == [1.0]
-        nets = [outcomes.net(outcomes.with_best_control(part)) for part in (result, with_baseline)]
-        pd.testing.assert_frame_equal(*nets)
-        only = pd.concat([rows(), rows("uniform", after=[1] * 5)])
-        assert outcomes.net(outcomes.with_best_control(only)).empty
+        with_baseline = outcomes.summary(pd.concat([result, rows("uniform", after=[1] * 5)]))
+        is_baseline = with_baseline.control == "uniform"
+        assert with_baseline[is_baseline & (with_baseline.measure == "reached")].value.to_list() == [1.0]
+        order = ["method", "control", "measure"]
+        pd.testing.assert_frame_equal(
+            with_baseline[~is_baseline].sort_values(order, ignore_index=True),
+            outcomes.summary(result).sort_values(order, ignore_index=True),
+        )
+        only = outcomes.summary(pd.concat([rows(), rows("uniform", after=[1] * 5)]))
+        assert set(only.measure) == {*outcomes.RATES, "log_odds"}
 
 
 def test_flip_pairs_are_a_population_of_their_own():
     about = {"in_flip_pair": [True, True, False, True, False], "in_sample": [True, False, True, True, True]}
     result = rows().drop(columns="population").assign(**about)
-    found = outcomes.rates(outcomes.by_population(result, "seen_")).query("measure == 'reached'")
+    found = outcomes.summary(outcomes.by_population(result, "seen_")).query("measure == 'reached'")
     found = found.set_index("population")
     assert found.n.to_dict() == {"seen_conflicts": 2, "seen_flip_pairs": 2}
     assert found.value["seen_flip_pairs"] == 0.5
@@ -115,8 +136,8 @@ def test_a_sample_by_group_and_every_flip_pair(planted, trials, rng):
     assert len(outcomes.to_test(frame, labels, 1000, rng)) == len(frame)
 
 
-class TestWorst:
-    """Rates of answers and groups, of 60 inputs in 20 groups."""
+class TestByAnswer:
+    """Rates of answers, of 60 inputs in 20 groups."""
 
     @pytest.fixture
     def result(self):
@@ -144,18 +165,6 @@ class TestWorst:
         found = outcomes.by_answer(result.assign(answer_memorization="red|blue"))
         assert set(found.behavior) == {"generalization"}
 
-    def test_the_worst_answer(self, result):
-        (worst,) = outcomes.worst_answers(outcomes.by_answer(result)).to_dict("records")
-        assert (worst["behavior"], worst["answer"], worst["value"], worst["n"]) == ("generalization", "late", 0.25, 20)
-        assert 0 <= worst["ci_low"] < 0.25 < worst["ci_high"] < 0.8
-
-    def test_the_worst_groups(self, result):
-        (worst,) = outcomes.worst_groups(result).to_dict("records")
-        assert (worst["value"], worst["n"]) == (0, 20)
-        assert worst["ci_low"] == 0 < worst["ci_high"] < 0.5
-        assert outcomes.mean_of_lowest(np.array([0.5, *[1.0] * 8, 0.1])) == 0.1
-        assert outcomes.mean_of_lowest(np.array([0.5, 0.3, *[1.0] * 18])) == pytest.approx(0.4)
-
 
 class TestOnTest:
     def test_every_method_control_draw_and_input(self, planted, trials, neurons):
@@ -170,8 +179,7 @@ class TestOnTest:
         counts = {("study", kind, draw, NAMES[t]) for kind in kinds for draw in (0, 1) for t in TARGETS}
         counts |= {(method, "", 0, NAMES[target]) for method in made for target in TARGETS}
         assert set(size.index) == counts
-        about = planted.frame[["group"]]
-        rates = outcomes.rates(found.merge(about, left_on="input", right_index=True).assign(population="conflicts"))
+        rates = outcomes.summary(found, ["method", "target"])
         reached = rates[rates.measure == "reached"].set_index("method")
         own = reached[reached.control.isna()].value
         assert own["study"].to_list() == own["study_shuffled"].to_list()

@@ -13,7 +13,7 @@ from memgen.localization.differences import accumulate, neuron_table
 from memgen.steering.controls import controls, random_direction, random_neurons
 from memgen.steering.fitting import fit, layer_sets
 from memgen.steering.shifts import mean_candidates, mean_difference, study_candidates
-from memgen.steering.sweep import COSTS, best_trials, choose, frontier, in_columns, sweep
+from memgen.steering.sweep import COSTS, KEYS, best_trials, choose, frontier, sweep
 from memgen.steering.trials import Trials
 
 from .conftest import SHAPE, value
@@ -34,7 +34,7 @@ class TestSweep:
         shape = planted.subject.shape(site)
         candidates = {t: study_candidates(table, site, [1, 2], [0.1, 1.0], shape, t) for t in TARGETS}
         found = sweep(both, candidates, site, controls("study", table, site), rng)
-        trials = in_columns(found.tried)
+        trials = found.tried[KEYS].drop_duplicates()
         assert trials[["target", "candidate", "n_neurons", "alpha", "dose"]].to_numpy().tolist() == [
             [NAMES[target], f"top {n}", n, alpha, 1.0] for target in TARGETS for n in (1, 2) for alpha in (0.1, 1.0)
         ]
@@ -60,7 +60,7 @@ class TestSweep:
         }
         found = sweep(both, candidates, "resid_post", {"random_direction": random_direction}, rng, [0.5, 1.0])
         assert len(found.shifts) == 2 * len(sets) * 2
-        trials = in_columns(found.tried)
+        trials = found.tried[KEYS].drop_duplicates()
         for row in trials.itertuples():
             label = {"memorization": 1, "generalization": -1}[row.target]
             candidate = candidates[label][row.trial // 2]
@@ -137,11 +137,10 @@ class TestRule:
 
     def test_one_rule_for_every_table(self):
         """What a caption calls preferred is what the rule prefers, also where a limit is exceeded."""
-        best = best_trials(TRIED, by=["method", "target", "candidate"])
+        methods = TRIED.assign(method=TRIED.candidate)
+        best = best_trials(methods)
         assert best.trial.to_list() == [0, 2, 4]
-        for _, rows in TRIED.groupby("candidate"):
-            assert choose(rows, 1).trial in best.trial.to_list()
-        assert best_trials(TRIED).trial.to_list() == [choose(TRIED, 1).trial]
+        assert best.trial.to_list() == [choose(rows, 1).trial for _, rows in methods.groupby("method")]
 
 
 class TestFrontier:
@@ -149,7 +148,7 @@ class TestFrontier:
         table = frontier(TRIED)
         assert len(table) == 5 * 4
         assert set(table.cost) == set(COSTS) - {"lost_aligned"}  # no input is of this kind
-        wide = in_columns(TRIED).set_index("trial")
+        wide = TRIED.pivot(index="trial", columns="measure", values="value")
         for row in table.itertuples():
             assert row.value == wide.reached[row.trial]
             assert row.cost_value == wide.loc[row.trial, row.cost]

@@ -10,10 +10,11 @@ import torch
 from memgen import behavior, intervals
 from memgen.behavior import RIGHT_ANSWER, TARGETS
 from memgen.config import AnalysisConfig
+from memgen.steering import outcomes
 from memgen.steering.interventions import adding
-from memgen.steering.trials import Trials, by_group, effects
+from memgen.steering.trials import Trials, by_group, lost
 
-from .conftest import nothing, planted_shift, same, value, with_n_tokens
+from .conftest import compare, nothing, planted_shift, same, value, with_n_tokens
 
 
 class TestRun:
@@ -37,30 +38,6 @@ class TestRun:
             pd.testing.assert_frame_equal(outcome, again, rtol=0, atol=1e-3)
 
 
-class TestEffects:
-    INDEX = pd.Index([4, 9, 11], name="row")
-    BEFORE = pd.DataFrame({"behavior": [-1, -1, -1], "log_odds": [-2.0, -1.0, -3.0]}, INDEX)
-    AFTER = pd.DataFrame({"behavior": [1, 0, -1], "log_odds": [1.0, -0.5, -4.0]}, INDEX)
-
-    def test_by_hand(self):
-        found = effects(self.BEFORE, self.AFTER, 1)
-        assert found[["reached", "stayed", "other", "wrong_way"]].to_dict("list") == {
-            "reached": [1, 0, 0],
-            "stayed": [0, 0, 1],
-            "other": [0, 1, 0],
-            "wrong_way": [0, 0, 1],
-        }
-        assert found.preference.to_list() == pytest.approx(1 / (1 + np.exp([-1.0, 0.5, 4.0])))
-        back = effects(self.BEFORE.assign(behavior=1), self.AFTER, -1)
-        assert back.wrong_way.to_list() == [1, 1, 0]  # the log-odds of the first two rose
-        assert back.preference.to_list() == pytest.approx(1 / (1 + np.exp([1.0, -0.5, -4.0])))
-
-    def test_rounding_moves_nothing_the_wrong_way(self):
-        for change, expected in ((1e-5, 0), (0.1, 1)):
-            after = self.BEFORE.assign(log_odds=self.BEFORE.log_odds - change)
-            assert (effects(self.BEFORE, after, 1).wrong_way == expected).all()
-
-
 class TestCompare:
     """One dimension is enough where one dimension decides."""
 
@@ -69,16 +46,15 @@ class TestCompare:
         shift = planted_shift(planted, 4.0)
         draws = iter([shift, shift * 0])
         controls = {"weak": nothing, "strong": lambda _shift, _rng: next(draws)}
-        tried = trials.compare("resid_post", [shift], 1, controls, rng)
+        tried = compare(trials, [shift], 1, controls, rng)
         (reached,) = value(tried, "reached")
         assert reached > 0.95
         assert value(tried, "reached", "weak") == [0]
         assert value(tried, "reached", "strong") == value(tried, "best_control") == value(tried, "net") == [reached / 2]
-        assert set(tried.norm) == {4.0}
 
     def test_several_shifts_are_each_compared_with_their_own(self, planted, trials, rng):
         shifts = [planted_shift(planted, size) for size in (4.0, 0.0, -4.0)]
-        tried = trials.compare("resid_post", shifts, 1, {"same": same, "none": nothing}, rng)
+        tried = compare(trials, shifts, 1, {"same": same, "none": nothing}, rng)
         reached = value(tried, "reached")
         assert reached[0] > 0.95
         assert reached == value(tried, "reached", "same")
@@ -90,7 +66,7 @@ class TestCompare:
         """Also where no greedy answer moves yet; the strongest kind of control is taken away."""
         shifts = [planted_shift(planted, size) for size in (1.0, 4.0, 0.0)]
         controls = {"none": nothing, "half": lambda shift, _: shift / 2}
-        tried = trials.compare("resid_post", shifts, 1, controls, rng)
+        tried = compare(trials, shifts, 1, controls, rng)
         opposite = trials.before.index[trials.before.behavior == -1]
 
         def likely(size):
@@ -102,7 +78,7 @@ class TestCompare:
 
     def test_every_value_is_a_plain_rate_and_its_interval_clusters_by_group(self, planted, trials, rng):
         shift = planted_shift(planted, 2.5)
-        tried = trials.compare("resid_post", [shift], -1, {"half": lambda vector, _: -vector / 2}, rng)
+        tried = compare(trials, [shift], -1, {"half": lambda vector, _: -vector / 2}, rng)
         opposite = trials.before.index[trials.before.behavior == 1]
         (after,) = trials.run("resid_post", [-shift / 2])
         expected = intervals.share(after.behavior[opposite] == -1, planted.frame.group[opposite])
@@ -111,8 +87,8 @@ class TestCompare:
         assert tried[tried.measure != "log_odds"][["ci_low", "ci_high"]].notna().all(axis=None)
 
     def test_without_controls_there_is_no_net_effect(self, planted, trials, rng):
-        tried = trials.compare("resid_post", [planted_shift(planted, 4.0)], 1, {}, rng)
-        assert tried.measure.to_list() == ["reached", "stayed", "other", "wrong_way", "log_odds"]
+        tried = compare(trials, [planted_shift(planted, 4.0)], 1, {}, rng)
+        assert tried.measure.to_list() == [*outcomes.RATES, "log_odds"]
 
     def test_accuracy_is_lost_on_both_kinds(self, planted, single_answer, trials, rng):
         """A shift away from the behaviour that gives the right answer loses it; one towards it does not."""
@@ -122,18 +98,19 @@ class TestCompare:
             conflicts = single_answer[single_answer.kind == "conflict"]
             assert set(made.before.index) == set(conflicts.index[labels[conflicts.index] == -target])
             shifts = [planted_shift(planted, size * target) for size in (9.0, -9.0)]
-            tried = made.compare("resid_post", shifts, target, {"none": nothing}, rng)
+            losses = lost(made.single_answer, "resid_post", shifts).set_index("inputs").value
             for kind in ("memorized_only", "inferred_only"):
-                assert value(tried, f"lost_{kind}") == ([0, 1] if RIGHT_ANSWER[kind] == target else [1, 0])
-            assert not (tried.measure == "lost_aligned").any()  # there are no such inputs
+                assert losses[kind].to_list() == ([0, 1] if RIGHT_ANSWER[kind] == target else [1, 0])
+            assert "aligned" not in losses  # there are no such inputs
 
     def test_no_input_shows_the_opposite(self, planted, single_answer, rng):
-        """Rates are undefined; what a shift costs elsewhere is not."""
+        """There is no rate; what a shift costs elsewhere is known."""
         labels = pd.Series(1, planted.frame.index)
         made = Trials.make(planted.subject, single_answer, labels, 1, AnalysisConfig(), rng)
-        tried = made.compare("resid_post", [planted_shift(planted, 9.0)], 1, {"none": nothing}, rng)
-        assert np.isnan(value(tried, "reached") + value(tried, "net")).all()
-        assert value(tried, "lost_inferred_only") == [1]
+        shift = planted_shift(planted, 9.0)
+        assert compare(made, [shift], 1, {"none": nothing}, rng).empty
+        losses = lost(made.single_answer, "resid_post", [shift]).set_index("inputs").value
+        assert losses["inferred_only"] == 1
 
 
 class TestInputs:
@@ -169,7 +146,10 @@ def test_draws_come_from_the_generator_in_the_order_of_shifts_controls_and_draws
         return control
 
     shifts = [planted_shift(planted, size) for size in (1.0, 2.0)]
-    trials.compare("resid_post", shifts, 1, {"a": draw("a"), "b": draw("b")}, np.random.default_rng(7))
+    found = trials.compare("resid_post", shifts, 1, {"a": draw("a"), "b": draw("b")}, np.random.default_rng(7))
     rng = np.random.default_rng(7)
     order = itertools.product((1.0, 2.0), "ab", range(2))
     assert seen == [(norm, name, rng.integers(1000)) for norm, name, _ in order]
+    places = found.drop_duplicates(["trial", "control", "draw"])[["trial", "control", "draw", "norm"]]
+    assert places[places.control.isna()].norm.to_list() == [1.0, 2.0]
+    assert (places.norm.dropna() > 0).sum() == 2
