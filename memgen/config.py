@@ -353,12 +353,6 @@ class RunConfig(Settings):
         )
         return self
 
-    def trained_otherwise(self, **changes: str | int) -> TrainingConfig:
-        """The training settings with those changed that a notebook was given: 0 or empty is as the profile says."""
-        given = {name: value for name, value in changes.items() if value}
-        training = TrainingConfig.read(dict(self.training) | given, "The training")
-        return self.read(dict(self) | {"training": training}, "The run").training
-
     @property
     def label(self) -> str:
         """Run, model and seed as they stand in the path of the results."""
@@ -453,6 +447,13 @@ def resolve(profile: str, task: str, model: str = "", seed: int = 0) -> RunConfi
         "analysis": loaded.analysis,
     }
     return RunConfig.read(values, "The run")
+
+
+def trained_otherwise(run: RunConfig, **given: str | int) -> TrainingConfig:
+    """A run's training settings with those changed that a notebook was given; 0 or empty is as the profile says."""
+    changes = {name: value for name, value in given.items() if value}
+    training = TrainingConfig.read(dict(run.training) | changes, "The training")
+    return RunConfig.read(dict(run) | {"training": training}, "The run").training
 
 
 def fraction_to_count(fraction: float, total: int) -> int:

