@@ -38,7 +38,7 @@ def category(
 
 def prompts_alone(subject: Subject, frame: pd.DataFrame) -> list[CachedBatch]:
     """The prompts of a frame without their answers, to be run up to the first token of an answer."""
-    last = frame.input_ids.map(lambda ids: subject.tokenizer.convert_ids_to_tokens(int(ids[-1])))
+    last = frame.input_ids.map(lambda ids: subject.tokenizer.decode([int(ids[-1])]))
     asked = frame.assign(answer_memorization=last, answer_generalization=None)  # of one token, which is not run
     return cache_residuals(subject, behavior.prepare(subject, asked, prefix=True))
 

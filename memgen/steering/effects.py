@@ -42,7 +42,7 @@ def lost(subject: Subject, frame: pd.DataFrame, interventions: Mapping[str, Inte
 def cut_before_answers(subject: Subject, frame: pd.DataFrame) -> list[behavior.Batch]:
     """The prompts without their last token, where what comes next is no answer but that token."""
     cut = pd.DataFrame({"input_ids": [ids[:-1] for ids in frame.input_ids]}, index=frame.index)
-    cut["answer_memorization"] = subject.tokenizer.convert_ids_to_tokens([int(ids[-1]) for ids in frame.input_ids])
+    cut["answer_memorization"] = [subject.tokenizer.decode([int(ids[-1])]) for ids in frame.input_ids]
     cut["answer_generalization"] = None
     return behavior.prepare(subject, cut, prefix=True)
 
