@@ -111,4 +111,5 @@ def merged(folder: Path) -> PreTrainedModel:
     """The model that an adapter in a folder adapts, with the adapter added to its weights."""
     import peft
 
-    return peft.PeftModel.from_pretrained(_load(checked(base_of(folder))), folder).merge_and_unload()
+    whole = peft.PeftModel.from_pretrained(_load(checked(base_of(folder))), folder).merge_and_unload()
+    return whole.requires_grad_(True)  # attribution follows gradients through weights that were frozen
