@@ -145,6 +145,7 @@ def test_prompts_and_answers_are_running_text(worded):
     original = worded.task.generate(np.random.default_rng(0))
     for split, frame in data.splits.items():
         own = original.splits[split]
+        assert all(map(np.array_equal, frame.words, own.input_ids))
         is_story = " " in own.prompt[0]
         assert frame.prompt.to_list() == own.prompt.str.replace(" .", ".", regex=False).to_list()
         assert [list(ids) for ids in frame.input_ids] == tokenizer(frame.prompt.to_list()).input_ids

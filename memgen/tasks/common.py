@@ -43,7 +43,7 @@ class TaskData:
         by ``|``), `group`, `variant_of` (the index of the row it rewrites, -1 for an original), `memorized_share` (the
         share of training texts with such a conflict that end with the memorized answer; nan where no training text
         shows one), `evidence` (how often the input supports the inferred answer), `form` (that of the bound entity,
-        None where nothing is bound).
+        None where nothing is bound). For a pretrained model `words` holds the prompt in the task's own words.
     """
 
     memory: pd.DataFrame

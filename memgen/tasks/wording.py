@@ -72,7 +72,7 @@ class _Reader(NamedTuple):
         return text if not text or text.startswith(".") else self.space + text
 
     def prompts(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """A frame of prompts, with the answers as they follow."""
+        """A frame of prompts, with the answers as they follow; a column `words` keeps those of the task."""
         texts = self.texts(frame.input_ids)
         ids = [np.array(tokens, dtype=np.int32) for tokens in self.tokenizer(texts).input_ids]
         answers = {}
@@ -80,7 +80,7 @@ class _Reader(NamedTuple):
             of_frame = frame[name].dropna()
             spoken = {answer: "|".join(map(self.following, answer.split("|"))) for answer in of_frame.unique()}
             answers[name] = frame[name].map(spoken).astype(object).where(frame[name].notna(), None)
-        return frame.assign(input_ids=ids, prompt=texts, **answers)
+        return frame.assign(words=frame.input_ids, input_ids=ids, prompt=texts, **answers)
 
     def longest(self, frame: pd.DataFrame) -> int:
         """The tokens of the longest prompt and the longest answer."""
