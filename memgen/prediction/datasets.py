@@ -20,8 +20,8 @@ class Dataset:
     Attributes
     ----------
     frame
-        Columns `input_ids` (prompts of one length) or `words` (the same), `behavior` (+1 or -1), `group`, `memorized_share` (NaN where no
-        training text is a conflict), `evidence`.
+        Columns `input_ids` (prompts of one length; of any length where `words` has those of one), `behavior` (+1 or
+        -1), `group`, `memorized_share` (NaN where no training text is a conflict), `evidence`.
     states
         For each site the activations at the last prompt token [rows layer neuron], in the order of the frame.
     readouts

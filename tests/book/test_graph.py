@@ -168,7 +168,7 @@ def test_a_killed_run_goes_on(project: Project) -> None:
 def test_an_unknown_profile_is_refused_before_anything_runs(project: Project) -> None:
     done = project.make("book", "PROFILE=huge")
     assert done.returncode != 0
-    assert "PROFILE=huge is unknown; allowed: default full graded paper smoke" in done.stderr
+    assert "PROFILE=huge is unknown; allowed: default full graded lora paper smoke" in done.stderr
     assert "▶" not in done.stdout
 
 
