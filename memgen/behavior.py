@@ -4,14 +4,17 @@ The label is that of the greedy answer. A greedy answer equals a given answer ex
 probable one after the prompt and the tokens before it, so one forward pass over prompt + answer decides it without
 decoding token by token, and gives the answer's log-probability besides.
 
-An answer may have alternatives that count alike, separated by ``|`` ("red|blue"), of which none begins another: the
-greedy answer may be any of them, and the log-probability is that of any of them.
+An answer is the text that follows the prompt, with its space if there is one. It may have alternatives that count
+alike, separated by ``|`` ("red|blue"), of which none begins another: the greedy answer may be any of them, and the
+log-probability is that of any of them. Where several are longer than a token, they follow the prompt as branches of
+one sequence, each at the positions after the prompt, and none sees another.
 """
 
 import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -43,7 +46,7 @@ class Batch:
         The index, in the frame, of each prompt [batch].
     input_ids
         The tokens to run [batch pos], padded on the right: the prompt (or its last tokens, after `prefix`) and all but
-        the last token of an answer.
+        the last token of an answer, or of each branch.
     attention_mask
         [batch prefix+pos].
     prompt_length
@@ -52,6 +55,8 @@ class Batch:
         For each target's name the tokens of the answer's alternatives [batch alternative n], padded with NO_TOKEN.
     prefix
         Keys and values of the tokens before `input_ids`, for each layer; None if there are none.
+    branch
+        The branch of each token [batch pos]: from 1, and 0 for the prompt; None where there are no branches.
     """
 
     rows: pd.Index
@@ -60,6 +65,30 @@ class Batch:
     prompt_length: Tensor
     answers: dict[str, Tensor]
     prefix: tuple[tuple[Tensor, Tensor], ...] | None = None
+    branch: Tensor | None = None
+
+    @property
+    def n_prefix(self) -> int:
+        """The number of tokens before `input_ids`."""
+        return self.attention_mask.shape[1] - self.input_ids.shape[1]
+
+    @property
+    def positions(self) -> Tensor:
+        """The position of each token [batch pos]: every branch begins after the prompt."""
+        place = torch.arange(self.input_ids.shape[1], device=self.input_ids.device).expand(self.input_ids.shape)
+        if self.branch is not None:
+            before = (self.branch[:, :, None] == self.branch[:, None]) & (place[:, :, None] > place[:, None])
+            place = torch.where(self.branch > 0, self.prompt_length[:, None] + before.sum(2), place)
+        return self.n_prefix + place
+
+    @property
+    def sees(self) -> Tensor:
+        """Whether a token sees another one of `input_ids`, padding set aside [batch pos pos]."""
+        size = self.input_ids.shape[1]
+        causal = torch.ones(size, size, dtype=torch.bool, device=self.input_ids.device).tril()
+        if self.branch is None:
+            return causal[None].expand(len(self.input_ids), -1, -1)
+        return causal & ((self.branch[:, None] == 0) | (self.branch[:, None] == self.branch[:, :, None]))
 
     def from_end(self, n_tokens: int) -> Tensor:
         """Mask [batch pos] of the last `n_tokens` prompt tokens and all that follow.
@@ -88,16 +117,16 @@ def prepare(subject: Subject, frame: pd.DataFrame, prefix: bool = False, batch_s
     frame
         Columns `input_ids`, `answer_memorization`, `answer_generalization` (None where there is no such answer).
     prefix
-        Run all but the last ``subject.n_tokens`` tokens of each prompt now and cache their keys and values: later runs
-        start there. Only for prompts of one length, and for interventions that leave the earlier tokens alone.
+        Run the first tokens now and cache their keys and values: later runs start there. They are all but the last
+        ``subject.n_tokens`` of a batch's shortest prompt, for interventions that leave these tokens alone.
     batch_size
         The subject's by default.
 
     Returns
     -------
     list of Batch
-        One pass scores both answers if, of all alternatives of an input, at most one is longer than a token; otherwise
-        each answer has its own batches. Several longer alternatives of one answer are an InputError.
+        One pass scores both answers if, of all alternatives of an input, at most one is longer than a token, or if an
+        answer has several of them, which are branches; otherwise each answer has its own batches.
     """
     batch_size = batch_size or subject.batch_size
     names = [NAMES[target] for target in TARGETS]
@@ -109,7 +138,9 @@ def prepare(subject: Subject, frame: pd.DataFrame, prefix: bool = False, batch_s
             chunk = rows.iloc[start : start + batch_size]
             answers = {name: alternatives(subject, chunk[f"answer_{name}"]) for name in scored}
             fits_one_pass = all(len(_longer(of_input)) <= 1 for of_input in zip(*answers.values(), strict=True))
-            passes = [answers] if fits_one_pass else [{name: column} for name, column in answers.items()]
+            has_branches = any(len(_longer([options])) > 1 for column in answers.values() for options in column)
+            together = fits_one_pass or has_branches
+            passes = [answers] if together else [{name: column} for name, column in answers.items()]
             result += [_batch(subject, chunk, answers_of_pass, prefix) for answers_of_pass in passes]
     return result
 
@@ -122,7 +153,7 @@ def alternatives(subject: Subject, answers: pd.Series) -> list[list[list[int]]]:
 
 
 def _longer(answers: Iterable[list[list[int]]]) -> list[list[int]]:
-    """Of the alternatives of all answers to an input those of more than one token: each needs a pass of its own."""
+    """Of the alternatives of all answers to an input those of more than one token: one, or branches."""
     return [tokens for options in answers for tokens in options if len(tokens) > 1]
 
 
@@ -143,21 +174,23 @@ def _batch(
 ) -> Batch:
     prompts = [list(prompt) for prompt in chunk.input_ids]
     longer = [_longer(of_input) for of_input in zip(*answers.values(), strict=True)] or [[]] * len(prompts)
-    require(all(len(options) < 2 for options in longer), "At most one alternative of an answer may be of many tokens.")
-    appended = [options[0][:-1] if options else [] for options in longer]
+    branches = [[tokens[:-1] for tokens in options] for options in longer]
+    appended = [list(itertools.chain(*of_input)) for of_input in branches]
     prefix, start = None, 0
-    if with_prefix:
+    if with_prefix or any(len(of_input) > 1 for of_input in branches):  # the masks of both know no window
         longest = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, appended, strict=True))
         window = getattr(subject.model.config, "sliding_window", None) or longest
         require(
             longest <= window,
             f"A prompt with its answer has {longest} tokens; the window of the model's attention holds {window}.",
         )
-        start = len(prompts[0]) - subject.n_tokens
-        if start < 1 or any(len(prompt) != len(prompts[0]) for prompt in prompts):
+    if with_prefix:
+        shortest = min(map(len, prompts))
+        start = shortest - subject.n_tokens
+        if start < 1:
             raise ValueError(
-                f"A cached prefix needs prompts of one length, above n_tokens = {subject.n_tokens}; they have "
-                f"{min(map(len, prompts))} to {max(map(len, prompts))} tokens."
+                f"A cached prefix needs prompts above n_tokens = {subject.n_tokens}; they have {shortest} to "
+                f"{max(map(len, prompts))} tokens."
             )
         first = torch.tensor([prompt[:start] for prompt in prompts], device=subject.device)
         cache = subject.model(first, use_cache=True).past_key_values
@@ -166,6 +199,11 @@ def _batch(
     length = torch.tensor([start + len(row) for row in rows])
     ids = _pad(rows, int(subject.tokenizer.pad_token_id))
     mask = (torch.arange(start + ids.shape[1])[None] < length[:, None]).long()
+    branch = None
+    if any(len(of_input) > 1 for of_input in branches):
+        numbers = [np.repeat(np.arange(len(of_input)) + 1, list(map(len, of_input))) for of_input in branches]
+        of_prompt = [[0] * (len(prompt) - start) for prompt in prompts]
+        branch = _pad([[*zeros, *of_row] for zeros, of_row in zip(of_prompt, numbers, strict=True)], 0)
     return Batch(
         rows=chunk.index,
         input_ids=ids.to(subject.device),
@@ -173,27 +211,49 @@ def _batch(
         prompt_length=torch.tensor([len(prompt) - start for prompt in prompts], device=subject.device),
         answers={name: _pad_answers(column).to(subject.device) for name, column in answers.items()},
         prefix=prefix,
+        branch=None if branch is None else branch.to(subject.device),
     )
 
 
 def run(subject: Subject, batch: Batch) -> Tensor:
     """The logits [batch pos vocabulary] of a batch."""
-    if batch.prefix is None:
-        return subject.model(batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
-    cache = DynamicCache(list(batch.prefix))  # a new one each time: a run appends to it
-    return subject.model(batch.input_ids, attention_mask=batch.attention_mask, past_key_values=cache).logits
+    settings: dict[str, Any] = {"attention_mask": batch.attention_mask, "use_cache": False}
+    if batch.branch is not None:
+        settings |= {"attention_mask": attention_mask(batch, subject.model.dtype), "position_ids": batch.positions}
+    if batch.prefix is not None:  # a new cache each time: a run appends to it
+        settings |= {"past_key_values": DynamicCache(list(batch.prefix)), "use_cache": True}
+    return subject.model(batch.input_ids, **settings).logits
+
+
+def attention_mask(batch: Batch, dtype: torch.dtype, n_trials: int = 1) -> Tensor:
+    """What each token may attend to [batch 1 trial*pos prefix+trial*pos]: 0 where it may, else the lowest number.
+
+    The tokens of a batch stand `n_trials` times side by side, and those of one trial do not see another.
+    """
+    size, real = batch.input_ids.shape[1], batch.attention_mask.bool()
+    own = torch.eye(n_trials, dtype=torch.bool, device=real.device)
+    within = torch.einsum("tu,bij->btiuj", own, batch.sees & real[:, None, batch.n_prefix :]).flatten(1, 2).flatten(2)
+    seen = torch.cat([real[:, None, : batch.n_prefix].expand(-1, n_trials * size, -1), within], dim=2)
+    zero = torch.zeros(seen.shape, dtype=dtype, device=real.device)
+    return zero.masked_fill(~seen, torch.finfo(dtype).min)[:, None]
 
 
 def score(logits: Tensor, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
     """For each answer the log-probability of any of its alternatives (nats), and if one is greedy: each [batch]."""
     result = {}
     row = torch.arange(len(logits), device=logits.device)[:, None]
+    n_before = torch.zeros_like(row)  # tokens of earlier branches
     for name, answer in batch.answers.items():
         real = answer != NO_TOKEN
-        position = batch.prompt_length[:, None] - 1 + torch.arange(answer.shape[2], device=logits.device)
+        # The first token is predicted after the prompt, each further one after the token before it in its branch.
+        n_run = (real.sum(2) - 1).clamp(min=0)
+        begin, n_before = n_before + n_run.cumsum(1) - n_run, n_before + n_run.sum(1, keepdim=True)
+        token = torch.arange(answer.shape[2], device=logits.device)
+        place = torch.where(real & (token > 0), begin[:, :, None] + token, 0)
+        position = batch.prompt_length[:, None] - 1 + torch.arange(int(place.max()) + 1, device=logits.device)
         at = logits[row, position.clamp(max=logits.shape[1] - 1)].float()
-        log_p = at.log_softmax(-1).gather(-1, answer.clamp(min=0).transpose(1, 2)).transpose(1, 2)
-        greedy = (at.argmax(-1)[:, None] == answer) | ~real
+        log_p = at.log_softmax(-1)[row[:, :, None], place, answer.clamp(min=0)]
+        greedy = (at.argmax(-1)[row[:, :, None], place] == answer) | ~real
         is_there = real.any(2)  # an input may have fewer alternatives than others
         log_p_of_each = (log_p * real).sum(2).masked_fill(~is_there, -torch.inf)
         log_p_of_any = activations.finite(log_p_of_each.logsumexp(1), "the logits")

@@ -21,6 +21,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 MODEL_PATTERN = re.compile(r"(gpt2|llama)-([1-9]\d*)x([1-9]\d*)")
 PUBLISHED_SIZES = {"gpt2": ("gpt2", 12, 12, 768), "gpt2-medium": ("gpt2", 24, 16, 1024)}
+PRETRAINED = {"smollm2-135m": "results/models/smollm2-135m"}  # by name the folder that `make model` makes
+PATH_PATTERN = re.compile(r"[\w./+-]*[/+][\w./+-]+")
 #: Seeds whose test groups had been seen before choices were made: the probe of all layers together, the rule for the
 #: dose, the rule for the verdicts. What rests on them is exploratory.
 SEEN_SEEDS = frozenset(range(8))
@@ -111,14 +113,49 @@ class ModelConfig(Settings):
             sizes = match[1], int(match[2]), int(match[3]) // HEAD_WIDTH, int(match[3])
         if sizes is None or sizes[3] % HEAD_WIDTH:
             raise InputError(
-                f"The model {name!r} is unknown; allowed are gpt2, gpt2-medium, and gpt2-LxD or llama-LxD with L "
-                f"layers of width D, a multiple of {HEAD_WIDTH} (such as gpt2-3x64)."
+                f"The model {name!r} is unknown; allowed are gpt2, gpt2-medium, gpt2-LxD or llama-LxD with L layers of "
+                f"width D, a multiple of {HEAD_WIDTH} (such as gpt2-3x64), {', '.join(PRETRAINED)}, and the path of a "
+                "local folder, with a / in it."
             )
         architecture, n_layer, n_head, n_embd = sizes
         return cls(name=name, architecture=architecture, n_layer=n_layer, n_head=n_head, n_embd=n_embd)
 
 
-ModelName = Annotated[str, AfterValidator(lambda name: ModelConfig.from_name(name).name)]
+class PretrainedConfig(Settings):
+    """A pretrained model: `folder` holds it in Hugging Face's format, and counts from the project's root.
+
+    The name of a model that is given by its path is that path with + for /, so that it can stand in the path of the
+    results: ``models/my-llama`` is ``models+my-llama``, and either is understood.
+    """
+
+    name: str
+    folder: str
+
+    @classmethod
+    def from_name(cls, name: str) -> Self:
+        """The model of that name or path; whether its folder is there is asked when it is read."""
+        folder = PRETRAINED.get(name, name.rstrip("/").replace("+", "/"))
+        return cls(name=name if name in PRETRAINED else folder.replace("/", "+"), folder=folder)
+
+
+def read_model(name: str) -> ModelConfig | PretrainedConfig:
+    """The model that a name or the path of a folder says."""
+    if name not in PRETRAINED and not PATH_PATTERN.fullmatch(str(name)):
+        return ModelConfig.from_name(name)
+    require("+" not in name or "/" not in name, f"The path {name!r} of a model has a +, which stands for a / there.")
+    return PretrainedConfig.from_name(name)
+
+
+ModelName = Annotated[str, AfterValidator(lambda name: read_model(name).name)]
+
+
+class LoraConfig(Settings):
+    """A low-rank adapter of a pretrained model; the study's by default. `targets` are names of linear layers."""
+
+    rank: Count = 8
+    alpha: Count = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    targets: Annotated[tuple[str, ...], Several] = ("q_proj", "v_proj")
 
 
 class TrainingConfig(Settings):
@@ -132,8 +169,13 @@ class TrainingConfig(Settings):
     `optimizer` is ``adamw``, or ``muon``: Muon for the matrices of the blocks and AdamW for the rest.
     `texts_learning_rate` is the learning rate on the texts, where it is another: a lower one widens the window in which
     both behaviours are present.
+
+    `adaptation` says what is trained: all weights (``full``), an adapter of a pretrained model (``lora``), or nothing
+    (``none``: a pretrained model as it comes).
     """
 
+    adaptation: Literal["full", "lora", "none"] = "full"
+    lora: LoraConfig = LoraConfig()
     lessons: dict[str, Count] = Field(default_factory=dict)
     checkpoint: Literal["coexistence", "complete"] = "coexistence"
     steps: Count = 5000
@@ -305,11 +347,20 @@ class RunConfig(Settings):
     base_task: str
     form: Form
     conflicts: Conflicts
-    model: ModelConfig
+    model: ModelConfig | PretrainedConfig
     seed: Seed
     data: dict[str, Any]
     training: TrainingConfig
     analysis: AnalysisConfig
+
+    @model_validator(mode="after")
+    def _adapts_what_is_pretrained(self) -> Self:
+        require(
+            self.training.adaptation == "full" or isinstance(self.model, PretrainedConfig),
+            f"The adaptation {self.training.adaptation!r} is for a pretrained model, and {self.model.name} is trained "
+            "from scratch; allowed is 'full'.",
+        )
+        return self
 
     @property
     def label(self) -> str:
@@ -439,13 +490,20 @@ def resolve(profile: str, task: str, model: str = "", seed: int = 0) -> RunConfi
         "base_task": spec.task,
         "form": spec.form,
         "conflicts": spec.conflicts,
-        "model": ModelConfig.from_name(spec.models[0] if model == "" else model),
+        "model": read_model(spec.models[0] if model == "" else model),
         "seed": seed,
         "data": loaded.data.get(spec.task, {}) | spec.data,
         "training": TrainingConfig.read(training, f"The training of {task}"),
         "analysis": loaded.analysis,
     }
     return RunConfig.read(values, "The run")
+
+
+def trained_otherwise(run: RunConfig, **given: str | int) -> TrainingConfig:
+    """A run's training settings with those changed that a notebook was given; 0 or empty is as the profile says."""
+    changes = {name: value for name, value in given.items() if value}
+    training = TrainingConfig.read(dict(run.training) | changes, "The training")
+    return RunConfig.read(dict(run) | {"training": training}, "The run").training
 
 
 def fraction_to_count(fraction: float, total: int) -> int:

@@ -37,7 +37,8 @@ def save_state(
         for i, values in optimizer.state_dict()["state"].items()
         for name, value in values.items()
     }
-    state |= {f"model.{name}": value.detach().cpu().clone() for name, value in model.named_parameters()}
+    trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    state |= {f"model.{name}": value.detach().cpu().clone() for name, value in trained.items()}
     # Position and trajectory travel as text in the file's header, so that they and the weights cannot come apart.
     header = {"at": json.dumps(at), "rows": json.dumps(rows)}
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +82,8 @@ def load_state(model: PreTrainedModel, optimizers: Sequence[Optimizer], folder: 
         return Position(), []
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(tensors.pop(f"model.{name}"))
+            if parameter.requires_grad:
+                parameter.copy_(tensors.pop(f"model.{name}"))
     states = [optimizer.state_dict() for optimizer in optimizers]
     for name, value in tensors.items():
         number, index, entry = name.split(".", 2)

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from memgen import activations
+from memgen import activations, pretrained
 from memgen.config import InputError
 
 logging.disable_progress_bar()  # bars for loading and saving a model would fill the executed notebooks
@@ -37,17 +37,21 @@ class Subject:
 
     @classmethod
     def load(cls, folder: str | Path, batch_size: int = 256, n_tokens: int = 1) -> Self:
-        """Load a model and its tokenizer from a local folder, onto the best device there is.
+        """Load a model and its tokenizer from a local folder, onto the best device there is; an adapter with its base.
 
         Raises
         ------
         InputError
             If the folder holds no model, or one of an architecture that is not tested.
         """
-        if not (Path(folder) / "config.json").is_file():
+        folder, device = Path(folder), Accelerator().device
+        if pretrained.is_adapter(folder):
+            tokenizer = pretrained.load_tokenizer(pretrained.base_of(folder))
+            return cls(pretrained.merged(folder).eval().to(device), tokenizer, batch_size, n_tokens)
+        if not (folder / "config.json").is_file():
             raise InputError(f"The folder {folder} holds no model: it has no config.json.")
-        activations.architecture(json.loads((Path(folder) / "config.json").read_text()).get("model_type"))
-        model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True).eval().to(Accelerator().device)
+        activations.architecture(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type"))
+        model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True).eval().to(device)
         return cls(model, AutoTokenizer.from_pretrained(folder), batch_size, n_tokens)
 
     @property

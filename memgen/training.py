@@ -1,4 +1,4 @@
-"""Train a small language model from scratch, lesson by lesson, and keep its trajectory.
+"""Train a small language model from scratch, or adapt a pretrained one, lesson by lesson, and keep its trajectory.
 
 The loss is the causal language-modelling loss on the tokens that a lesson asks for. The last lesson is the task's
 texts; the lessons before it (:mod:`memgen.tasks.lessons`) teach what inference is made of. Without them a small model
@@ -18,10 +18,10 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import GradientAccumulationPlugin, set_seed
 from torch import Tensor
 from torch.optim import Optimizer
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from memgen import behavior
-from memgen.config import ModelConfig, TrainingConfig
+from memgen import behavior, pretrained
+from memgen.config import ModelConfig, PretrainedConfig, TrainingConfig
 from memgen.progress import State
 from memgen.resume import RESUME as RESUME  # the notebook removes the file
 from memgen.resume import Position, load_state, save_state
@@ -56,6 +56,21 @@ def model_configuration(config: ModelConfig, tokenizer: PreTrainedTokenizerBase,
         pad_token_id=tokenizer.pad_token_id,
         **of_architecture[config.architecture],
     )
+
+
+def make_model(
+    model: ModelConfig | PretrainedConfig,
+    config: TrainingConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    longest_text: int,
+    seed: int,
+) -> PreTrainedModel:
+    """The model to train: with random weights that the seed decides, or a pretrained one."""
+    torch.manual_seed(seed)
+    if isinstance(model, PretrainedConfig):
+        pretrained.require_room(model, longest_text)
+        return pretrained.adapted(model, config)
+    return AutoModelForCausalLM.from_config(model_configuration(model, tokenizer, longest_text))
 
 
 def learning_rate_factor(step: int, left: int, config: TrainingConfig) -> float:
@@ -110,8 +125,8 @@ def make_optimizers(model: PreTrainedModel, config: TrainingConfig) -> list[Opti
     if config.optimizer == "muon":
         embeddings = [module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)]
         outside = {*embeddings, model.get_output_embeddings().weight}
-        matrices = [p for p in model.parameters() if p.dim() == 2 and p not in outside]
-    rest = [p for p in model.parameters() if p not in set(matrices)]
+        matrices = [p for p in model.parameters() if p.requires_grad and p.dim() == 2 and p not in outside]
+    rest = [p for p in model.parameters() if p.requires_grad and p not in set(matrices)]
     groups = [
         {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
@@ -147,7 +162,7 @@ def fit(
         of each lesson; what it returns joins the trajectory.
     folder
         Where the state to resume from is written at each evaluation, and at those of the last lesson the checkpoint
-        ``step<n>/`` (safetensors).
+        ``step<n>/`` (safetensors; of an adapted model the adapter). If nothing is trained, ``step0/`` is the only one.
     progress
         Called after each step.
 
@@ -172,6 +187,10 @@ def fit(
     plain = accelerator.unwrap_model(model)
     losses: list[Tensor] = []
     rates: dict[str, float] = {}
+    if config.adaptation == "none":
+        pretrained.save(plain, folder / "step0")
+        as_it_is = {"step": 0, "lesson": lessons[-1].name, "loss": math.nan, "accuracy": math.nan}
+        return pd.DataFrame([as_it_is | evaluation(plain)])
     model.train()
     while at.lesson < len(lessons):
         lesson, later = lessons[at.lesson], sum(lesson.steps for lesson in lessons[at.lesson + 1 :])
@@ -182,6 +201,7 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = peak * factor
         ids, labels = (tensor.to(accelerator.device) for tensor in lesson.batch(at.step))
+        torch.manual_seed(seed * 1_000_003 + at.total)  # dropout is the same after an interruption
         logits = model(ids).logits
         loss = language_model_loss(logits, labels)
         for optimizer in optimizers:
@@ -206,7 +226,7 @@ def fit(
             losses.clear()
             if accelerator.is_main_process:
                 if is_last:
-                    plain.save_pretrained(folder / f"step{at.total}")
+                    pretrained.save(plain, folder / f"step{at.total}")
                 save_state(plain, optimizers, folder, at, rows)
         at_most = at.total + later + (0 if is_over else lesson.steps - n_done)
         progress(State(lesson.name, at.total, at_most, float(loss), accuracy, rates))

@@ -12,12 +12,15 @@
 # %% [markdown]
 # ## Method
 #
-# We train from scratch. The loss is the causal language-modelling loss: the mean of
+# We train from scratch, or adapt a pretrained model. The loss is the causal language-modelling loss: the mean of
 # $-\log p(x_t \mid x_1, \ldots, x_{t-1})$ over the tokens $x_t$ that a text asks for.
 #
 # A small model does not learn to infer from the task's texts alone. It learns what is remembered, or guesses one of the
 # answers that stand in the input, and stays there for thousands of steps. So *lessons* come first, each of which teaches
 # a part of what inference is made of; a lesson ends after its steps, or as soon as it is learnt.
+#
+# Of a pretrained model either all weights are trained (`full`), or a low-rank adapter of some of its matrices while the
+# weights themselves stay as they are (`lora`, as in the study), or nothing (`none`: the model as it comes).
 #
 # This is what we found on the way. Sums of four numbers are learnt with running sums in the answer, and not in time without
 # them; a pattern that stands in one text in a hundred was not learnt in time, and in one in twenty it was. In the stories,
@@ -36,6 +39,7 @@ model: str = ""  # a name such as gpt2-3x64; empty: the first that the profile n
 seed: int = 0  # 0 or more
 results: str = "results"  # the folder that holds the results
 steps: int = 0  # optimizer steps on the task's texts; 0: as the profile says
+adaptation: str = ""  # of a pretrained model: full, lora or none; empty: as the profile says
 
 # %% [markdown]
 # An interrupted training resumes from its last evaluation.
@@ -43,17 +47,17 @@ steps: int = 0  # optimizer steps on the task's texts; 0: as the profile says
 # %%
 from memgen.run import begin
 
-run = begin("training", profile=profile, task=task, model=model, seed=seed, results=results, steps=steps, resume=True)
+given = {"steps": steps, "adaptation": adaptation}
+run = begin("training", profile=profile, task=task, model=model, seed=seed, results=results, resume=True, **given)
 
 # %%
 import shutil
 
 import numpy as np
 import pandas as pd
-import torch
-from transformers import AutoModelForCausalLM
 
 from memgen import behavior, intervals, tasks, training
+from memgen.config import trained_otherwise
 from memgen.figures import training as figures
 from memgen.figures.theme import KIND_NAMES
 from memgen.progress import Progress
@@ -62,8 +66,8 @@ from memgen.subject import Subject
 
 # %%
 config = run.config.training
-if steps > 0:
-    config = config.model_copy(update={"steps": steps})
+if any(given.values()):
+    config = trained_otherwise(run.config, **given)
 config
 
 # %% [markdown]
@@ -95,14 +99,13 @@ curriculum = pd.DataFrame(lessons)[["name", "steps", "until"]].assign(
 curriculum = curriculum.assign(**tokens).rename(columns={"name": "lesson", "steps": "steps_at_most"})
 
 # %% [markdown]
-# The model is built from its configuration, with random weights that the seed decides.
+# The model is built from its configuration, with random weights that the seed decides, or read from its folder.
 
 # %%
 longest = int(curriculum.tokens.max())
-architecture = training.model_configuration(run.config.model, tokenizer, longest)
-torch.manual_seed(run.config.seed)
-network = AutoModelForCausalLM.from_config(architecture)
-print(f"{run.config.model.name}: {network.num_parameters():,} parameters, texts of up to {longest} tokens")
+network = training.make_model(run.config.model, config, tokenizer, longest, run.config.seed)
+sizes = [p.numel() for p in network.parameters() if p.requires_grad]
+print(f"{run.config.model.name}: {sum(sizes):,} weights to train, texts of up to {longest} tokens")
 
 # %% [markdown]
 # ## Training run
@@ -396,7 +399,7 @@ for measure in ("flip_rate", "variance_within_inputs", "variance_between_groups"
 # The state to resume from is no longer needed.
 
 # %%
-run.path("checkpoints", training.RESUME).unlink()
+run.path("checkpoints", training.RESUME).unlink(missing_ok=True)
 run.finish()
 
 # %% [markdown]

@@ -156,10 +156,38 @@ class TestAlternatives:
                 ]
                 np.testing.assert_allclose(found[f"log_p_{name}"], np.logaddexp.reduce(each), atol=1e-4)
 
-    def test_several_longer_alternatives_are_refused(self, sums):
-        frame = sums.frame[sums.frame.kind == "conflict"].iloc[:3]
-        with pytest.raises(InputError, match="At most one alternative of an answer"):
-            behavior.prepare(sums.subject, frame.assign(answer_memorization="12|34"))
+    @pytest.mark.parametrize("prefix", [False, True])
+    def test_several_longer_alternatives_are_branches(self, setting, prefix):
+        """In one pass, each as if it were the only one; beside prompts of other lengths and with fewer of them."""
+        frame = setting.frame[setting.frame.kind == "conflict"].iloc[:12].copy()
+        frame["input_ids"] = [ids[np.r_[0, 1 + i % 3 : len(ids)]] for i, ids in enumerate(frame.input_ids)]
+        several = {"inference": ["crow red|red|blue otter red", "green crow"], "addition": ["12|7|345", "98"]}
+        answers = several["inference" if setting.query_length == 3 else "addition"]
+        names = ("memorization", "generalization")
+        given = frame.assign(**{f"answer_{name}": answer for name, answer in zip(names, answers, strict=True)})
+        given.loc[frame.index[::4], "answer_memorization"] = answers[0].split("|")[1]
+        (batch,) = behavior.prepare(setting.subject, given, prefix=prefix)
+        found = behavior.measure(setting.subject, [batch])
+        for name in names:
+            for i, answer in given[f"answer_{name}"].items():
+                alone = [
+                    measured(setting, given.loc[[i]].assign(**{f"answer_{name}": option}))
+                    for option in answer.split("|")
+                ]
+                expected = np.logaddexp.reduce([of_option[f"log_p_{name}"].item() for of_option in alone])
+                assert found[f"log_p_{name}"][i] == pytest.approx(expected, abs=1e-4)
+
+    def test_a_branch_may_be_the_greedy_answer(self, sums):
+        frame = sums.frame[sums.frame.kind == "conflict"].iloc[:12].copy()
+        said = [
+            "".join(sums.subject.tokenizer.convert_ids_to_tokens(greedy(sums.subject.model, ids, 3)))
+            for ids in frame.input_ids
+        ]
+        wrong = [text[:-1] + ("1" if text[-1] == "2" else "2") for text in said]
+        right = frame.assign(answer_memorization=[f"{a}|{b}" for a, b in zip(wrong, said, strict=True)])
+        right["answer_generalization"] = "+="
+        assert (measured(sums, right).behavior == 1).all()
+        assert (measured(sums, right.assign(answer_memorization=[f"{text}|+++" for text in wrong])).behavior == 0).all()
 
 
 def test_a_single_alternative_is_scored_as_ever(setting):
@@ -213,11 +241,12 @@ def test_a_prefix_needs_longer_prompts(sums, n_tokens):
         behavior.prepare(dataclasses.replace(sums.subject, n_tokens=n_tokens), sums.frame, prefix=True)
 
 
-def test_a_prefix_needs_prompts_of_one_length(sums):
+def test_a_prefix_of_prompts_of_different_lengths_ends_with_the_shortest(sums):
     frame = sums.frame.copy()
-    frame.at[3, "input_ids"] = frame.input_ids[3][1:]
-    with pytest.raises(ValueError, match="one length"):
-        behavior.prepare(sums.subject, frame, prefix=True)
+    frame["input_ids"] = [ids[np.r_[0, 1 + i % 3 : len(ids)]] for i, ids in enumerate(frame.input_ids)]
+    prepared = behavior.prepare(sums.subject, frame, prefix=True)
+    assert {batch.n_prefix for batch in prepared} == {6}
+    assert_same(behavior.measure(sums.subject, prepared), measured(sums, frame))
 
 
 def test_from_end_covers_the_last_prompt_tokens_and_all_that_follow(sums):

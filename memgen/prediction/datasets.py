@@ -20,8 +20,8 @@ class Dataset:
     Attributes
     ----------
     frame
-        Columns `input_ids` (prompts of one length), `behavior` (+1 or -1), `group`, `memorized_share` (NaN where no
-        training text is a conflict), `evidence`.
+        Columns `input_ids` (prompts of one length; of any length where `words` has those of one), `behavior` (+1 or
+        -1), `group`, `memorized_share` (NaN where no training text is a conflict), `evidence`.
     states
         For each site the activations at the last prompt token [rows layer neuron], in the order of the frame.
     readouts
@@ -44,8 +44,8 @@ class Dataset:
 
     @property
     def token_ids(self) -> np.ndarray:
-        """The prompts [rows pos]."""
-        return np.stack(self.frame.input_ids.to_list())
+        """The prompts [rows pos], in the words of the task where a model reads them in tokens of its own."""
+        return np.stack(self.frame.get("words", self.frame.input_ids).to_list())
 
     def __len__(self) -> int:
         return len(self.frame)

@@ -47,7 +47,7 @@ def next_tokens(
         The places of inputs in the frame and of shifts, and their logits [trial batch vocabulary]; with `unsteered`,
         those of no shift come first.
     """
-    last = frame.input_ids.map(lambda ids: subject.tokenizer.convert_ids_to_tokens(int(ids[-1])))
+    last = frame.input_ids.map(lambda ids: subject.tokenizer.decode([int(ids[-1])]))
     asked = frame.assign(answer_memorization=last, answer_generalization=None)  # of one token, which is not run
     batches = behavior.prepare(subject, asked, prefix=True)
     for batch, places, logits in each_pass(subject, batches, site, shifts, unsteered):

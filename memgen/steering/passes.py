@@ -58,18 +58,6 @@ def _starting_at(subject: Subject, layer: int, entering: Tensor) -> Iterator[Non
             del block.forward  # the method of its class is found again
 
 
-def _mask(batch: behavior.Batch, n_trials: int, dtype: torch.dtype) -> Tensor:
-    """What each token may attend to [batch 1 trial*pos prefix+trial*pos]: 0 where it may, else the lowest number."""
-    size = batch.input_ids.shape[1]
-    n_prefix = batch.attention_mask.shape[1] - size
-    real = batch.attention_mask.bool()
-    causal = torch.ones(size, size, dtype=torch.bool, device=real.device).tril()
-    within = torch.block_diag(*[causal] * n_trials).bool() & real[:, None, n_prefix:].repeat(1, 1, n_trials)
-    seen = torch.cat([real[:, None, :n_prefix].expand(-1, n_trials * size, -1), within], dim=2)
-    zero = torch.zeros(seen.shape, dtype=dtype, device=real.device)
-    return zero.masked_fill(~seen, torch.finfo(dtype).min)[:, None]
-
-
 def first_layer(shift: Tensor) -> int:
     """The first layer that a shift [n_layer, d] changes; the last layer where it changes none."""
     changed = torch.nonzero(shift.detach().abs().sum(1)).flatten()
@@ -98,7 +86,6 @@ def run_side_by_side(subject: Subject, cached: CachedBatch, site: str, shifts: T
     if n_trials > at_once:
         parts = shifts.split(at_once)
         return torch.cat([run_side_by_side(subject, cached, site, part, start) for part in parts])
-    n_prefix = batch.attention_mask.shape[1] - size
     where = batch.from_end(subject.n_tokens)[:, None, :, None].to(shifts.dtype)
 
     def edit(layer: int) -> activations.Edit:
@@ -109,7 +96,6 @@ def run_side_by_side(subject: Subject, cached: CachedBatch, site: str, shifts: T
         return activations.Edit(site, layer, add)
 
     changed = range(n_layer) if shifts.requires_grad else torch.nonzero(shifts.abs().sum((0, 2))).flatten().tolist()
-    positions = torch.arange(n_prefix, n_prefix + size, device=batch.input_ids.device).repeat(n_trials)
     cache = None if batch.prefix is None else DynamicCache(list(batch.prefix))
     with (
         _starting_at(subject, start, cached.entering[start].repeat(1, n_trials, 1)),
@@ -117,8 +103,8 @@ def run_side_by_side(subject: Subject, cached: CachedBatch, site: str, shifts: T
     ):
         logits = subject.model(
             batch.input_ids.repeat(1, n_trials),
-            attention_mask=_mask(batch, n_trials, subject.model.dtype),
-            position_ids=positions[None].expand(n_rows, -1),
+            attention_mask=behavior.attention_mask(batch, subject.model.dtype, n_trials),
+            position_ids=batch.positions.repeat(1, n_trials),
             past_key_values=cache,
             use_cache=cache is not None,
         ).logits

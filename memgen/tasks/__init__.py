@@ -7,10 +7,11 @@ task's settings. A new file is a new task; nothing else needs to change.
 import importlib
 import pkgutil
 
-from memgen.config import RunConfig, require
+from memgen.config import PretrainedConfig, RunConfig, require
 from memgen.tasks.common import BaseTask
+from memgen.tasks.wording import Worded
 
-NO_TASKS = ("common", "lessons")  # modules of this package that tasks share
+NO_TASKS = ("common", "lessons", "wording")  # modules of this package that tasks share
 
 
 def names() -> list[str]:
@@ -19,7 +20,7 @@ def names() -> list[str]:
 
 
 def from_config(config: RunConfig) -> BaseTask:
-    """The task of a run; an unknown task or setting is an :class:`memgen.config.InputError`."""
+    """The task of a run, for a pretrained model in its tokens; an unknown task or setting is an InputError."""
     name = config.base_task
     require(name in names(), f"The task {name!r} is unknown; allowed are {', '.join(names())}.")
     task = importlib.import_module(f"{__name__}.{name}").Task
@@ -32,4 +33,5 @@ def from_config(config: RunConfig) -> BaseTask:
         require(
             setting in settings or value == default, f"The task {name} has no {setting} {value!r}, only {default!r}."
         )
-    return task.read(settings, f"The data of {config.task}")
+    made = task.read(settings, f"The data of {config.task}")
+    return Worded(task=made, model=config.model) if isinstance(config.model, PretrainedConfig) else made

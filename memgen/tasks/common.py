@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from memgen.config import Conflicts, Form, Settings, TrainingConfig, require
 from memgen.tasks import lessons
@@ -39,7 +39,7 @@ class TaskData:
         by ``|``), `group`, `variant_of` (the index of the row it rewrites, -1 for an original), `memorized_share` (the
         share of training texts with such a conflict that end with the memorized answer; nan where no training text
         shows one), `evidence` (how often the input supports the inferred answer), `form` (that of the bound entity,
-        None where nothing is bound).
+        None where nothing is bound). For a pretrained model `words` holds the prompt in the task's own words.
     """
 
     memory: pd.DataFrame
@@ -51,7 +51,7 @@ class BaseTask(Settings, abc.ABC):
     """What a task offers to the stages; the fields of a subclass are its settings."""
 
     @abc.abstractmethod
-    def tokenizer(self) -> PreTrainedTokenizerFast:
+    def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer, which adds the first token and knows padding."""
 
     @abc.abstractmethod

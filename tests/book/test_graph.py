@@ -208,7 +208,7 @@ def test_an_edit_in_a_notebook_counts_before_anything_runs(project: Project) -> 
 def test_an_unknown_profile_is_refused_before_anything_runs(project: Project) -> None:
     done = project.make("book", "PROFILE=huge")
     assert done.returncode != 0
-    assert "PROFILE=huge is unknown; allowed: default full graded paper smoke" in done.stderr
+    assert "PROFILE=huge is unknown; allowed: default full graded lora paper smoke" in done.stderr
     assert "▶" not in done.stdout
 
 

@@ -27,9 +27,12 @@ def cached(subject, frame, prefix=True):
 @pytest.mark.parametrize("site", EDITABLE)
 @torch.no_grad()
 def test_each_trial_is_as_if_alone(setting, site):
-    """Padded or after a cached prefix, and at several of the last tokens."""
+    """Padded or after a cached prefix, at several of the last tokens, and with answers that branch."""
     several = torch.randn(5, *setting.subject.shape(site), generator=torch.Generator().manual_seed(0))
     ways = [(ragged(setting), False, 2), (setting.frame.iloc[::5], True, 2), (setting.frame.iloc[::5], True, 1)]
+    conflicts = ragged(setting).query("kind == 'conflict'")
+    longer = "red green|crow otter red" if setting.query_length == 3 else "12|345"
+    ways.append((conflicts.assign(answer_memorization=longer), True, 1))
     for frame, prefix, n_tokens in ways:
         subject = with_n_tokens(setting, n_tokens)
         for inputs in cached(subject, frame, prefix):
