@@ -1,13 +1,9 @@
-"""The benchmarks run: what they call exists, and their steps train."""
+"""The benchmarks run: what they call exists."""
 
-import copy
 import importlib.util
 from pathlib import Path
 
 import pytest
-import torch
-
-from memgen.config import TrainingConfig
 
 PATH = Path(__file__).resolve().parents[1] / "benchmarks/run.py"
 
@@ -22,12 +18,20 @@ def benchmarks():
     return module
 
 
-def test_the_steps_that_are_timed_train_the_model(benchmarks, stories) -> None:
-    model = copy.deepcopy(stories.subject.model)
-    packed = torch.randint(3, 20, (2 * benchmarks.N_STEPS, 12), generator=torch.Generator().manual_seed(0))
-    before = model.get_output_embeddings().weight.clone()
-    benchmarks.training_steps(model, packed, TrainingConfig(batch_size=2))()
-    assert not torch.equal(model.get_output_embeddings().weight, before)
+@pytest.mark.slow
+def test_what_is_timed_runs(benchmarks, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(PATH.parents[1])
+    monkeypatch.setattr(benchmarks, "ROUNDS", 1)
+    monkeypatch.setattr(benchmarks, "N_STEPS", 1)
+    monkeypatch.setattr(benchmarks, "N_SHIFTS", 2)
+    bench = benchmarks.Bench("addition")
+    bench.settings = bench.settings.model_copy(update={"batch_size": 2, "steps": 1, "evaluate_every": 1})
+    bench.inputs = bench.inputs.head(8)
+    bench.train()
+    bench.record()
+    printed = capsys.readouterr().out
+    for words in ("x a plain PyTorch loop", "x the Trainer of transformers", "memgen ", "a trial of a sweep of 2"):
+        assert words in printed
 
 
 def test_medians_call_every_function_equally_often(benchmarks) -> None:
