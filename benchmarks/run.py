@@ -115,7 +115,7 @@ class Bench:
     def record(self) -> None:
         """Print the cost of recording and steering relative to a plain pass, and that of peers."""
         subject = self.subject()
-        prompts = torch.tensor(self.inputs.input_ids.head(256).to_list())
+        prompts = torch.tensor(np.stack(self.inputs.input_ids.head(256)))
         frame = self.inputs.head(512)
         prepared, trials = behavior.prepare(subject, frame), Trials.on(subject, frame)
         shift = torch.ones(subject.shape("resid_post"))

@@ -18,7 +18,6 @@ def benchmarks():
     return module
 
 
-@pytest.mark.slow
 def test_what_is_timed_runs(benchmarks, monkeypatch, capsys) -> None:
     monkeypatch.chdir(PATH.parents[1])
     monkeypatch.setattr(benchmarks, "ROUNDS", 1)
