@@ -158,14 +158,26 @@ def test_every_number_of_the_earlier_runs_is_there(graded):
     assert {f"{cell.task}/{cell.model}/seed{cell.seed}" for cell in cells} == set(found.about["runs"])
 
 
-def test_the_profile_has_the_runs_that_were_published(graded, monkeypatch):
+@pytest.mark.parametrize("name", ["full", "graded"])
+def test_the_profile_has_the_runs_that_were_published(name, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
-    found, metrics = graded
-    profile = config.load_profile("graded")
+    found, profile = published.published(name), config.load_profile(name)
+    metrics = found.metrics
     assert found.about["runs"] == ["{}/{}/seed{}".format(*cell) for cell in profile.cells()]
-    assert {manifest["run"] for manifest in found.manifests} == {*found.about["runs"], "graded"}
+    assert {manifest["run"] for manifest in found.manifests} == {*found.about["runs"], name}
     for name, run in metrics.groupby("task"):
         assert (run.base_task == profile.spec(name).task).all()
+
+
+def test_the_default_book_shows_the_published_runs_beside_its_own(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    found, default = published.published("full"), config.load_profile("default")
+    further = found.further_runs(default)
+    cells = set(further[["task", "model", "seed"]].itertuples(index=False, name=None))
+    of_default = [f"{task}/{model}/seed{seed}" for task, model, seed in default.cells()]
+    assert {f"{task}/{model}/seed{seed}" for task, model, seed in cells} == {*found.about["runs"]} - {*of_default}
+    assert found.further_runs(config.load_profile("smoke")).empty
+    assert not found.about["dirty"]
 
 
 def test_numbers_are_found_by_queries(graded):
@@ -203,6 +215,7 @@ def test_answers_of_earlier_tables_are_text(graded):
     assert examples.row.dtype == int
 
 
-def test_what_the_repository_keeps_is_small(graded):
-    found, _ = graded
-    assert sum(path.stat().st_size for path in found.folder.rglob("*") if path.is_file()) < 3_000_000
+@pytest.mark.parametrize("name", ["full", "graded"])
+def test_what_the_repository_keeps_is_small(name):
+    folder = REPOSITORY / "book/published" / name
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 4_000_000

@@ -19,6 +19,7 @@ from memgen.manifest import digest, load_metrics, write_json
 from memgen.place import PUBLISHED, Place
 
 NUMBERS = "metrics.json"
+LEFT_OUT = ("all_trials.csv", "try_it.csv")  # megabytes: every trial of every sweep, and what the page Try it shows
 FILES = {
     published.METRICS: "every number of every stage; base_task is missing for the stages of the whole profile",
     published.MANIFESTS: "how each stage was made: parameters, versions, commit, checksums, time, memory",
@@ -132,11 +133,15 @@ def _numbers(place: Place, manifest: dict[str, Any], profile: Profile) -> pd.Dat
 
 def _copy_tables(place: Place, manifest: dict[str, Any], target: Path) -> None:
     """Copy the tables, and the data of the figures, of a stage."""
-    tables = {file: entry for file, entry in manifest["outputs"].items() if Path(file).suffix == ".csv"}
+    tables = {file: entry for file, entry in manifest["outputs"].items() if _is_table(Path(file))}
     place.check_files(tables)
     for file in tables:
         (target / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(place.folder / file, target / file)
+
+
+def _is_table(file: Path) -> bool:
+    return file.suffix == ".csv" and file.name not in LEFT_OUT
 
 
 def _without_checkpoints(manifest: dict[str, Any]) -> dict[str, Any]:
