@@ -35,7 +35,7 @@ except InputError as error:
 
 # One at a time: another is refused while one runs. What Snakemake locked is of one that was killed, then. Where there
 # are no locks of files, Snakemake's own stay in force.
-if workflow.is_main_process and not workflow.dryrun:
+if workflow.is_main_process and not {"-n", "--dry-run", "--dryrun"}.intersection(sys.argv):
     Path(".snakemake").mkdir(exist_ok=True)
     ALONE = FileLock(".snakemake/memgen.lock", blocking=False)  # held until the process ends
     try:
