@@ -59,7 +59,9 @@ class Published:
     def metrics(self) -> pd.DataFrame:
         """The numbers of every run's stages, with the columns of :meth:`memgen.run.Run.metrics`."""
         frame = self._numbers[~self._numbers.stage.isin(OF_PROFILE)]
-        return frame.astype({"seed": int}).reset_index(drop=True)
+        fixed = {*RUN_COLUMNS, "measure", *COORDINATES, *NUMBER_FIELDS}
+        of_others = [name for name in frame if name not in fixed and frame[name].isna().all()]
+        return frame.drop(columns=of_others).astype({"seed": int}).reset_index(drop=True)
 
     def further_runs(self, profile: config.Profile) -> pd.DataFrame:
         """The numbers of runs of the tasks and models of `profile`, with its settings, that it does not make itself."""

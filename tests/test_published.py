@@ -32,6 +32,7 @@ def folder(tmp_path, monkeypatch):
         "task": "inference",
         "seed": [3, None],
         "measure": "pairs",
+        "outcome": [None, "reached"],  # a coordinate of the stage of all runs alone
         "value": 1 / 3,
     }
     pd.DataFrame(numbers).astype({"seed": "Int64"}).to_parquet(folder / "metrics.parquet")
