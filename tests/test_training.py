@@ -373,7 +373,7 @@ def test_evaluate_is_greedy_decoding(sums, tmp_path):
     generated = []
     for prompt in frame.input_ids:
         ids = torch.tensor(np.array([prompt]), dtype=torch.long)
-        out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=3, do_sample=False)
+        out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=4, do_sample=False)
         generated.append(sums.tokenizer.convert_ids_to_tokens(out[0, len(prompt) :].tolist()))
     memorized = np.array([words[0] == row for words, row in zip(generated, frame.answer_memorization, strict=True)])
     inferred = np.array(
