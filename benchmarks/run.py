@@ -16,7 +16,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+)
 
 from memgen import activations, behavior, config, manifest, tasks, training
 from memgen.steering.interventions import adding
@@ -192,7 +199,8 @@ def peers(subject: Subject, prompts: torch.Tensor, folder: str) -> dict[str, Cal
     else:
         subject.model.save_pretrained(folder)
         subject.tokenizer.save_pretrained(folder)
-        bridge = TransformerBridge.boot_transformers(folder, device="cpu", tokenizer=subject.tokenizer)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        bridge = TransformerBridge.boot_transformers(folder, device="cpu", tokenizer=tokenizer)
         names = [f"blocks.{layer}.{hook}" for layer in range(subject.n_layer) for hook in ("hook_out", "mlp.hook_out")]
 
         @torch.no_grad()
