@@ -1,7 +1,6 @@
 """The model under study, with everything that reading and steering it needs."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Self
 
@@ -11,7 +10,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging
 
 from memgen import activations, pretrained
-from memgen.config import InputError
 
 logging.disable_progress_bar()  # bars for loading and saving a model would fill the executed notebooks
 
@@ -48,9 +46,7 @@ class Subject:
         if pretrained.is_adapter(folder):
             tokenizer = pretrained.load_tokenizer(pretrained.base_of(folder))
             return cls(pretrained.merged(folder).eval().to(device), tokenizer, batch_size, n_tokens)
-        if not (folder / "config.json").is_file():
-            raise InputError(f"The folder {folder} holds no model: it has no config.json.")
-        activations.architecture(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type"))
+        pretrained.require_tested(folder)
         model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True).eval().to(device)
         return cls(model, AutoTokenizer.from_pretrained(folder), batch_size, n_tokens)
 
