@@ -5,3 +5,5 @@ prompt's last tokens and of the answer. Its vectors are *candidates* (`shifts`, 
 groups beside controls of the same norm (`controls`, `trials`, `sweep`). What it does on test groups: `outcomes`,
 `answers` and `effects`. No fixed vector, but a direction that carries the behaviour from input to input: `das`.
 """
+
+from memgen.steering.interventions import load as load

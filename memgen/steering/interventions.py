@@ -3,17 +3,18 @@
 import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from memgen import activations, behavior
 from memgen.behavior import GENERALIZATION, MEMORIZATION, NAMES, TARGETS
-from memgen.config import InputError
+from memgen.config import InputError, require
 from memgen.subject import Subject
 
 
@@ -43,6 +44,92 @@ class Intervention:
         """The vectors [n_layer, d] that lead to `target` (+1 memorization, -1 generalization)."""
         return {MEMORIZATION: self.memorization, GENERALIZATION: self.generalization}[target]
 
+    def named(self, target: str) -> Tensor:
+        """The vectors [n_layer, d] that lead to ``memorization`` or ``generalization``; else an InputError."""
+        targets = {NAMES[number]: number for number in TARGETS}
+        require(target in targets, f"The target {target!r} is unknown; allowed are {', '.join(sorted(targets))}.")
+        return self.shift(targets[target])
+
+    @contextlib.contextmanager
+    def apply(
+        self, model: PreTrainedModel, target: str, dose: float = 1.0, prompt_length: int | Tensor | None = None
+    ) -> Iterator[None]:
+        """Steer a model of Hugging Face while the context lasts: plain passes, and `generate`.
+
+        Parameters
+        ----------
+        target
+            ``memorization`` or ``generalization``.
+        prompt_length
+            Tokens of the prompt, of all or of each text, without padding. If it is not given, what is read into an
+            empty cache is the prompt, and what comes after it is the answer.
+
+        Raises
+        ------
+        InputError
+            If the target is unknown, the model has another shape, or the prompt's length is not to be known.
+        """
+        shift, blocks = dose * self.named(target), activations.blocks(model)
+        shape = (len(blocks), activations.width(model, self.site))
+        require(
+            tuple(shift.shape) == shape,
+            f"The vectors for {self.site} are of shape {list(shift.shape)}; the model needs {list(shape)}.",
+        )
+        where = torch.empty(0)
+
+        def find(_model: object, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
+            nonlocal where
+            where = self._steered(args, kwargs, prompt_length)[..., None]
+
+        def edit(layer: int) -> activations.Edit:
+            def add(h: Tensor) -> Tensor:
+                return h + (where.to(h) * shift[layer].to(h))
+
+            return activations.Edit(self.site, layer, add)
+
+        handle = model.register_forward_pre_hook(find, with_kwargs=True)
+        try:
+            with activations.edit(model, map(edit, torch.nonzero(shift.abs().sum(1)).flatten().tolist())):
+                yield
+        finally:
+            handle.remove()
+
+    def _steered(self, args: tuple[Tensor, ...], kwargs: dict[str, Any], prompt_length: int | Tensor | None) -> Tensor:
+        """Which tokens of a pass are steered [batch pos], from the arguments of the model."""
+        ids, cache = args[0] if args else kwargs["input_ids"], kwargs.get("past_key_values")
+        n_before = 0 if cache is None else cache.get_seq_length()
+        mask = kwargs.get("attention_mask")
+        if mask is None:
+            mask = torch.ones(len(ids), n_before + ids.shape[1], dtype=torch.long, device=ids.device)
+        require(mask.dim() == 2, f"An attention mask has the shape [batch, pos] here, not {list(mask.shape)}.")
+        if prompt_length is None:
+            require(kwargs.get("use_cache") is not False, "Without a cache, say the prompt_length.")
+            prompt_length = 0 if n_before else mask.sum(1)
+        at_least = torch.as_tensor(prompt_length, device=ids.device).expand(len(ids)) - self.n_tokens
+        steered = (mask.cumsum(1) - 1 >= at_least[:, None]) & (mask > 0)
+        return steered[:, n_before : n_before + ids.shape[1]]
+
+    def export_gguf(self, file: Path, target: str, model_type: str, dose: float = 1.0) -> None:
+        """Write a control vector as llama.cpp reads it, for a model of a type such as ``llama``.
+
+        llama.cpp adds ``direction.<layer>`` to the residual stream after that block, at *every* token, and has none for
+        the first block: `n_tokens` is lost, and an :class:`InputError` says where a shift cannot be told to it.
+        """
+        import gguf  # what else is done here needs none of it
+
+        shift = (dose * self.named(target)).float().cpu().numpy()
+        require(self.site == "resid_post", f"llama.cpp adds to resid_post, and this shift is for {self.site}.")
+        require(not shift[0].any(), "llama.cpp adds nothing after the first block, and this shift does.")
+        writer = gguf.GGUFWriter(file, "controlvector")
+        writer.add_string("controlvector.model_hint", model_type)
+        writer.add_uint32("controlvector.layer_count", len(shift) - 1)
+        for layer in range(1, len(shift)):
+            writer.add_tensor(f"direction.{layer}", shift[layer])
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+
     def save(self, folder: Path, method: str) -> None:
         """Write ``<method>.safetensors`` and ``<method>.json``."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,6 +151,9 @@ class Intervention:
         about = json.loads((folder / f"{method}.json").read_text())
         site, positions, _, _ = (about.pop(name) for name in ("site", "positions", "layers", "answer_tokens"))
         return cls(site, len(positions), **load_file(folder / f"{method}.safetensors"), how=about)
+
+
+load = Intervention.load
 
 
 def adding(subject: Subject, site: str, shift: Tensor, dose: float = 1.0) -> behavior.Context:

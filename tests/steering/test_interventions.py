@@ -2,11 +2,13 @@
 
 import json
 
+import gguf
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.testing import assert_close
 from transformers import AutoModelForCausalLM
 
 from memgen import activations, behavior
@@ -14,6 +16,7 @@ from memgen.activations import READ_ONLY, SITES
 from memgen.behavior import TARGETS
 from memgen.config import InputError
 from memgen.steering.interventions import Intervention, adding
+from tests.conftest import hooks, tiny_model
 
 from .conftest import SHAPE, ragged, with_n_tokens
 
@@ -153,6 +156,125 @@ class TestFiles:
     def test_a_missing_intervention(self, tmp_path):
         with pytest.raises(InputError, match="No intervention 'guided' was found in"):
             Intervention.load(tmp_path, "guided")
+
+
+@pytest.fixture(params=[*activations.ARCHITECTURES, "gpt_neox sequential"])
+def model(request):
+    yield (model := tiny_model(request.param, window=64))
+    assert hooks(model) == 0
+
+
+class TestApply:
+    """On every architecture that is let in, what `generate` computes is what full passes with edits by hand compute."""
+
+    PROMPTS = ([5, 6, 7, 8, 9, 10], [11, 12, 13, 14])
+    N_NEW = 3
+
+    def intervention(self, model, site="resid_post", n_tokens=2):
+        shape = (len(activations.blocks(model)), activations.width(model, site))
+        shift = torch.randn(shape, generator=torch.Generator().manual_seed(3))
+        return Intervention(site, n_tokens, shift, -shift)
+
+    def by_hand(self, model, made, prompt, dose):
+        """Greedy tokens and their logits, each from a pass over the whole text."""
+        ids, logits = list(prompt), []
+        for _ in range(self.N_NEW):
+            where = (torch.arange(len(ids)) >= len(prompt) - made.n_tokens)[:, None]
+            edits = [
+                activations.Edit(made.site, layer, lambda h, added=where * dose * vector: h + added)
+                for layer, vector in enumerate(made.generalization)
+            ]
+            with activations.edit(model, edits):
+                logits.append(model(torch.tensor([ids]), use_cache=False).logits[0, -1])
+            ids.append(int(logits[-1].argmax()))
+        return ids[len(prompt) :], torch.stack(logits)
+
+    def generate(self, model, ids, mask, **settings):
+        out = model.generate(
+            ids,
+            attention_mask=mask,
+            max_new_tokens=self.N_NEW,
+            do_sample=False,
+            return_dict_in_generate=True,
+            output_logits=True,
+            **settings,
+        )
+        return out.sequences[:, ids.shape[1] :].tolist(), torch.stack(out.logits, dim=1)
+
+    @pytest.mark.parametrize("site", ["resid_post", "mlp.hook_post", "attn_out"])
+    @torch.no_grad()
+    def test_generation_in_a_padded_batch(self, model, site):
+        made = self.intervention(model, site)
+        longest = max(map(len, self.PROMPTS))
+        ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in self.PROMPTS])
+        mask = (ids > 0).long()
+        with made.apply(model, "generalization", dose=0.5):
+            tokens, logits = self.generate(model, ids, mask)
+        lengths = torch.tensor([len(prompt) for prompt in self.PROMPTS])
+        with made.apply(model, "generalization", dose=0.5, prompt_length=lengths):
+            again = self.generate(model, ids, mask, use_cache=False)
+        assert again[0] == tokens
+        for row, prompt in enumerate(self.PROMPTS):
+            by_hand = self.by_hand(model, made, prompt, 0.5)
+            assert tokens[row] == by_hand[0]
+            assert_close(logits[row], by_hand[1], rtol=0, atol=1e-4)
+            assert_close(again[1][row], by_hand[1], rtol=0, atol=1e-4)
+
+    @torch.no_grad()
+    def test_right_padding_and_dose_zero(self, model):
+        made, (long, short) = self.intervention(model), self.PROMPTS
+        ids = torch.tensor([long, [*short, 0, 0]])
+        plain = model(ids, attention_mask=(ids > 0).long()).logits
+        with made.apply(model, "memorization"):
+            both = model(ids, attention_mask=(ids > 0).long()).logits
+            alone = model(torch.tensor([short])).logits[0, -1]
+        assert_close(both[1, len(short) - 1], alone, rtol=0, atol=1e-4)
+        assert not torch.allclose(both[1, len(short) - 1], plain[1, len(short) - 1], atol=0.1)
+        with made.apply(model, "memorization", dose=0.0):
+            assert torch.equal(model(ids, attention_mask=(ids > 0).long()).logits, plain)
+
+    def test_bad_input(self, model):
+        made, ids = self.intervention(model), torch.tensor([self.PROMPTS[0]])
+        with (
+            pytest.raises(InputError, match="target 'neither' is unknown; allowed are gen"),
+            made.apply(model, "neither"),
+        ):
+            pass
+        smaller = Intervention("resid_post", 1, torch.ones(1, 3), torch.ones(1, 3))
+        with pytest.raises(InputError, match=r"shape \[1, 3\]; the model needs"), smaller.apply(model, "memorization"):
+            pass
+        with pytest.raises(InputError, match="say the prompt_length"), made.apply(model, "memorization"):
+            model(ids, use_cache=False)
+
+
+class TestGguf:
+    @torch.no_grad()
+    def test_its_directions_added_after_their_blocks_steer_alike(self, tmp_path):
+        """Where every token is steered, as llama.cpp does it."""
+        model, ids = tiny_model("llama"), torch.tensor([[5, 6, 7, 8]])
+        shift = torch.randn(len(activations.blocks(model)), 32, generator=torch.Generator().manual_seed(3))
+        shift[0] = 0
+        made = Intervention("resid_post", ids.shape[1], -shift, shift)
+        made.export_gguf(tmp_path / "made.gguf", "generalization", "llama", dose=2.0)
+        reader = gguf.GGUFReader(tmp_path / "made.gguf")
+        assert reader.get_field("general.architecture").contents() == "controlvector"
+        assert reader.get_field("controlvector.model_hint").contents() == "llama"
+        read = {int(tensor.name.split(".")[1]): torch.tensor(tensor.data) for tensor in reader.tensors}
+        assert reader.get_field("controlvector.layer_count").contents() == len(read) == len(shift) - 1
+        edits = [activations.Edit("resid_post", layer, lambda h, v=vector: h + v) for layer, vector in read.items()]
+        with activations.edit(model, edits):
+            expected = model(ids).logits
+        with made.apply(model, "generalization", dose=2.0):
+            assert_close(model(ids).logits, expected)
+
+    def test_what_llama_cpp_cannot_do(self, shift, tmp_path):
+        for site, vectors, message in (
+            ("mlp_out", shift, "this shift is for mlp_out"),
+            ("resid_post", shift, "nothing after the first"),
+        ):
+            with pytest.raises(InputError, match=message):
+                Intervention(site, 1, vectors, vectors).export_gguf(tmp_path / "x.gguf", "memorization", "llama")
+        assert not list(tmp_path.iterdir())
 
 
 def steered_generation(folder, prompts, n_new, use_cache):
