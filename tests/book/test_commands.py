@@ -4,8 +4,6 @@ import re
 import shlex
 import shutil
 
-import pytest
-
 from .conftest import Project
 
 LONG = "takes an hour or more; `make book PROFILE=smoke` is tried in its stead"
@@ -52,19 +50,6 @@ def test_the_commands_work_word_for_word_in_their_order(project: Project) -> Non
         shutil.rmtree(project.root / "results/full", ignore_errors=True)
         for seed in (3, 4, 5):
             shutil.rmtree(runs / f"seed{seed}", ignore_errors=True)
-
-
-@pytest.mark.parametrize("task", ["addition", "inference"])
-def test_the_script_without_memgen_works(project: Project, task: str) -> None:
-    """Word for word but for the run: that of the smoke profile; memgen cannot be imported."""
-    (script,) = blocks(project.read("book/reproduce.md"), "python")
-    run = min(project.root.glob(f"results/smoke/{task}/*/seed10"))
-    named = "results/default/addition/gpt2-6x64/seed12"
-    assert script.count(named) == 1
-    script = "import sys\nsys.modules['memgen'] = None\n" + script.replace(named, str(run))
-    done = project.run("python", "-c", script)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count(" -> ") == 5
 
 
 def test_two_folders_of_results_are_compared(project: Project) -> None:
