@@ -202,7 +202,10 @@ def fit(
                 group["lr"] = peak * factor
         ids, labels = (tensor.to(accelerator.device) for tensor in lesson.batch(at.step))
         torch.manual_seed(seed * 1_000_003 + at.total)  # dropout is the same after an interruption
-        logits = model(ids).logits
+        if config.adaptation == "lora":  # the head of a pretrained model's vocabulary is a good part of the work
+            logits, labels = asked_alone(model, ids, labels)
+        else:
+            logits = model(ids).logits
         loss = language_model_loss(logits, labels)
         for optimizer in optimizers:
             optimizer.zero_grad()
@@ -232,6 +235,14 @@ def fit(
         progress(State(lesson.name, at.total, at_most, float(loss), accuracy, rates))
     accelerator.wait_for_everyone()
     return pd.DataFrame(rows)
+
+
+def asked_alone(model: PreTrainedModel, ids: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits of those tokens alone that a text of the batch asks for, and the labels that belong to them."""
+    is_asked = (labels != IGNORED).any(0)
+    is_asked[0] = True  # no token stands before the first one: its place is that of the logits after the last
+    columns = is_asked.nonzero().flatten()
+    return model(ids, logits_to_keep=(columns - 1).roll(-1)).logits, labels[:, columns]
 
 
 def language_model_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -11,11 +11,12 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
-from memgen import behavior, training
+from memgen import activations, behavior, training
 from memgen.config import InputError, ModelConfig, TrainingConfig
 from memgen.subject import Subject
 from memgen.tasks import graded_addition as addition
 from memgen.tasks.lessons import IGNORED, LONGEST_COPY, Lesson, drawn, pack
+from tests.conftest import tiny_model
 
 SCHEDULE = TrainingConfig(steps=100, warmup_steps=10, decay_fraction=0.3)
 SHORT = TrainingConfig(
@@ -116,6 +117,20 @@ def test_loss_is_that_of_transformers(sums, name):
     assert (labels == IGNORED).any()
     ours = training.language_model_loss(model(ids).logits, labels)
     torch.testing.assert_close(ours, model(ids, labels=labels).loss, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("name", activations.ARCHITECTURES)
+@pytest.mark.parametrize("asked", [[5], [0, 3, 4, 8], [2, 9]])
+def test_tokens_that_are_not_asked_for_need_no_logits(name, asked):
+    """The first token's label counts nowhere; the last token's logits predict nothing."""
+    model, ids = tiny_model(name), torch.randint(3, 40, (4, 10), generator=torch.Generator().manual_seed(1))
+    labels = torch.full_like(ids, IGNORED)
+    labels[:, asked] = ids[:, asked]
+    labels[1, asked[0]] = IGNORED
+    logits, of_asked = training.asked_alone(model, ids, labels)
+    assert logits.shape[1] == of_asked.shape[1] == len({0, *asked})
+    for measure in (training.language_model_loss, training.token_accuracy):
+        torch.testing.assert_close(measure(logits, of_asked), measure(model(ids).logits, labels))
 
 
 @pytest.mark.parametrize("name", ["gpt2-3x64", "llama-2x32"])
