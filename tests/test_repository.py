@@ -1,6 +1,7 @@
 """The repository keeps its rules: imports as designed, pairs of notebooks that agree, pinned packages."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -189,6 +190,17 @@ def test_what_is_published_is_small_and_has_no_weights() -> None:
     files = [path for path in (ROOT / "book/published").rglob("*") if path.is_file()]
     assert {path.suffix for path in files} <= {".csv", ".json", ".parquet"}
     assert sum(path.stat().st_size for path in files) < 10_000_000
+
+
+def test_what_archives_are_told_agrees() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    archive = json.loads((ROOT / ".zenodo.json").read_text(encoding="utf-8"))
+    assert archive["description"] == citation["abstract"]
+    assert [creator["name"] for creator in archive["creators"]] == [author["name"] for author in citation["authors"]]
+    for name in ("title", "version", "license", "keywords"):
+        assert archive[name] == citation[name], name
+    works = {work["identifier"] for work in archive["related_identifiers"]}
+    assert works == {work["identifiers"][0]["value"] for work in citation["references"]}
 
 
 def test_versions_agree() -> None:

@@ -1,5 +1,6 @@
-"""The launch button: one address in `_config.yml`, and a chapter opens the notebook that it was made of."""
+"""A small book with the project's own configuration: its launch buttons, and what its pages tell machines."""
 
+import json
 import os
 import re
 import subprocess
@@ -8,13 +9,14 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("address", ["", "https://github.com/someone/memgen"])
 def test_the_button_is_there_as_soon_as_the_address_is(tmp_path: Path, address: str) -> None:
-    """A book of two pages with the project's own configuration."""
+    """And the first page says who wrote what, as `CITATION.cff` has it."""
     config = (ROOT / "_config.yml").read_text(encoding="utf-8")
     assert config.count('  url: ""\n') == 1
     (tmp_path / "_config.yml").write_text(config.replace('  url: ""\n', f'  url: "{address}"\n'))
@@ -22,6 +24,7 @@ def test_the_button_is_there_as_soon_as_the_address_is(tmp_path: Path, address: 
         "format: jb-book\nroot: book/index\nchapters: [{file: book/chapters/data-inference-matched}]\n"
     )
     (tmp_path / "book/chapters").mkdir(parents=True)
+    (tmp_path / "CITATION.cff").symlink_to(ROOT / "CITATION.cff")
     (tmp_path / "book/_static").symlink_to(ROOT / "book/_static")
     (tmp_path / "book/_extensions").symlink_to(ROOT / "book/_extensions")
     (tmp_path / "book/references.bib").write_text("")
@@ -46,3 +49,16 @@ def test_the_button_is_there_as_soon_as_the_address_is(tmp_path: Path, address: 
     links = re.findall(r'href="(https://mybinder\.org[^"]*)"', page)
     wanted = "https://mybinder.org/v2/gh/someone/memgen/main?urlpath=lab/tree/notebooks/data.ipynb"
     assert links == ([wanted] if address else [])
+
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    first = (tmp_path / "out/_build/html/book/index.html").read_text(encoding="utf-8")
+    for text, title in ((page, "Data"), (first, "Book")):
+        assert re.findall(r'<meta property="og:title" content="([^"]*)"', text) == [title]
+    assert "ld+json" not in page
+    (described,) = re.findall(r'<script type="application/ld\+json">(.*?)</script>', first)
+    article, data = json.loads(described)["@graph"]
+    assert (article["@type"], data["@type"]) == ("ScholarlyArticle", "Dataset")
+    assert (article["name"], article["abstract"]) == (cited["title"], cited["abstract"])
+    for part in (article, data):
+        assert (part["version"], part["license"]) == (cited["version"], cited["license"])
+        assert [author["name"] for author in part["author"]] == [author["name"] for author in cited["authors"]]
