@@ -72,6 +72,9 @@ from memgen.subject import Subject
 # %%
 SITE, MLP_SITE, HEADLINE = "resid_post", "mlp.hook_post", "fitted_mlp"
 same_task = run.config.base_task if run.config.form == "study" else ""  # what the study's numbers are of
+of_study = {
+    row["target"]: row["reached"] for row in STEERING if (row["task"], row["setting"]) == (same_task, "scratch")
+}
 analysis = run.config.analysis
 subject = Subject.load(run.input("training", "model"), analysis.batch_size, analysis.n_tokens)
 neurons = pd.read_parquet(run.input("localization", "neurons.parquet"))
@@ -221,7 +224,7 @@ run.table(
 
 # %%
 run.figure(
-    figures.frontier(grid, {row["target"]: row["reached"] for row in STEERING if row["task"] == same_task and row["setting"] == "scratch"}),
+    figures.frontier(grid, of_study),
     "frontier",
     caption="The study's shift against its controls: share of validation inputs that reach the target, for every N and alpha.",
     data=grid,
@@ -314,7 +317,7 @@ beside = run.table(
 # %% tags=["main-figure"]
 on_conflicts = rates[(rates.control.isna() | (rates.control == "best")) & (rates.population == "conflicts")]
 figure = run.figure(
-    figures.outcomes(on_conflicts, reported.query("setting == 'scratch' and measure == 'reached'")),
+    figures.outcomes(on_conflicts, of_study),
     "outcomes",
     caption="What test conflicts of the opposite behaviour become under each shift, and (paler) under its strongest control.",
     data=on_conflicts,
@@ -340,7 +343,13 @@ run.table(
     net,
     "net",
     caption="Share that reaches the target minus that under the strongest control, paired by input.",
-    columns={"method": "shift", "target": "steered to", "population": "inputs", "value": "net effect, points", "n": "n"},
+    columns={
+        "method": "shift",
+        "target": "steered to",
+        "population": "inputs",
+        "value": "net effect, points",
+        "n": "n",
+    },
     rows=net.population.isin(["conflicts"]),
 )
 

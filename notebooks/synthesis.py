@@ -91,7 +91,11 @@ run.table(
 # %%
 details = ["claim", "task", "model", "source", "p", "p_holm", "detectable", "lost", "matched", "verdict", "status"]
 columns = {"claim": "claim", "task": "task", "source": "source of the study's size", "p_holm": "p (Holm)"}
-columns |= {"detectable": "detectable", "lost": "accuracy lost, points", "matched": "effect in the matched form, points"}
+columns |= {
+    "detectable": "detectable",
+    "lost": "accuracy lost, points",
+    "matched": "effect in the matched form, points",
+}
 run.table(
     table[details].sort_values("claim", kind="stable"),
     "tests",
@@ -136,7 +140,9 @@ in_cells = cells.beside(study.STEERING, measured)
 
 # %%
 CELL_COLUMNS = {"task": "task", "target": "steered to", "ours": "our inputs, or shift", "n": "seeds"}
-CELL_COLUMNS |= {f"{outcome}, {whose}": f"{outcome}: {whose}" for outcome in ("reached", "other") for whose in ("study", "ours")}
+CELL_COLUMNS |= {
+    f"{outcome}, {whose}": f"{outcome}: {whose}" for outcome in ("reached", "other") for whose in ("study", "ours")
+}
 
 
 def show_cells(name, settings, caption):
@@ -232,7 +238,13 @@ run.figure(
 # Net effects, and what a shift costs on the kind of input with one right answer that suffers most.
 
 # %%
-columns = {"task": "task", "method": "shift", "target": "steered to", "value": "reached, %", "net": "net of control, points"}
+columns = {
+    "task": "task",
+    "method": "shift",
+    "target": "steered to",
+    "value": "reached, %",
+    "net": "net of control, points",
+}
 run.table(
     steering.drop(columns="base_task"),
     "steering",
@@ -304,7 +316,9 @@ for task in TASKS:
 
 # %%
 for task in set(TASKS) - set(first_model):
-    claims = [f"{key}_{endpoint.claim}" for key in ("verdict", "plain_verdict", "endpoint") for endpoint in verdicts.ENDPOINTS]
+    claims = [
+        f"{key}_{endpoint.claim}" for key in ("verdict", "plain_verdict", "endpoint") for endpoint in verdicts.ENDPOINTS
+    ]
     for key in ("status", *claims):
         run.glue_text(f"{key}_{task}", "not measured")
 
