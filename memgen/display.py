@@ -159,7 +159,7 @@ def _as_text(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
         if set(_bounds(column)) <= set(frame):
             numbers = frame[[column, *_bounds(column)]].astype(float).to_numpy()
             text[header] = [
-                _with_interval(*(scale * row), scale, end) for row, (scale, end) in zip(numbers, units, strict=True)
+                _with_interval(scale * row, scale, end) for row, (scale, end) in zip(numbers, units, strict=True)
             ]
         else:
             cells = zip(frame[column].astype(object), units, strict=True)
@@ -167,9 +167,10 @@ def _as_text(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
     return pd.DataFrame(text, columns=list(columns.values()))
 
 
-def _with_interval(value: float, low: float, high: float, scale: int = 1, end: str = "") -> str:
-    """A number and its bounds with the same number of decimals, such as 0.071 [0.000, 0.471]."""
-    largest = np.nanmax(np.abs([value, low, high, 0]))
+def _with_interval(numbers: np.ndarray, scale: int, end: str) -> str:
+    """A number and its bounds [3] with the same number of decimals, such as 0.071 [0.000, 0.471]."""
+    value, low, high = numbers
+    largest = np.nanmax(np.abs([*numbers, 0]))
     if 0 < largest < SMALLEST:
         return _readable(value)
     form = "z.1f" if scale > 1 else "z.3f" if largest < 10 else "z.1f" if largest < 1000 else "z,.0f"

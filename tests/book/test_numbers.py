@@ -130,7 +130,9 @@ def sources(project: Project) -> Iterator[tuple[str, list[tuple[str, str]], str]
         wanted = [(Path(match["page"] or name).stem, match["key"]) for match in PASTED.finditer(prose)]
         yield name, wanted, project.read(f"_build/html/book/chapters/{name}.html")
     for path in sorted((project.root / "book").glob("*.md")):
-        text = INCLUDE.sub(lambda match: (path.parent / match[1]).read_text(), path.read_text())
+        text = path.read_text()
+        for included in INCLUDE.findall(text):
+            text = text.replace(f"```{{include}} {included}\n```", (path.parent / included).read_text())
         wanted = [(Path(match["page"]).stem, match["key"]) for match in PASTED.finditer(text)]
         yield path.stem, wanted, project.read(f"_build/html/book/{path.stem}.html")
 
