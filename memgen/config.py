@@ -204,10 +204,9 @@ class AnalysisConfig(Settings):
     """Localization, prediction and steering.
 
     `alphas` are scales of the study's shift, `mean_doses` those of the difference in means, `doses` those of a fitted
-    shift. `max_other`, `max_control` and `max_loss` are reference lines of a figure: the share of other answers, of
-    inputs that the best control brings to the target, and the accuracy lost on inputs with one right answer. A sweep
-    looks at `sweep_rows` inputs and draws each kind of control `sweep_draws` times; on test groups it is drawn
-    `random_draws` times. The first of `norm_penalties` also counts where only one layer is fitted.
+    shift. `max_other`, `max_control` and `max_loss` were limits in earlier editions, and decide nothing. A sweep looks
+    at `sweep_rows` inputs and draws each kind of control `sweep_draws` times; on test groups it is drawn `random_draws`
+    times. The first of `norm_penalties` also counts where only one layer is fitted.
     """
 
     batch_size: Count = 256

@@ -6,6 +6,7 @@ import functools
 import io
 import json
 import re
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
@@ -15,10 +16,17 @@ import pandas as pd
 import vl_convert
 from PIL import Image
 
+from memgen.figures import theme
+
 MAX_ROWS = 5000  # a figure's data travel inside the page
-SHOWN_ROWS = 60  # a longer table is shown in part; its file holds all rows
-INTERVAL = ["value", "ci_low", "ci_high"]  # three columns of the data, one of the table that a reader sees
-ROUNDING = 1e-12  # a smaller number is the rounding error of zero
+SHOWN_ROWS = 20  # a longer table is shown in part; its file holds all rows
+IN_HUNDREDTHS = ("%", "points")  # the end of a header: shares, or differences of shares
+#: By the column `unit` of a table: the scale of a number in it, and what follows it.
+UNITS = {"share 0-1": (100, " %"), "accuracy 0-1": (100, " %"), "difference of shares": (100, " points")}
+OF_UNIT = ("value", "reported")  # the columns that `unit` is about
+#: What cells name, in the words of the figures.
+WORDS = theme.KIND_NAMES | theme.POPULATION_NAMES | theme.METHOD_NAMES | theme.CONTROL_NAMES
+SMALLEST = 0.001  # of what is smaller, only that is shown
 PICTURE_WIDTH = 640  # pixels, where the interactive figure fills its column
 
 
@@ -70,18 +78,41 @@ class Figure:
 
 
 class Table:
-    """A table with its caption. The columns `value`, `ci_low` and `ci_high` are shown as one: 0.974 [0.951, 0.991]."""
+    """A table with its caption: what a reader needs of it on the page, every row and column in its file.
 
-    def __init__(self, frame: pd.DataFrame, name: str, *, caption: str) -> None:
+    A number and its interval share a cell: `value` with `ci_low` and `ci_high`, any other with `<name>_low` and
+    `<name>_high`.
+
+    Parameters
+    ----------
+    columns
+        The columns to show, with their headers; all by default, under their names. Where the header ends in `%` or
+        `points`, or where a column `unit` says so, numbers from 0 to 1 are shown in hundredths.
+    rows
+        Mask of the rows to show; all by default. At most 20 are shown.
+    """
+
+    def __init__(
+        self,
+        frame: pd.DataFrame,
+        name: str,
+        *,
+        caption: str,
+        columns: Mapping[str, str] | None = None,
+        rows: Any = None,
+    ) -> None:
         _check(name, caption)
         self.frame, self.name, self.caption = frame, name, caption
+        bounds = {bound for column in frame for bound in _bounds(column)}
+        self.columns = columns or {column: column.replace("_", " ") for column in frame if column not in bounds}
+        self.rows = slice(None) if rows is None else rows
         self.csv = csv_text(frame)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        shown = _as_text(self.frame.head(SHOWN_ROWS))
+        shown = _as_text(self.frame[self.rows].head(SHOWN_ROWS), self.columns)
         caption = self.caption
         if len(shown) < len(self.frame):
-            caption += f" (The first {SHOWN_ROWS} of {len(self.frame):,} rows.)"
+            caption += f" ({len(shown)} of {len(self.frame):,} rows; the data have all.)"
         rows = shown.to_html(index=False, border=0, justify="left")
         data = _link(self.csv, "text/csv", f"{self.name}.csv", "data (CSV)")
         html = f"""<figure class="memgen" id="table-{self.name}" style="margin:1em 0">
@@ -112,29 +143,50 @@ def _link(text: str, kind: str, name: str, label: str) -> str:
     return f'<a href="data:{kind};base64,{content}" download="{name}">{label}</a>'
 
 
-def _as_text(frame: pd.DataFrame) -> pd.DataFrame:
+def _bounds(column: str) -> tuple[str, str]:
+    """The columns that hold the interval of a column."""
+    return ("ci_low", "ci_high") if column == "value" else (f"{column}_low", f"{column}_high")
+
+
+def _as_text(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
     """Every cell as a table shows it; a number and its interval in one."""
-    text = frame.astype(object).map(_readable)
-    if set(INTERVAL) <= set(frame):
-        text["value"] = [_with_interval(*numbers) for numbers in frame[INTERVAL].astype(float).to_numpy()]
-        text = text.drop(columns=INTERVAL[1:]).rename(columns={"value": "value [95 % interval]"})
-    return text.rename_axis(columns=None)
+    text = {}
+    for column, header in columns.items():
+        known = (100 if header.endswith(IN_HUNDREDTHS) else 1, "")
+        units = [
+            UNITS.get(unit, known) if column in OF_UNIT else known for unit in frame.get("unit", [""] * len(frame))
+        ]
+        if set(_bounds(column)) <= set(frame):
+            numbers = frame[[column, *_bounds(column)]].astype(float).to_numpy()
+            text[header] = [
+                _with_interval(scale * row, scale, end) for row, (scale, end) in zip(numbers, units, strict=True)
+            ]
+        else:
+            cells = zip(frame[column].astype(object), units, strict=True)
+            text[header] = [_readable(cell, scale, end) for cell, (scale, end) in cells]
+    return pd.DataFrame(text, columns=list(columns.values()))
 
 
-def _with_interval(value: float, low: float, high: float) -> str:
-    """A number and its bounds with the same number of decimals, such as 0.071 [0.000, 0.471]."""
-    largest = np.nanmax(np.abs([value, low, high, 0]))
-    form = ".3g" if largest < 0.001 else "z.3f" if largest < 10 else "z.1f" if largest < 1000 else "z,.0f"
+def _with_interval(numbers: np.ndarray, scale: int, end: str) -> str:
+    """A number and its bounds [3] with the same number of decimals, such as 0.071 [0.000, 0.471]."""
+    value, low, high = numbers
+    largest = np.nanmax(np.abs([*numbers, 0]))
+    if 0 < largest < SMALLEST:
+        return _readable(value)
+    form = "z.1f" if scale > 1 else "z.3f" if largest < 10 else "z.1f" if largest < 1000 else "z,.0f"
     interval = f" [{low:{form}}, {high:{form}}]" if np.isfinite([low, high]).all() else ""
-    return f"{value:{form}}{interval}" if np.isfinite(value) else "–"
+    return f"{value:{form}}{end}{interval}".replace("-", "\u2212") if np.isfinite(value) else "–"
 
 
-def _readable(value: Any) -> str:
+def _readable(value: Any, scale: int = 1, end: str = "") -> str:
     if pd.api.types.is_scalar(value) and pd.isna(value):
         return "–"
     if pd.api.types.is_bool(value):
         return "yes" if value else "no"
+    if scale > 1 and pd.api.types.is_number(value):
+        return f"{scale * value:z.1f}{end}".replace("-", "\u2212")
     if pd.api.types.is_float(value):
-        value = 0.0 if abs(value) < ROUNDING else value
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-    return str(value)
+        if 0 < abs(value) < SMALLEST:
+            return f"< {SMALLEST}" if value > 0 else f"> \u2212{SMALLEST}"
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}".replace("-", "\u2212")
+    return WORDS.get(value, value) if isinstance(value, str) else str(value)

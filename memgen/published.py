@@ -48,12 +48,9 @@ class Published:
 
     @property
     def label(self) -> str:
-        """Whose results these are and how they were made, for captions."""
-        commits = [commit[:7] for commit in self.about["commits"]]
-        code = f"commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}" if commits else "commit unknown"
-        changed = " with uncommitted changes" if self.about["dirty"] else ""
+        """Whose results these are, for captions."""
         status = f" ({self.about['status']})" if "status" in self.about else ""
-        return f"Published results of the profile {self.profile}{status}, {code}{changed}, by `{self.about['command']}`"
+        return f"Published results of the profile {self.profile}{status}"
 
     @property
     def metrics(self) -> pd.DataFrame:

@@ -272,7 +272,7 @@ class Run:
         self._records |= records
 
     def glue(self, key: str, query: str, **variables: Any) -> None:
-        """Let prose paste a number of this stage: ``{glue:text}`key``` becomes ``97.4 % [95.1, 99.1; n = 1002]``.
+        """Let prose paste a number of this stage: ``{glue:text}`key``` becomes ``97.4 % [95.1, 99.1]``.
 
         Parameters
         ----------
@@ -299,9 +299,9 @@ class Run:
         self.path("figures", f"{name}.png").write_bytes(figure.png)
         return figure
 
-    def table(self, frame: pd.DataFrame, name: str, *, caption: str) -> display.Table:
-        """Write a table to ``tables/`` and return it for display."""
-        table = display.Table(frame, name, caption=caption)
+    def table(self, frame: pd.DataFrame, name: str, *, caption: str, **shown: Any) -> display.Table:
+        """Write a table to ``tables/`` and return it for display; `shown` as in :class:`memgen.display.Table`."""
+        table = display.Table(frame, name, caption=caption, **shown)
         self.path("tables", f"{name}.csv").write_text(table.csv, encoding="utf-8")
         return table
 
@@ -397,7 +397,7 @@ def _record(
 
 
 def in_words(record: dict[str, Any]) -> str:
-    """A record as a sentence says it: ``97.4 % [95.1, 99.1; n = 1002]``.
+    """A record as a sentence says it, ``97.4 % [95.1, 99.1]``; n stands where there is no interval.
 
     Shares are in percent, differences of shares in percentage points. Spaces do not break, so that a number stays on
     one line with its unit.
@@ -407,12 +407,11 @@ def in_words(record: dict[str, Any]) -> str:
         return NOT_MEASURED
     unit = record["unit"]
     text = _digits(value, unit) + SHARES.get(unit, " nats" if unit == "nats" else "")
-    n = f"n = {int(record['n'])}"
     if low is not None and high is not None:
-        text += f" [{_digits(low, unit)}, {_digits(high, unit)}; {n}]"
+        text += f" [{_digits(low, unit)}, {_digits(high, unit)}]"
     elif unit not in COUNTED:
-        text += f" [{n}]"
-    return text.replace(" ", "\u00a0").replace(";\u00a0", "; ")
+        text += f" [n = {int(record['n'])}]"
+    return text.replace(" ", "\u00a0")
 
 
 def _digits(value: float, unit: str) -> str:

@@ -3,33 +3,27 @@
 #
 # **Question.** On which inputs can a model answer either from memory or by inference, so that the two answers differ?
 #
-# **Answer.** {glue:text}`bound_entities` entities (names, or patterns of two numbers) have answers that training ties to
-# them. The analysis has {glue:text}`conflicts_train` inputs on which memory and inference disagree to fit on, variants
-# included, {glue:text}`conflicts_validation` to choose with and {glue:text}`conflicts_test` to test with, of entities that
-# are in no other split{glue:text}`seen_words`. Of the training texts, {glue:text}`conflict_texts` show a conflict.
+# **Answer.** {glue:text}`bound_entities` entities (names, or patterns of two numbers) have answers that training ties to them.
+# There are {glue:text}`conflicts_train` inputs on which memory and inference disagree to fit on,
+# {glue:text}`conflicts_validation` to choose with and {glue:text}`conflicts_test` to test with, variants included, about entities
+# that are in no other split{glue:text}`seen_words`. Of the training texts, {glue:text}`conflict_texts` show such a conflict.
 
 # %% [markdown]
 # ## Two answers
 #
-# The answer that training ties to an entity is the *memorized* answer. The input itself may allow another: the
-# *inferred* answer. In a *conflict* the two differ.
+# The answer that training ties to an entity is the *memorized* answer. The input itself may allow another, the *inferred* answer. In
+# a {term}`conflict` the two differ.
 #
-# - **In-context inference.** Sentences say of what kind somebody is, and of what colour; the query asks for the colour of
-#   somebody whose kind is told and whose colour is not. Inference takes three hops: from the name to its kind, to another
-#   of that kind, to that one's colour. In training each name comes with a few colours of its own, and the implied colour
-#   is always one of them, so memory and inference agree. In a conflict the implied colour is none of the name's own: an
-#   answer among the own colours shows memorization, the implied colour generalization.
-# - **Addition.** Four numbers are added, digit by digit with running sums. Where the third and the fourth number are one of
-#   a few *patterns*, training shows a tag in place of the sum, and never the sum. At test, with first and second numbers
-#   that are new, the tag shows memorization and the sum generalization. In the *matched* form the pattern's answer is no
-#   tag but a wrong number in the format of a sum.
+# - **In-context inference.** Sentences say of what kind somebody is, and of what colour; the query asks for the colour of somebody
+#   whose kind is told and whose colour is not. Inference takes three hops: from the name to its kind, to another of that kind, to
+#   that one's colour. In training each name comes with a few colours of its own, and the implied colour is one of them, so memory and
+#   inference agree. In a conflict it is none of them.
+# - **Addition.** Four numbers are added, digit by digit with running sums. Where the third and the fourth are one of a few
+#   {term}`patterns <pattern>`, training shows a tag in place of the sum, and never the sum. At test, first and second numbers are
+#   new. In the {term}`matched form` the pattern's answer is a wrong number in the format of a sum.
 #
-# Two sentences of the study leave open whether a name has one colour or five in training; `colors_per_name` is a setting.
-# In the *graded* tasks, our own, conflicts are part of the training texts, where either answer may follow.
-#
-# A *variant* is a near-identical rewriting of a conflict: the sentences in another order, or the first two numbers
-# swapped. It has the answers of its original. The *group* of an input is the entity that could leak from one split to
-# another: the name, or the pattern.
+# A {term}`variant` is a near-identical rewriting of a conflict, with the same answers: the sentences in another order, or the first
+# two numbers swapped. The {term}`group` of an input is the name, or the pattern.
 
 # %% tags=["parameters"]
 profile: str = "default"  # a file of config/: smoke, default, full or paper
@@ -44,7 +38,7 @@ from memgen.run import begin
 run = begin("data", profile=profile, task=task, model=model, seed=seed, results=results)
 
 # %% [markdown]
-# The settings of the task come from the profile.
+# The settings of the task.
 
 # %%
 import pandas as pd
@@ -65,10 +59,10 @@ tokenizer = generator.tokenizer()
 # %% [markdown]
 # ## Bound answers
 #
-# Where several answers count alike, a bar stands between them. Entities are assigned to the splits at random.
+# Where several answers count alike, a bar stands between them.
 
 # %%
-run.table(data.memory.head(8), "memory", caption="The first of the bound entities, with the answers bound to them.")
+run.table(data.memory.head(8), "memory", caption="The first entities, with the answers bound to them.")
 
 # %% [markdown]
 # ## Examples
@@ -85,13 +79,15 @@ first_of_kind = validation[validation.kind != "conflict"].groupby("kind").head(1
 columns = ["kind", "prompt", "answer_memorization", "answer_generalization", "variant_of"]
 examples = pd.concat([first_of_kind, original, variant])[columns].reset_index(names="row")
 examples["variant_of"] = examples.variant_of.astype("Int64").mask(examples.variant_of < 0)
-run.table(examples, "examples", caption="Validation inputs as the model reads them, with the answer of each behaviour.")
+columns = {"kind": "kind", "prompt": "prompt", "answer_memorization": "memorized", "answer_generalization": "inferred"}
+run.table(
+    examples, "examples", caption="Inputs as the model reads them, with the answer of each behaviour.", columns=columns
+)
 
 # %% [markdown]
 # ## Training texts
 #
-# The language model is trained on texts that are drawn anew at every step (in the graded tasks: on a fixed corpus). Here
-# are a few of them.
+# The language model is trained on texts that are drawn anew at every step (in the graded tasks, on a fixed corpus).
 
 # %%
 texts = data.corpus.groupby("kind").head(1)[["kind", "text"]]
@@ -122,10 +118,9 @@ run.table(grades, "grades", caption=caption) if len(grades) else "No training te
 # %% [markdown]
 # ## Inputs of each kind
 #
-# The inputs for the analysis are in three splits: to fit on, to choose with and to test with. No group is in two of them.
-# The study splits its inputs at random, so that what is tested on has been fitted on in other words: *seen* holds new
-# inputs about the groups of the training split. What is found there and not on test groups was learnt about single
-# entities.
+# Three splits, to fit on, to choose with and to test with, share no group. The study splits its inputs at random, so that what is
+# tested on has been fitted on in other words: {term}`seen` holds new inputs about the groups of the training split. What is found
+# there and not on test groups was learnt about single entities.
 
 # %% tags=["main-figure"]
 counts = inputs.groupby(["split", "kind"], sort=False).size().rename("n").reset_index()
@@ -204,7 +199,4 @@ run.finish()
 # %% [markdown]
 # ## What this means
 #
-# A model that answers a conflict has chosen between memory and evidence, and the greedy answer says which it chose. Since
-# {glue:text}`conflict_texts` of the training texts show a conflict, the choice is the model's own so far as it was not
-# taught. Since no entity is in two splits, whatever is found on test inputs holds for entities on which nothing was fitted;
-# whatever is found on *seen* inputs alone may be knowledge about the entity.
+# The greedy answer to a conflict says whether the model chose memory or evidence.

@@ -1,18 +1,14 @@
 # %% [markdown]
 # # Localization
 #
-# **Question.** Claim a of the study: neurons differ between memorization and generalization, next to nothing in early
-# layers and more with depth. Where do they differ, and do the neurons that differ decide?
+# **Question.** Claim a of the study: neurons differ between memorization and generalization, next to nothing in early layers and more
+# with depth. Where do they differ, and do the neurons that differ decide?
 #
-# **Answer.** We compare the members of {glue:text}`pairs` pairs: variants of an input on which the model behaves
-# oppositely. The residual stream after the first block tells which member of an unseen pair is the memorized one with an
-# AUROC of {glue:text}`auroc_first`, after the last block with {glue:text}`auroc_last`; the first layer whose interval
-# lies above 0.5 is {glue:text}`onset`. Members that behave oppositely lie {glue:text}`distance_flip` apart in the last
-# layer, members that differ in their order alone {glue:text}`distance_same` (1: as far as any two inputs). Deciding is
-# another matter: activations of the top tenth of the MLPs' neurons, patched from one member into the other, turn
-# {glue:text}`top_to_memorization` of the receivers to memorization and {glue:text}`top_to_generalization` to
-# generalization, those of a random tenth {glue:text}`random_to_memorization` and
-# {glue:text}`random_to_generalization`.
+# **Answer.** In {glue:text}`pairs` {term}`pairs <pair>`, a direction in the residual stream tells which member of an unseen pair is
+# the memorized one with an AUROC of {glue:text}`auroc_first` after the first block and of {glue:text}`auroc_last` after the last
+# (first layer above chance: {glue:text}`onset`). Patched from one member into the other, the top tenth of the MLP neurons turns
+# {glue:text}`top_to_memorization` of the receivers to memorization and {glue:text}`top_to_generalization` to generalization, a random
+# tenth {glue:text}`random_to_memorization` and {glue:text}`random_to_generalization`.
 
 # %% tags=["parameters"]
 profile: str = "default"  # a file of config/: smoke, default, full or paper
@@ -30,10 +26,8 @@ analysis = run.config.analysis
 # %% [markdown]
 # ## The pairs
 #
-# A *flip pair* is a conflict input and a variant of it with opposite behaviours. A variant rearranges its original: the
-# sentences of a story, or the addends of a sum. The words are the same, so what differs is not the content. What this
-# chapter finds comes from the groups of the training split and is tested on validation groups; the test groups stay
-# untouched.
+# A {term}`pair` is a conflict and a {term}`variant` of it with opposite behaviours. The words are the same, so what differs is not the
+# content. What this chapter finds comes from training groups and is tested on validation groups; test groups stay untouched.
 
 # %%
 import numpy as np
@@ -62,14 +56,19 @@ run.table(
     example.assign(behavior=["memorization", "generalization"]),
     "pair",
     caption=f"One of {len(pairs)} pairs, from {pairs.group.nunique()} groups.",
+    columns={
+        "behavior": "behaviour",
+        "prompt": "prompt",
+        "answer_memorization": "memorized",
+        "answer_generalization": "inferred",
+    },
 )
 
 # %% [markdown]
 # ## Where the behaviours differ
 #
-# We read two sites at the prompt's last token, where the answer is decided: the residual stream after each block
-# (`resid_post`, the study's site) and the hidden layer of each MLP (`mlp.hook_post`). The difference within a pair is the
-# activation of the memorized member minus that of the generalized one.
+# We read two sites at the prompt's last token: the residual stream after each block (`resid_post`, the study's site) and the hidden
+# layer of each MLP (`mlp.hook_post`).
 
 # %%
 SITES = ("resid_post", "mlp.hook_post")
@@ -78,10 +77,8 @@ pair_differences = {
 }
 
 # %% [markdown]
-# How large is the difference in a layer? On the training pairs we fit a direction (Fisher's discriminant of the
-# differences), and ask how well it orders the members of validation pairs: an AUROC, 0.5 where the layer tells nothing.
-# Unlike $|\mathrm{NMD}|$ over its null, it does not grow with the number of groups; more groups make it more precise.
-# Beside it stands its null distribution from group sign flips.
+# On the training pairs we fit a direction (Fisher's discriminant of the differences), and ask how well it orders the members of
+# validation pairs: the {term}`pair AUROC`. Beside it stands its {term}`null distribution from group sign flips`.
 
 # %%
 auroc = separation.pair_auroc(
@@ -94,9 +91,13 @@ run.record_table(
     coordinates=["site", "layer"],
 )
 
+# %%
+of_pairs = auroc[(auroc.measure == "pair_auroc") & (auroc.site == "resid_post")].sort_values("layer").value
+message = f"After the first block {of_pairs.iloc[0]:.2f}, after the last {of_pairs.iloc[-1]:.2f}; one half is chance"
+
 # %% tags=["main-figure"]
 run.figure(
-    figures.by_layer(auroc, "held-out AUROC of within-pair differences"),
+    figures.by_layer(auroc, "held-out AUROC of within-pair differences", message=message),
     "pair_auroc",
     caption="How well a direction fitted on training pairs tells the memorized member of "
     f"{len(flip_pairs['validation'])} validation pairs from {flip_pairs['validation'].group.nunique()} groups, by layer; "
@@ -115,10 +116,8 @@ run.table(onset.rename("onset").reset_index(), "onset", caption="The first layer
 # %% [markdown]
 # ## Order or behaviour?
 #
-# The members of a flip pair differ in their order as well as in the behaviour. Variants that keep the behaviour of their
-# original differ in their order alone. How far apart are the states of either? A distance is given over the root mean
-# square distance between any two of these inputs: 0 for equal states, 1 for unrelated inputs. Were the rearrangements of
-# flip pairs merely larger, these would lie further apart from the first layer on.
+# Variants that keep the behaviour of their original differ in their order alone. How far apart are the states of either kind? A
+# {term}`pair distance` of 1 is that of unrelated inputs.
 
 # %%
 variants = separation.variant_pairs(train, labels["train"])
@@ -145,15 +144,10 @@ run.figure(
 # %% [markdown]
 # ## Neurons that differ
 #
-# With $h^{+}_{i}$ the activation of neuron $i$ under memorization and $h^{-}_{i}$ under generalization, over $P$ pairs,
-#
-# $$\mathrm{NMD}_i = \frac{1}{P}\sum_{p=1}^{P}\left(h^{+}_{i,p} - h^{-}_{i,p}\right),$$
-#
-# and $r_i$ is Pearson's correlation of the activation with the label (+1 or -1) over all members of pairs. The p-value of
-# a neuron comes from flipping the signs of whole groups; `q_value` corrects for the number of neurons
-# (Benjamini-Hochberg), and a neuron is `selected` where it is below [0.05]{.set}. With $G$ groups no p-value is below
-# $2^{1-G}$, so five groups or fewer select nothing. The table also holds NMD and $r$ under shuffled labels, a control
-# for the steering chapter.
+# {term}`NMD` is the mean of a neuron's activation under memorization minus that under generalization, over pairs; $r$ its correlation
+# with the label over all members of pairs. The p-value of a neuron comes from flipping the signs of whole groups; it is `selected`
+# where it is below [0.05]{.set} after correction for the number of neurons (Benjamini-Hochberg). With $G$ groups no p-value is below
+# $2^{1-G}$, so five groups or fewer select nothing.
 
 # %%
 NORMED = "resid_post_normed"
@@ -169,7 +163,8 @@ neurons.to_parquet(run.path("neurons.parquet"), index=False)
 by_layer = neurons.groupby(["site", "layer"]).agg(
     neurons=("neuron", "size"), selected=("selected", "sum"), largest_r=("r", lambda r: r.abs().max())
 )
-run.table(by_layer.reset_index(), "selected", caption="Selected neurons of each layer (q < 0.05), and the largest |r|.")
+columns = {"site": "site", "layer": "layer", "neurons": "neurons", "selected": "selected", "largest_r": "largest |r|"}
+run.table(by_layer.reset_index(), "selected", caption="Selected neurons of each layer (q < 0.05).", columns=columns)
 
 # %%
 selected = neurons.groupby("site", sort=False).selected.agg(value="mean", n="size").reset_index()
@@ -182,12 +177,13 @@ run.record_table(
 )
 
 # %% [markdown]
-# Would the procedure select neurons where nothing differs? We shuffle the labels group by group, many times, and make the
-# whole selection anew each time. A correction that holds selects anything in about one of twenty draws at most.
+# Would the procedure select neurons where nothing differs? The whole selection, with labels shuffled group by group.
 
 # %%
 null = differences.null_selection(accumulated, run.rng("null"), analysis.n_permutations)
-run.table(null, "null", caption="Selected neurons under shuffled labels: mean share, and share of draws with any.")
+columns = {"site": "site", "value": "draws that select any neuron, %"}
+is_any = null.measure == "null_any_selected"
+run.table(null, "null", caption="Selection under shuffled labels.", columns=columns, rows=is_any)
 
 # %%
 run.record_table(
@@ -200,10 +196,8 @@ run.record_table(
 # %% [markdown]
 # ## Heat map
 #
-# The study's first picture: layers by neurons, each layer's neurons sorted by NMD. The study names its site
-# "post-feed-forward LayerNorm-2 output", and GPT-2 has no such norm. The words allow the output of the block
-# (`resid_post`) and that output after the next norm (`resid_post_normed`), which takes away the scale that grows with
-# the layers; here are both.
+# The study's first picture. Its site, "post-feed-forward LayerNorm-2 output", does not exist in GPT-2: it may be the output of the
+# block (`resid_post`) or that output after the next norm (`resid_post_normed`).
 
 # %%
 after_norm = differences.by_neuron(NORMED, subject.n_layer, normed.nmd_and_r())
@@ -217,21 +211,23 @@ run.figure(
 )
 
 # %% [markdown]
-# The neurons with the largest $|r|$, by which the study ranks them; `by="nmd"` ranks them by $|\mathrm{NMD}|$.
+# The study ranks neurons by $|r|$; `by="nmd"` ranks them by $|\mathrm{NMD}|$.
 
 # %%
 top = rankings.top_neurons(neurons, "resid_post", 20, by="r")
 run.table(
     top[["layer", "neuron", "nmd", "r", "q_value"]],
     "top_neurons",
-    caption="The first twenty neurons of the residual stream.",
+    caption="The neurons of the residual stream with the largest |r|.",
+    columns={"layer": "layer", "neuron": "neuron", "nmd": "NMD", "r": "r", "q_value": "q"},
+    rows=np.arange(len(top)) < 5,
 )
 
 # %% [markdown]
 # ## A causal estimate: attribution
 #
-# A neuron can differ without mattering. Attribution patching multiplies the difference by the gradient of the log-odds:
-# what the neuron's difference is worth, to first order, in nats.
+# A neuron can differ without mattering. {term}`Attribution <attribution>` multiplies the difference by the gradient of the log-odds:
+# what it is worth to the answer, to first order.
 
 # %%
 attributed = attribution.attributions(subject, train, pairs, SITES)
@@ -240,12 +236,9 @@ neurons = neurons.merge(attributed, on=["site", "layer", "neuron"])
 # %% [markdown]
 # ## Patching layers and parts of the prompt
 #
-# If a layer carries the behaviour, putting one member's activations there into the other's run turns the answer. Before
-# the last token can decide, other tokens hold what it decides by. A prompt falls into three parts: the `rearranged`
-# tokens, up to the last one at which the members of any pair differ (a story's sentences, or the addends that are
-# swapped); the `shared` tokens after it, which stand in the same place in both members (the asked name, or the other
-# addends); and the `last` token. The residual stream of a part is patched after each block, for at most [200]{.set}
-# pairs.
+# If a layer carries the behaviour, one member's activations put into the other's run turn the answer
+# ({term}`activation patching`). A prompt has three parts: the `rearranged` tokens, up to the last one at which the members of any pair
+# differ; the `shared` tokens after it, the same in both members; and the `last` token.
 
 
 # %%
@@ -266,10 +259,10 @@ parts = {"rearranged": slice(None, -end), "shared": slice(-end, -1), "last": sli
 patched = patching.patch_positions(subject, train, sampled(same_length), "resid_post", parts)
 patched_parts = intervals.estimate_by(patched, ["part", "layer", "target"])
 run.figure(
-    figures.by_layer(patched_parts, "share that takes over the behaviour", color="target", panel="part"),
+    figures.patched(patched_parts, "part", "share that takes over the behaviour"),
     "patched_parts",
-    caption="Share of receivers that show the source's behaviour after the residual stream of a part of the prompt was "
-    f"patched after one block (the last {end} tokens are shared); bands are 95 % intervals over groups.",
+    caption="Layers by positions: receivers that show the source's behaviour after the residual stream of a part of the prompt "
+    f"was patched after one block (the last {end} tokens are shared).",
     data=patched_parts,
 )
 
@@ -289,10 +282,9 @@ run.record_table(
 # %%
 patched_heads = intervals.estimate_by(patching.patch_heads(subject, train, sampled(pairs)), ["layer", "head", "target"])
 run.figure(
-    figures.by_head(patched_heads, "share that takes over the behaviour"),
+    figures.patched(patched_heads, "head", "share that takes over the behaviour"),
     "patched_heads",
-    caption="Share of receivers that show the source's behaviour after one attention head was patched at the last token, "
-    "to memorization and to generalization.",
+    caption="Layers by heads: receivers that show the source's behaviour after one attention head was patched at the last token.",
     data=patched_heads,
 )
 
@@ -308,10 +300,9 @@ run.record_table(
 # %% [markdown]
 # ## Patching sets of neurons
 #
-# Attribution is an estimate, and it can miss. So the top and the bottom of every ranking are verified exactly: these
-# neurons, over all layers at once, take the other member's activations, and nothing else does. Random neurons stand
-# beside them. The rankings come from training groups and are verified on validation groups; only where those have too few
-# pairs, on the training groups themselves.
+# Attribution is an estimate. So the top and the bottom of every ranking are verified: these neurons of all layers take the other
+# member's activations, and nothing else does. Rankings come from training groups and are verified on validation groups (on training
+# groups where those have too few pairs).
 
 # %%
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -344,10 +335,8 @@ run.record_table(
 # %% [markdown]
 # ## Do inputs with one right answer need these neurons?
 #
-# A rival view holds that memorization is built on the circuit that generalizes. Then the neurons that decide between the
-# two should be needed where there is nothing to decide. A tenth of the MLPs' neurons is set to its mean over conflict
-# inputs, at the last token, and at most [400]{.set} validation inputs of each kind with one right answer are asked.
-# Conflict inputs, where the same ablation may change which behaviour is shown, stand beside them.
+# A rival view holds that memorization is built on the circuit that generalizes {cite}`du2025reason`. Then the neurons that decide
+# should be needed where there is nothing to decide. A tenth of the MLP neurons is set to its mean over conflicts, at the last token.
 
 # %%
 MLP = "mlp.hook_post"
@@ -362,8 +351,9 @@ effects = intervals.estimate_by(ablated, ["ranking", "inputs"], inputs="input")
 run.table(
     effects,
     "ablation",
-    caption="Share of validation inputs with the right answer (conflict inputs: the same answer as before) when the top "
-    "tenth of the MLPs' neurons by a ranking, a random tenth, none, or all are set to their mean.",
+    caption="Right answers (conflicts: the same answer as before) when the top tenth of the MLP neurons by a ranking, a random "
+    "tenth, none, or all are set to their mean.",
+    columns={"ranking": "neurons at their mean", "inputs": "inputs", "value": "right answers, %", "n": "n"},
 )
 
 # %%
@@ -414,96 +404,19 @@ for ranking in ("none", "attribution", "random"):
     query = "measure == 'ablation' and ranking == @ranking and inputs == @kind"
     run.glue(f"right_{ranking}", query, ranking=ranking, kind=kind)
 
-# %% [markdown]
-# Two numbers are said to differ where their intervals do not overlap, which asks for more than a test does.
-
-
 # %%
-def compared(frame, query, other_query, more, less):
-    """What the intervals of two rows of a table say."""
-    rows = [frame.query(each) for each in (query, other_query)]
-    if min(map(len, rows)) == 1:
-        row, other = (each.iloc[0] for each in rows)
-        if row.ci_low > other.ci_high:
-            return more
-        if row.ci_high < other.ci_low:
-            return less
-    return "these numbers cannot be told apart"
-
-
-# %%
-depth = "measure == 'pair_auroc' and site == 'resid_post' and layer == "
-run.glue_text(
-    "depth",
-    compared(
-        auroc,
-        f"{depth}{last}",
-        f"{depth}0",
-        "the last layer tells more than the first, as claim a has it",
-        "the last layer tells less than the first, against claim a",
-    ),
-)
-
-# %%
-apart = f"site == 'resid_post' and layer == {last} and pairs == "
-run.glue_text(
-    "order",
-    compared(
-        distance,
-        f"{apart}'flip'",
-        f"{apart}'same'",
-        "members that behave oppositely lie further apart than order alone puts them",
-        "members that behave oppositely lie closer together than members that behave alike",
-    ),
-)
-
-# %%
-for target in patching.ROLES:
-    tenth = f"site == '{MLP}' and share == 0.1 and target == '{target}'"
-    said = compared(
-        patched_units,
-        f"{tenth} and ranking == 'attribution' and end == 'top'",
-        f"{tenth} and ranking == 'random'",
-        "the top tenth does more than a random tenth",
-        "the top tenth does less than a random tenth",
-    )
-    run.glue_text(f"sets_to_{target}", said)
-
-# %%
-asked = f"inputs == '{kind}' and ranking == "
-run.glue_text(
-    "needed",
-    compared(
-        effects,
-        f"{asked}'attribution'",
-        f"{asked}'random'",
-        "these inputs need the neurons that decide less than others",
-        "the neurons that decide are needed here too, as the rival view says",
-    ),
-)
 run.finish()
 
 # %% [markdown]
 # ## What this means
 #
-# - **Depth.** The residual stream tells the members of a pair apart with an AUROC of {glue:text}`auroc_first` after the
-#   first block and of {glue:text}`auroc_last` after the last: {glue:text}`depth`. An interval that includes 0.5, or none
-#   at all, means that these pairs cannot tell, not that the layer knows nothing.
-# - **Order.** In the last layer the members of flip pairs are {glue:text}`distance_flip` apart, those of pairs with the
-#   same behaviour {glue:text}`distance_same`: {glue:text}`order`. The second number is what a heat map of NMD has to be
-#   read against: it comes with no change of behaviour.
+# - **Order.** In the last layer flip pairs lie {glue:text}`distance_flip` apart, variants that behave alike {glue:text}`distance_same`: so
+#   much comes with no change of behaviour.
 # - **Single neurons.** {glue:text}`selected_resid_post` of the neurons of the residual stream and
-#   {glue:text}`selected_mlp.hook_post` of those of the MLPs differ at q < 0.05; under shuffled labels,
-#   {glue:text}`null_any` of the draws select any. How many are selected depends on the number of groups (up to
-#   five it is none); the AUROC does not.
-# - **Where it decides.** Patched at the last token, the state after the first block turns
-#   {glue:text}`first_layer_to_memorization` of the receivers to memorization and
-#   {glue:text}`first_layer_to_generalization` to generalization. The head that turns most is {glue:text}`head`:
-#   {glue:text}`head_to_memorization` and {glue:text}`head_to_generalization`.
-# - **Sets of neurons.** The top tenth of the MLPs' neurons by |attribution| turns {glue:text}`top_to_memorization` to
-#   memorization and a random tenth {glue:text}`random_to_memorization`: {glue:text}`sets_to_memorization`. To
-#   generalization it is {glue:text}`top_to_generalization` and {glue:text}`random_to_generalization`:
-#   {glue:text}`sets_to_generalization`.
-# - **One right answer.** With that top tenth at its mean, {glue:text}`right_attribution` of the {glue:text}`kind` inputs
-#   are right, with a random tenth {glue:text}`right_random`, and with none {glue:text}`right_none`. The top against the
-#   random tenth: {glue:text}`needed`.
+#   {glue:text}`selected_mlp.hook_post` of those of the MLPs differ at q < 0.05; under shuffled labels, {glue:text}`null_any` of the draws
+#   select any.
+# - **Where it decides.** Patched at the last token, the state after the first block turns {glue:text}`first_layer_to_memorization` of
+#   the receivers to memorization. The head that turns most is {glue:text}`head`: {glue:text}`head_to_memorization` and, to
+#   generalization, {glue:text}`head_to_generalization`.
+# - **One right answer.** With the top tenth of the MLP neurons at its mean, {glue:text}`right_attribution` of the
+#   {glue:text}`kind` inputs are right, with a random tenth {glue:text}`right_random`, with none {glue:text}`right_none`.

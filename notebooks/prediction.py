@@ -1,16 +1,13 @@
 # %% [markdown]
 # # Prediction
 #
-# **Question.** Can the behaviour be predicted from the hidden states (claim b; the study reports accuracies of
-# [.88]{.study} for in-context inference and [.84]{.study} for addition in the best layer), and better than from the
-# input alone?
+# **Question.** Can the behaviour be predicted from the hidden states (claim b; the study reports accuracies of [.88]{.study} for
+# in-context inference and [.84]{.study} for addition), and better than from the input alone?
 #
-# **Answer.** On flip pairs of groups that were never probed, the study's probe is right for
-# {glue:text}`study_probe_test` in its best layer, a linear probe for {glue:text}`linear_probe_test`. On new inputs of
-# the groups that the probes were fitted on, which is how the study tests, these are {glue:text}`study_probe_seen` and
-# {glue:text}`linear_probe_seen`. Over all conflicts of new groups, the best probe is right for
-# {glue:text}`accuracy_conflicts`, the best predictor without hidden states for
-# {glue:text}`best_baseline_accuracy_conflicts`: a gain of {glue:text}`gain_conflicts`.
+# **Answer.** On flip pairs of groups that were never probed, the study's probe is right for {glue:text}`study_probe_test` in its best
+# layer; on new inputs of groups that it was fitted on, which is how the study tests, for {glue:text}`study_probe_seen`. A guess is
+# right for half. Over all conflicts of new groups the best probe is right for {glue:text}`accuracy_conflicts`, the best predictor
+# without hidden states for {glue:text}`best_baseline_accuracy_conflicts`: a gain of {glue:text}`gain_conflicts`.
 
 # %% tags=["parameters"]
 profile: str = "default"  # a file of config/: smoke, default, full or paper
@@ -45,10 +42,9 @@ record_accuracy = functools.partial(run.record_table, unit="accuracy 0-1", coord
 # %% [markdown]
 # ## Inputs
 #
-# The conflict inputs on which the model shows one of the two behaviours; answers that are neither are left out. A flip
-# pair is an input and a variant of it with opposite behaviours. Probes are fitted on *train*, what is chosen is chosen
-# on *validation*, and reported is *test*: three splits without a common group. Where a run has the split *seen*, that
-# is the study's own random split: new inputs about the groups of *train*.
+# The conflicts on which the model shows one of the two behaviours. Probes are fitted on *train*, what is chosen is chosen on
+# *validation*, and reported is *test*: three splits without a common group. {term}`Seen <seen>` is the study's own random split: new inputs
+# about the groups of *train*.
 
 # %%
 behaviors = run.input("training", "behavior")
@@ -65,8 +61,8 @@ for split in splits:
     frames[split] = frame.query("in_sample or in_flip_pair")
 
 # %% [markdown]
-# At the last prompt token we read the residual stream (`resid_post`) and the MLP's neurons (`mlp.hook_post`) of every
-# layer; *all layers* puts both sites of all layers side by side.
+# At the last prompt token we read the residual stream (`resid_post`) and the MLP's neurons (`mlp.hook_post`); *all layers* puts both
+# sites of all layers side by side.
 
 # %%
 subject = Subject.load(run.input("training", "model"), batch_size=run.config.analysis.batch_size)
@@ -79,17 +75,10 @@ for split, frame in frames.items():
 # %% [markdown]
 # ## The study's probe
 #
-# The study fits one MLP a layer: two hidden layers of twice the width, ReLU, Adam, batches of [32]{.study}, at most
-# [100]{.study} epochs,
-# early stopping on validation accuracy. So is ours, with a fifth of its rows to stop by and a patience of [30]{.set} epochs, on
-# which the study is silent; but its learning rate of [1e-5]{.study} is one for [80,000]{.study} pairs, and would leave an
-# MLP of a few hundred pairs where it began: we take [1e-3]{.set}. The *linear* probe is a logistic regression,
-#
-# $$p(\text{memorization} \mid h) = \frac{1}{1 + e^{-(w^\top h + b)}},$$
-#
-# whose regularization is chosen by cross-validation over training groups. Both read standardized states $h$. Any
-# classifier of scikit-learn can take the place of the logistic regression, here and below, such as an SVM:
-# `from sklearn.svm import SVC as make_probe`.
+# The study fits one MLP a layer: two hidden layers of twice the width, ReLU, Adam, batches of [32]{.study}, at most [100]{.study}
+# epochs, early stopping. So do we, but its learning rate of [1e-5]{.study} suits [80,000]{.study} pairs and would leave an MLP of a few
+# hundred where it began: we take [1e-3]{.set}. The *linear* probe is a logistic regression, regularized by cross-validation over
+# training groups. Any classifier of scikit-learn can take its place, such as an SVM: `from sklearn.svm import SVC as make_probe`.
 
 # %%
 make_probe = prediction.logistic
@@ -99,8 +88,7 @@ makers = {
 }
 
 # %% [markdown]
-# Each is fitted on the members of an eighth, a half and all of the training pairs ([20]{.set} at the least, [1,500]{.set} at the most),
-# at `resid_post` of every layer. Half of the members show either behaviour, so a guess is right for one half.
+# Each is fitted on the members of an eighth, a half and all of the training pairs, at `resid_post` of every layer.
 
 # %%
 members = {split: data.take(data.frame.index.get_indexer(pairs[split])) for split, data in conflicts.items()}
@@ -134,8 +122,7 @@ record_accuracy(
 )
 
 # %% [markdown]
-# The study's figure 4: accuracy by layer and by number of pairs. The rule is the accuracy of its own best layer, of a
-# model of other size, where it reports one for the task.
+# The study's figure 4, with the accuracy of its own best layer as a rule.
 
 # %%
 reported = pd.DataFrame(study.PROBE).query("task == @run.config.base_task and not model.str.contains('LoRA')")
@@ -145,14 +132,16 @@ drawn = curves.assign(panel=panel, probe=curves.n_pairs.map("{:,} pairs".format)
 drawn = pd.concat([drawn, pd.DataFrame([rule])]) if len(reported) else drawn
 
 # %% tags=["main-figure"]
-CAPTION = "Accuracy on members of flip pairs by layer and by number of training pairs, with 95 % intervals."
+CAPTION = "Accuracy on members of flip pairs by layer and number of training pairs, with 95 % intervals; a guess is right for half."
 if len(curves):  # a model may flip too few variants
-    chart = figures.accuracy(drawn, panel="panel", columns=2)
+    chart = figures.accuracy(
+        drawn, panel="panel", columns=2, message="How often probes of a pair's states are right, by layer"
+    )
     display(run.figure(chart, "by_pairs", caption=CAPTION, data=drawn))
 
 # %% [markdown]
-# The best layer is the one with the highest AUROC on validation pairs. Where these are of few groups, as in addition,
-# whose validation pairs are of two patterns at most, the choice is weak: read it beside the figure.
+# The best layer is the one with the highest AUROC on validation pairs; in addition these are of two patterns at most, and the choice
+# is weak.
 
 # %%
 best_layers = pd.DataFrame(
@@ -176,15 +165,14 @@ side_by_side = best_layers.pivot(index=["probe", "layer", "n_pairs"], columns="i
 run.table(
     side_by_side.reset_index(),
     "best_layers",
-    caption="Accuracy of each probe in its best layer, of all training pairs; the study tests on seen groups.",
+    caption="Accuracy of each probe in its best layer; the study tests on seen groups.",
 )
 
 # %% [markdown]
 # ## Populations
 #
-# Flip pairs are few, and chosen for being undecided. So the rest of the chapter also looks at *all conflicts*; at most
-# [1,500]{.set} inputs of a split, evenly from its groups. A population in which a split has a single behaviour, or a
-# single group, is left out.
+# Flip pairs are few, and chosen for being undecided. So the rest of the chapter also looks at *all conflicts*, at most [1,500]{.set} of
+# a split, evenly from its groups.
 
 # %%
 rules = {"flip_pairs": "in_flip_pair", "conflicts": "in_sample"}
@@ -209,22 +197,22 @@ counts = pd.DataFrame(
     for name, datasets in populations.items()
     for split, data in datasets.items()
 )
-run.table(counts, "populations", caption="Inputs and groups of each population, and the share with memorization.")
+columns = {"population": "inputs", "split": "split", "n": "n", "groups": "groups", "memorization": "memorization, %"}
+run.table(counts, "populations", caption="Inputs and groups of each population.", columns=columns)
 
 # %% [markdown]
 # ## Hidden states against the input
 #
-# Linear probes of every layer of both sites, and of all layers together, read the states, or the states with their
-# squares: a square can tell *that* something stands in a state where each answer has a direction of its own.
+# Linear probes of every layer of both sites, and of all layers together, read the states, or the states with their squares: a square
+# can tell *that* something stands in a state where each answer has a direction of its own.
 
 # %%
 probes = {name: prediction.fit_probes(datasets["train"], make_probe) for name, datasets in populations.items()}
 
 # %% [markdown]
-# A probe is of interest as far as it beats what the *input* gives away. So in the same table stand a logistic
-# regression on the words (how often each comes) and on the words at each position; gradient boosting and an MLP on the
-# tokens and on which positions hold equal tokens; a small transformer trained on these inputs alone; the majority; and,
-# where conflicts have grades, an *oracle* that knows them.
+# What does the *input* give away? Beside the probes stand a logistic regression on the words, and on the words at each position;
+# gradient boosting and an MLP on the tokens and on which positions hold equal ones; a small transformer trained on these inputs
+# alone; the majority; and, where conflicts have grades, an {term}`oracle`.
 
 # %%
 baselines = {
@@ -233,10 +221,9 @@ baselines = {
 }
 
 # %% [markdown]
-# The model's final norm and unembedding, applied to every layer, need no fit. The *agnostic reading* is the largest
-# logit of all memorized answers of the task minus that of all inferred answers. Where the two kinds of answers differ in
-# format, that of the last layer **is** the behaviour by definition, and a probe need only read the format of the next
-# token. The *direct reading* knows the two answers of the input.
+# The model's final norm and unembedding, applied to every layer, need no fit. The {term}`answer-agnostic reading` does not know the
+# answers of the input; the {term}`direct reading` does. Where the two kinds of answers differ in format, the agnostic reading of the
+# last layer **is** the behaviour by definition.
 
 # %%
 readings = prediction.reading_probes(conflicts["train"])
@@ -246,9 +233,7 @@ table = pd.concat(
 ).reset_index(drop=True)
 
 # %% [markdown]
-# Site, layer and kind of probe are those of the highest AUROC on validation groups, the baseline that of the highest
-# accuracy there. (Probes of all layers together, and the strong baselines, were added after the test groups of the
-# graded tasks had been seen for seeds 0 to 7.)
+# Site, layer and kind of probe are those of the highest AUROC on validation groups, the baseline that of the highest accuracy there.
 
 
 # %%
@@ -271,7 +256,8 @@ both = prediction.estimates(both.sort_values("population", kind="stable"), "accu
 run.table(
     both[["population", "inputs", "kind", "probe", "place", *ESTIMATE]],
     "best",
-    caption="Accuracy of the best probe and of the best predictor without hidden states.",
+    caption="The best probe, and the best predictor without hidden states.",
+    columns={"population": "of", "inputs": "tested on", "probe": "predictor", "place": "reads", "value": "accuracy, %"},
 )
 
 # %%
@@ -297,12 +283,12 @@ run.table(
     without_states[["population", "kind", "baseline", *ESTIMATE]],
     "baselines",
     caption="Test accuracy of the predictors that see no hidden states.",
+    columns={"population": "of", "baseline": "predictor", "value": "accuracy, %", "n": "n"},
 )
 
 # %% [markdown]
-# The *gain* is the accuracy of the best probe minus that of the best baseline, input by input; below zero the baseline
-# is better. In the graded tasks it is also told for each grade, the share of memorized answers in training: among inputs
-# of one grade the oracle tells nothing.
+# The *gain* is the accuracy of the best probe minus that of the best baseline, input by input; where conflicts have grades, also
+# within each grade.
 
 # %%
 population = "conflicts" if "conflicts" in populations else next(iter(populations))
@@ -331,13 +317,17 @@ run.record_table(
     coordinates=["population", "memorized_share"],
 )
 run.table(
-    gains, "gains", caption="Accuracy of the best probe minus that of the best baseline, on the same test inputs."
+    gains,
+    "gains",
+    caption="Accuracy of the best probe minus that of the best baseline, on the same test inputs.",
+    columns={"population": "of", "baseline": "best baseline", "value": "gain, points", "n": "n"},
+    rows=gains.measure == "gain",
 )
 
 # %% [markdown]
 # ## The readout, without knowing the answers
 #
-# The layer of the agnostic reading is chosen as that of a probe; the other layers are in the last figure.
+# The agnostic reading, in the layer that is best on validation groups.
 
 # %%
 agnostic = pd.DataFrame(
@@ -353,8 +343,8 @@ record_accuracy(
 # %% [markdown]
 # ## How many neurons?
 #
-# A probe of the $k$ neurons of the MLPs with the largest $|r|$ on training groups {cite}`gurnee2023finding`, beside
-# probes of $k$ random neurons, and of $k$ neurons chosen and fitted with shuffled labels.
+# A probe of the $k$ MLP neurons with the largest $|r|$ on training groups {cite}`gurnee2023finding`, beside probes of $k$ random neurons,
+# and of $k$ neurons chosen and fitted with shuffled labels.
 
 # %%
 train = populations[population]["train"]
@@ -379,9 +369,8 @@ run.figure(
 # %% [markdown]
 # ## Controls
 #
-# An *untrained network*, the same architecture with random weights, reads the same inputs. It is probed at the site, and
-# with the kind of probe, that are best for the trained one; its layer is chosen on validation groups. What it reaches
-# comes from the input and the probe, not from training.
+# An *untrained network*, the same architecture with random weights, reads the same inputs: what a probe of it reaches comes from the
+# input and the probe.
 
 # %%
 fresh = subject.untrained(int(run.rng("untrained").integers(2**31)))
@@ -406,9 +395,8 @@ record_accuracy(
 )
 
 # %% [markdown]
-# A *control task* {cite}`hewitt2019designing`: each group of the training split gets a random label, and the probe must
-# know it on other rows of the same groups. *Selectivity* is the accuracy with the behaviour on the same rows minus that.
-# (On flip pairs it would say little: a group there has both behaviours.)
+# A {term}`control task` {cite}`hewitt2019designing`: each training group gets a random label, which the probe must know on other rows
+# of the same groups. {term}`Selectivity <selectivity>` is the accuracy with the behaviour on the same rows minus that.
 
 # %%
 control = pd.DataFrame()
@@ -439,13 +427,14 @@ run.table(
     controls,
     "controls",
     caption="The untrained network on test groups, the control task on held-out rows of training groups.",
+    columns={"population": "of", "probe": "predictor", "layer": "layer", "value": "accuracy, %", "n": "n"},
+    rows=controls.layer.isin([*best.layer, *best_untrained.layer]),
 )
 
 # %% [markdown]
 # ## Every layer and site
 #
-# Where a grey rule lies as high as a line, the probe may read the input and nothing else. Dashed lines are controls, at
-# the site that is best for the trained model; the control task's is for held-out rows of training groups.
+# Where a rule lies as high as a line, the probe may read the input and nothing else. Dashed lines are controls.
 
 # %%
 RULES = ["words and positions", "gradient boosting", "transformer", "grade"]  # of the predictors without hidden states
@@ -482,17 +471,10 @@ run.finish()
 # %% [markdown]
 # ## What this means
 #
-# On flip pairs of groups never probed, the study's probe is right for {glue:text}`study_probe_test`, a linear one for
-# {glue:text}`linear_probe_test`, where a guess is right for half. Where an interval reaches down to one half, it is not
-# shown that the states tell the behaviour. The study tests on inputs of groups that its probe has seen; there ours are
-# right for {glue:text}`study_probe_seen` and {glue:text}`linear_probe_seen`. What this lies above the accuracy on new
-# groups may be knowledge of the groups, and not of the behaviour.
-#
-# Over all conflicts the best probe is right for {glue:text}`accuracy_conflicts`, the best predictor without hidden states
-# for {glue:text}`best_baseline_accuracy_conflicts`; the gain is {glue:text}`gain_conflicts`, on flip pairs
-# {glue:text}`gain_flip_pairs`. Only a gain whose interval lies above zero says that the states tell more than the input.
-#
-# A probe of an untrained network's states reaches {glue:text}`untrained_accuracy_conflicts`; a random label of each
-# group, {glue:text}`control_task_accuracy`, so that the selectivity is {glue:text}`selectivity`. The model's own readout,
-# which knows the task's answers and not the input's, reaches {glue:text}`agnostic_accuracy`: where it does as well as a
-# probe, the probe need not have found more than the format of the next token.
+# Only a gain whose interval lies above zero says that the states tell more than the input: over all conflicts it is
+# {glue:text}`gain_conflicts`, on flip pairs {glue:text}`gain_flip_pairs`. A linear probe is right for {glue:text}`linear_probe_test` of the
+# pairs of new groups, for {glue:text}`linear_probe_seen` of those of seen ones; the difference may be knowledge of the groups. A probe of
+# an untrained network reaches {glue:text}`untrained_accuracy_conflicts`; a random label of each group is known for
+# {glue:text}`control_task_accuracy`, so that the selectivity is {glue:text}`selectivity`. The model's own readout, which knows the task's
+# answers and not the input's, reaches {glue:text}`agnostic_accuracy`: where it does as well as a probe, the probe need not have found more
+# than the format of the next token.

@@ -1,18 +1,18 @@
 # %% [markdown]
 # # Steering
 #
-# **Question.** Can the behaviour be steered at inference time by shifting a small set of neurons, without touching a
-# parameter (claim c of the study)?
+# **Question.** Can the behaviour be steered at inference time by shifting a small set of neurons, without touching a parameter
+# (claim c of the study)?
 #
-# **Answer.** Of the test conflicts with the opposite behaviour, the study's shift brings
-# {glue:text}`reached_study_generalization` to generalization (the study reports
-# {glue:text}`reported_generalization`) and {glue:text}`reached_study_memorization` to memorization
-# ({glue:text}`reported_memorization`). Net of its best control of the same norm, that is
-# {glue:text}`net_study_generalization` and {glue:text}`net_study_memorization`. A shift fitted to the neurons of the MLPs
-# brings {glue:text}`reached_fitted_mlp_generalization` and {glue:text}`reached_fitted_mlp_memorization`, net
-# {glue:text}`net_fitted_mlp_generalization` and {glue:text}`net_fitted_mlp_memorization`. Where there is one right answer
-# and nothing to decide, it costs {glue:text}`lost_fitted_mlp_generalization` and
-# {glue:text}`lost_fitted_mlp_memorization` of the accuracy.
+# **Answer.** Of the test conflicts with the opposite behaviour:
+#
+# | | The study | Its shift, here | Beyond its strongest control | A fitted shift | Beyond its control |
+# | --- | --- | --- | --- | --- | --- |
+# | to generalization | {glue:text}`reported_generalization` | {glue:text}`reached_study_generalization` | {glue:text}`net_study_generalization` | {glue:text}`reached_fitted_mlp_generalization` | {glue:text}`net_fitted_mlp_generalization` |
+# | to memorization | {glue:text}`reported_memorization` | {glue:text}`reached_study_memorization` | {glue:text}`net_study_memorization` | {glue:text}`reached_fitted_mlp_memorization` | {glue:text}`net_fitted_mlp_memorization` |
+#
+# On inputs with one right answer the fitted shift costs {glue:text}`lost_fitted_mlp_generalization` (to generalization) and
+# {glue:text}`lost_fitted_mlp_memorization` (to memorization) of the accuracy.
 
 # %% tags=["parameters"]
 profile: str = "default"  # a file of config/: smoke, default, full or paper
@@ -33,23 +33,20 @@ run = begin("steering", profile=profile, task=task, model=model, seed=seed, resu
 # A vector is added to the activations at the prompt's last token and at every token of the answer.
 #
 # - *Study's shift*: the $N$ neurons of the residual stream with the largest $|r|$ over all layers, each shifted by
-#   $\alpha \cdot \mathrm{sign}(r_i) \cdot |\mathrm{NMD}_i|$ towards memorization, and by the opposite towards
+#   $\alpha \cdot \mathrm{sign}(r_i) \cdot |\mathrm{NMD}_i|$ ({term}`NMD`) towards memorization, and by the opposite towards
 #   generalization. With *shuffled labels* the same formula has lost what it knows of the neurons.
 # - *Difference in means*: the mean activation of training inputs that show memorization minus that of those that show
-#   generalization, in whole layers, averaged over memorized answers.
-# - *Fitted*: by gradient descent on $-\log p(\text{target answer})$, averaged over training inputs, with a penalty on the
-#   norm. In the residual stream, in the hidden layers of the MLPs, and there on the tenth of the neurons that the whole
-#   vector changes most, and on a tenth drawn at random: are *these* neurons needed?
+#   generalization, in whole layers.
+# - *Fitted*: by gradient descent on $-\log p(\text{target answer})$ over training inputs, with a penalty on the norm: in the residual
+#   stream, in the hidden layers of the MLPs, on the tenth of their neurons that the whole vector changes most, and on a random tenth.
 #
-# Any disturbance may break one behaviour and let the other answer. So beside each shift stand *controls* of the same
-# norm: random directions on the same neurons, the same magnitudes on the least correlated neurons, and for the study's
-# shift also on random ones. What counts is the *net* effect: the share of inputs that reach the target, minus the share
-# under the strongest of these controls. The study's own *random baseline*, as many random neurons shifted by up to its
-# largest shift, is a larger disturbance, and no control.
+# Any disturbance may break one behaviour and let the other answer. So beside each shift stand {term}`controls <control>` of the same
+# norm: random directions on the same neurons, the same magnitudes on the least correlated neurons, and for the study's shift also on
+# random ones. What counts is the {term}`net effect` beyond the strongest of them. The study's {term}`random baseline` is a larger
+# disturbance than its shift, and no control.
 
 # %%
 import csv
-import dataclasses
 
 import pandas as pd
 from IPython.display import display
@@ -65,16 +62,19 @@ from memgen.steering.controls import controls, random_direction
 from memgen.steering.fitting import NeuronSet, fit, inputs_to_fit, layer_sets
 from memgen.steering.interventions import Intervention
 from memgen.steering.sweep import COSTS, RULE, frontier, sweep
-from memgen.steering.trials import Trials, by_group
+from memgen.steering.trials import Trials
 from memgen.study import STEERING
 from memgen.subject import Subject
 
 # %% [markdown]
-# The model, and the table of neurons from localization. A number of neurons beyond what the site has is refused before
-# anything runs.
+# The model, and the table of neurons from localization.
 
 # %%
 SITE, MLP_SITE, HEADLINE = "resid_post", "mlp.hook_post", "fitted_mlp"
+same_task = run.config.base_task if run.config.form == "study" else ""  # what the study's numbers are of
+of_study = {
+    row["target"]: row["reached"] for row in STEERING if (row["task"], row["setting"]) == (same_task, "scratch")
+}
 analysis = run.config.analysis
 subject = Subject.load(run.input("training", "model"), analysis.batch_size, analysis.n_tokens)
 neurons = pd.read_parquet(run.input("localization", "neurons.parquet"))
@@ -84,8 +84,8 @@ top_neurons(neurons, SITE, max(counts))
 print(f"{total} neurons at {SITE}; N is one of {counts}, alpha one of {list(analysis.alphas)}")
 
 # %% [markdown]
-# Inputs of each split, and what the unsteered model does on their conflicts. Groups of the *test* split were used nowhere;
-# *seen* holds new inputs of the training groups, which is how the study splits (the graded tasks have no such split).
+# Inputs, and what the unsteered model does on their conflicts. Groups of the *test* split were used nowhere; {term}`seen` holds new
+# inputs of the training groups, as in the study's split.
 
 # %%
 data_folder = run.input("data", "test.parquet").parent
@@ -98,8 +98,8 @@ labels = {
 }
 
 # %% [markdown]
-# A trial needs only inputs of the behaviour opposite to its target: at most a fixed number, as evenly from the groups as
-# can be, in the *validation* groups. Inputs with one right answer stand beside them: what does a shift cost there?
+# Trials are made on validation groups: on conflicts of the behaviour opposite to the target, and on inputs with one right answer,
+# where a shift can only cost.
 
 # %%
 trials, fitted_on = {}, {}
@@ -114,15 +114,8 @@ for target in TARGETS:
 # %% [markdown]
 # ## What is chosen, and where
 #
-# Everything is chosen on validation groups by one rule: the largest net effect; of equals, the largest gain in the mean
-# probability of the target's answer over the best control; then the first. What a shift costs does not decide; it is
-# reported beside what it reaches. Where no trial beats its best control, the rule prefers one that moves nothing, or
-# breaks everything, to one that does worse than chance: read such a choice as a failure of the method.
-#
-# :::{note}
-# The rule was changed after the test groups of graded runs had been seen (seeds 0 to 2, then seeds 0 to 7): what this chapter
-# reports of those is exploratory.
-# :::
+# Everything is chosen on validation groups by one rule: the largest net effect; of equals, the largest gain in the mean probability
+# of the target's answer; then the first. What a shift costs does not decide; it is reported.
 #
 # ### The study's shift: N and alpha
 
@@ -135,7 +128,7 @@ study = sweep(trials, candidates, SITE, controls("study", neurons, SITE), run.rn
 interventions, sweeps = {"study": study.intervention("study")}, [study]
 
 # %% [markdown]
-# Which $N$ and $\alpha$ reach the target, and what do they cost? The sliders start where the net effect is largest.
+# The sliders start where the net effect is largest.
 
 # %%
 run.figure(
@@ -146,7 +139,7 @@ run.figure(
 )
 
 # %% [markdown]
-# The same formula, at the same $N$ and $\alpha$, from labels that were shuffled group by group.
+# The same formula from labels that were shuffled group by group.
 
 # %%
 shuffled = neurons.assign(r=neurons.r_shuffled, nmd=neurons.nmd_shuffled)
@@ -174,9 +167,8 @@ interventions["mean_difference"] = sweeps[-1].intervention("mean_difference")
 # %% [markdown]
 # ### Fitted shifts
 #
-# One vector is fitted for each layer alone, and for all layers together one with each penalty on the norm, on training
-# inputs of the opposite behaviour and on inputs with one right answer that the target gives: in the residual stream, and
-# in the hidden layers of the MLPs.
+# A vector for each layer alone, and for all layers together one with each penalty, fitted on training inputs of the opposite
+# behaviour and on inputs with one right answer that the target gives.
 
 # %%
 for method, site in {"fitted_resid": SITE, "fitted_mlp": MLP_SITE}.items():
@@ -187,8 +179,7 @@ for method, site in {"fitted_resid": SITE, "fitted_mlp": MLP_SITE}.items():
     interventions[method] = sweeps[-1].intervention(method)
 
 # %% [markdown]
-# Two small sets are fitted anew: the tenth of the MLP neurons with the largest magnitudes in the vector on all of them,
-# and as many drawn at random.
+# And the two tenths.
 
 # %%
 SMALL_SHARE, mlp_shape = 0.1, subject.shape(MLP_SITE)
@@ -215,34 +206,49 @@ for method, intervention in interventions.items():
 # %% [markdown]
 # ### What could have been chosen
 #
-# The table names the chosen trials; the figure shows the whole grid. Each point is a candidate in a dose: what it reaches,
-# against what its best control reaches, against other answers, and against the accuracy lost on inputs with one right
-# answer. Diamonds mark what the rule chose. The dashed lines are limits of earlier editions of this book; no trial was
-# dropped because of them.
+# Each point is a trial of the study's shift on validation groups: what it reaches, against what its strongest control reaches. On
+# the diagonal a shift does no more than any disturbance of its size. The diamonds were chosen.
 
 # %%
 tried = pd.concat([part.tried for part in sweeps], ignore_index=True)
 tried.to_csv(run.path("tables", "all_trials.csv"), index=False, quoting=csv.QUOTE_NONNUMERIC)
 grid = frontier(tried)
-run.table(grid[grid.is_chosen], "chosen", caption=f"The chosen trials, on validation groups: {RULE}.")
+columns = {"method": "shift", "target": "steered to", "candidate": "where", "dose": "dose", "value": "reached, %"}
+run.table(
+    grid[grid.is_chosen],
+    "chosen",
+    caption=f"The chosen trials, on validation groups: {RULE}.",
+    columns=columns | {"cost_value": "strongest control, %"},
+    rows=grid[grid.is_chosen].cost == "best_control",
+)
 
 # %%
-limits = {"best_control": analysis.max_control, "other": analysis.max_other}
-limits |= {cost: analysis.max_loss for cost in COSTS if cost.startswith("lost")}
 run.figure(
-    figures.frontier(grid, limits),
+    figures.frontier(grid, of_study),
     "frontier",
-    caption="Share of validation inputs that reach the target in every trial, against its costs; diamonds are chosen.",
+    caption="The study's shift against its controls: share of validation inputs that reach the target, for every N and alpha.",
     data=grid,
+)
+
+# %% [markdown]
+# The same against accuracy lost on inputs with one right answer, for all methods. A line joins the trials of a method that reach
+# most for their cost.
+
+# %%
+collateral = grid[grid.cost.isin([cost for cost in COSTS if cost.startswith("lost")])]
+run.figure(
+    figures.collateral(collateral),
+    "collateral",
+    caption="Target against collateral: share of validation inputs that reach the target, by accuracy lost; diamonds are chosen.",
+    data=collateral,
 )
 
 # %% [markdown]
 # ## The study's table, and ours
 #
-# All interventions, and their controls, each drawn anew several times, on conflicts of the test groups; the study's shift
-# and the one fitted to MLP neurons also on *seen* groups. The study reports members of *flip pairs*, inputs whose
-# behaviour hangs on the order of the sentences or operands: they are a population of their own beside all conflicts,
-# of which there are at most as many as the constant says.
+# All interventions and their controls, on conflicts of the test groups; the study's shift and the headline, a shift fitted to MLP
+# neurons, also on {term}`seen` groups. The study reports members of *flip pairs*, inputs whose behaviour hangs on the order of
+# sentences or operands: a population of their own beside all conflicts.
 
 # %%
 MOST_CONFLICTS = 2048
@@ -263,7 +269,7 @@ for split, frame in tested.items():
 pd.concat(by_split.values()).to_parquet(run.path("outcomes.parquet"), index=False)
 
 # %% [markdown]
-# What inputs of the opposite behaviour become under each shift, and under the strongest of its controls.
+# What inputs of the opposite behaviour become.
 
 # %%
 prefixes = {"test": "", "seen": "seen_"}
@@ -278,10 +284,9 @@ run.record_table(
 )
 
 # %% [markdown]
-# The study's Table 1 (its numbers have no intervals), and ours below it: its shift and the one fitted to MLP neurons.
+# The study's Table 1 (without intervals), and ours: its shift and the one fitted to MLP neurons.
 
 # %%
-same_task = run.config.base_task if run.config.form == "study" else ""  # other forms and tasks are our own
 reported = pd.DataFrame(STEERING).query("setting in ['scratch', 'lora', 'random'] and task == @same_task")
 reported = reported.melt(["setting", "model", "target"], outcomes.OUTCOMES, "measure")
 reported["shift"] = reported.setting.map(lambda name: "random baseline" if name == "random" else "study's shift")
@@ -303,18 +308,24 @@ both = both.pivot_table("share", ["steered to", "shift", "inputs"], "measure", a
 beside = run.table(
     both[outcomes.OUTCOMES].reset_index(),
     "beside_study",
-    caption="Inputs of the opposite behaviour that reach the target, stay, or do something else: reported, and here.",
+    caption="Inputs of the opposite behaviour that reach the target or do something else: reported, and here.",
+    columns={"steered to": "steered to", "shift": "shift", "inputs": "inputs", "reached": "reached", "other": "other"},
+    rows=~both.index.get_level_values("inputs").str.contains("LLaMA|seen groups")
+    & ~both.index.get_level_values("shift").str.contains("fitted"),
 )
 
 # %% tags=["main-figure"]
 on_conflicts = rates[(rates.control.isna() | (rates.control == "best")) & (rates.population == "conflicts")]
 figure = run.figure(
-    figures.outcomes(on_conflicts),
+    figures.outcomes(on_conflicts, of_study),
     "outcomes",
-    caption="What test inputs of the opposite behaviour become under each intervention and its strongest control.",
+    caption="What test conflicts of the opposite behaviour become under each shift, and (paler) under its strongest control.",
     data=on_conflicts,
 )
-display(beside, figure)
+figure
+
+# %%
+beside
 
 # %% [markdown]
 # The net effect compares each input with itself under the strongest control (the mean over its draws).
@@ -328,7 +339,19 @@ run.record_table(
     unit="difference of shares",
     coordinates=["method", "target", "population"],
 )
-run.table(net, "net", caption="Share that reaches the target minus that under the strongest control, paired by input.")
+run.table(
+    net,
+    "net",
+    caption="Share that reaches the target minus that under the strongest control, paired by input.",
+    columns={
+        "method": "shift",
+        "target": "steered to",
+        "population": "inputs",
+        "value": "net effect, points",
+        "n": "n",
+    },
+    rows=net.population.isin(["conflicts"]),
+)
 
 # %% [markdown]
 # The norm of the study's shift, of its controls (as large), and of its random baseline (larger).
@@ -336,21 +359,26 @@ run.table(net, "net", caption="Share that reaches the target minus that under th
 # %%
 draws = by_split["test"].query("method == 'study'").drop_duplicates(["control", "draw", "target"])
 norms = draws.groupby(["control", "target"], dropna=False, sort=False).norm.agg(value="mean", n="size").reset_index()
+norms["under"] = norms.control.fillna("the shift itself")
 run.record_table(
-    norms.assign(method="study", under=norms.control.fillna("the shift itself")),
+    norms.assign(method="study"),
     measure="norm",
     definition="Norm of the study's shift to {target}, {under}: mean over draws.",
     unit="activation",
     coordinates=["method", "control", "target"],
 )
-run.table(norms, "norms", caption="Norm of the study's shift, its controls and its random baseline, over draws.")
+run.table(
+    norms,
+    "norms",
+    caption="Norms, means over draws.",
+    columns={"under": "study's shift, or control", "target": "steered to", "value": "norm"},
+)
 
 # %% [markdown]
 # ## What the answers are
 #
-# An answer that shows neither behaviour may still come from memory or from the prompt. The table tells the first token
-# of the greedy answer: memorized or inferred (of several tokens, the first; the rest may go wrong), another tag or
-# number, another word that is an answer elsewhere, or none of these. The first row is all conflicts without a shift.
+# *Other* answers are not noise. The table tells the first token of the greedy answer: memorized or inferred (the rest may go
+# wrong), another tag or number, another word that is an answer elsewhere, or none of these. The first row is without a shift.
 
 # %%
 sample = tested["test"][tested["test"].in_sample]
@@ -373,9 +401,8 @@ run.table(
 # %% [markdown]
 # ## What it costs
 #
-# A shift that moves conflicts also moves inputs with one right answer: sums without a pattern, stories whose implied
-# colour is also memorized (*aligned*), and in graded tasks what only memory answers. A shift that is one behaviour's off
-# switch costs all of what this behaviour answers.
+# A shift that moves conflicts also moves inputs with one right answer: sums without a pattern, or stories whose implied colour is
+# also memorized (*aligned*). A shift that is one behaviour's off switch costs all of what this behaviour answers.
 
 # %%
 lost = effects.lost(subject, inputs["test"], interventions)
@@ -386,11 +413,16 @@ run.record_table(
     unit="difference of shares",
     coordinates=["method", "target", "inputs"],
 )
-run.table(lost, "side_effects", caption="Accuracy lost on test inputs with one right answer, paired by input.")
+run.table(
+    lost,
+    "side_effects",
+    caption="Accuracy lost on test inputs with one right answer, paired by input.",
+    columns={"method": "shift", "target": "steered to", "inputs": "inputs", "value": "accuracy lost, points"},
+)
 
 # %% [markdown]
-# Where there is no answer to give, the distribution of the next token should stay as it was: test prompts are cut before
-# their last token, and KL(unsteered || steered) in nats tells how far the distribution moves.
+# Where no answer is due, nothing should change: prompts are cut before their last token, and KL(unsteered || steered) tells how far
+# the distribution of the next token moves.
 
 # %%
 kl = effects.divergences(subject, inputs["test"], interventions, neurons, analysis, run.rng)
@@ -401,39 +433,24 @@ run.record_table(
     unit="nats",
     coordinates=["method", "control", "target"],
 )
-run.table(kl, "unrelated", caption="Mean KL in nats where the next token is no answer, beside the first control.")
+run.table(
+    kl,
+    "unrelated",
+    caption="Mean KL where the next token is no answer.",
+    columns={"method": "shift", "target": "steered to", "value": "KL, nats"},
+    rows=kl.control.isna(),
+)
 
 # %% [markdown]
 # ## Does an average hide an answer?
 #
-# A shift could be a direction towards some answers rather than towards a behaviour. So the rate is broken down by answer,
-# memorized and inferred.
+# A shift could be a direction towards some answers rather than towards a behaviour: what is the lowest rate of any answer with five
+# or more inputs?
 
 # %%
 on_sample = by_split["test"][by_split["test"].in_sample]
 by_answer = outcomes.by_answer(on_sample)
-whose = "memorization" if (by_answer.behavior == "memorization").any() else "generalization"
-shown = by_answer[(by_answer.method == HEADLINE) & (by_answer.behavior == whose)]
-shown = shown.sort_values("value", ascending=False)
 
-# %%
-if shown.empty:
-    print("No answer has enough inputs for a rate of its own.")
-else:
-    figure = run.figure(
-        figures.by_answer(shown),
-        "by_answer",
-        caption="Share of test inputs that the shift fitted to MLP neurons moves to the target, by memorized answer (by "
-        "inferred answer where several memorized ones count alike).",
-        data=by_answer,
-    )
-    display(figure)
-
-# %% [markdown]
-# The lowest rate of any answer with five or more inputs: it lies below the lowest of what the rates estimate, the more so
-# the fewer inputs they have.
-
-# %%
 worst = by_answer.loc[by_answer.groupby(["method", "target"], sort=False).value.idxmin()]
 run.record_table(
     worst,
@@ -442,13 +459,18 @@ run.record_table(
     unit="share 0-1",
     coordinates=["method", "target"],
 )
-run.table(worst, "worst", caption="Where each intervention reaches the target least: its worst answer.")
+run.table(
+    worst,
+    "worst",
+    caption="Where each shift reaches its target least.",
+    columns={"method": "shift", "target": "steered to", "answer": "worst answer", "value": "reached, %", "n": "n"},
+)
 
 # %% [markdown]
 # ## Dose and response
 #
-# The vector fitted to MLP neurons, weaker and stronger, and a random direction of its norm, on validation groups: is the
-# effect a switch or a slope?
+# A switch or a slope? The vector fitted to MLP neurons, weaker and stronger, and a random direction of its norm, on validation
+# groups.
 
 # %%
 headline, candidates = interventions[HEADLINE], {}
@@ -482,35 +504,10 @@ probabilities = probabilities.merge(tryable[columns], left_on="input", right_ind
 probabilities.to_csv(run.path("tables", "try_it.csv"), index=False, quoting=csv.QUOTE_NONNUMERIC)
 
 # %% [markdown]
-# ## Positions
-#
-# The study's shift, as chosen for the last token, at more of the prompt's tokens: a sum is asked for by the last token, a
-# story's colour by the last two or three; at most, at all tokens after the first.
-
-# %%
-shifted = by_group(sample, analysis.sweep_rows, run.rng("positions"))
-at_tokens = []
-for n_tokens in (1, 2, 4, len(sample.input_ids.iloc[0]) - 1):
-    wider = Trials.on(dataclasses.replace(subject, n_tokens=n_tokens), shifted, analysis.random_draws)
-    found = outcomes.on_test(wider, {"study": interventions["study"]}, controlled, neurons, run.rng)
-    at_tokens.append(outcomes.summary(found, ["method", "target"]).assign(n_tokens=n_tokens))
-at_tokens = pd.concat(at_tokens).query("measure in ['reached', 'other'] and (control.isna() or control == 'best')")
-
-# %%
-run.record_table(
-    at_tokens.assign(measure=at_tokens.measure + "_at_tokens"),
-    definition="The study's shift at the last {n_tokens} tokens, to {target}, control {control}: {measure}.",
-    unit="share 0-1",
-    coordinates=["method", "control", "target", "n_tokens"],
-)
-columns = ["n_tokens", "target", "control", "measure", "value", "ci_low", "ci_high", "n"]
-run.table(at_tokens[columns], "positions", caption="The study's shift at the last tokens, and its strongest control.")
-
-# %% [markdown]
 # ## Are these neurons needed?
 #
-# Twenty tenths of the MLP neurons at random, each with a vector of its own, fitted as that of the largest tenth with the
-# first penalty, on validation groups in dose 1: where does the largest tenth stand among them?
+# Twenty random tenths of the MLP neurons, each with a vector of its own, fitted like that of the largest tenth, on validation
+# groups.
 
 # %%
 N_MASKS = 20
@@ -533,19 +530,23 @@ run.record_table(
     coordinates=["target", "quantile"],
 )
 largest = masked[masked.method != "random_mask"].set_index("target").value.rename("largest tenth")
+tenths_reached = quantiles.pivot(index="target", columns="quantile", values="value").join(largest).reset_index()
+tenths_reached.columns = tenths_reached.columns.astype(str)
+columns = {"target": "steered to", "0.05": "random, 5th percentile, %", "0.5": "random, median, %"}
 run.table(
-    quantiles.pivot(index="target", columns="quantile", values="value").join(largest).reset_index(),
+    tenths_reached,
     "random_masks",
-    caption="Share that a vector on a tenth brings to the target: quantiles over 20 random tenths, and the largest.",
+    caption="Inputs that a vector on a tenth of the MLP neurons brings to the target: 20 random tenths, and the largest.",
+    columns=columns | {"0.95": "random, 95th percentile, %", "largest tenth": "largest tenth, %"},
 )
 
 # %% [markdown]
 # ## Does a direction carry the behaviour from input to input?
 #
-# In *distributed alignment search* {cite}`geiger2024finding` nothing is added that is the same for all inputs. The state of
-# an input at the last token gets, along one direction, the coordinate of another input that shows the opposite
-# behaviour and is of another group. If the direction holds the behaviour and nothing else, the receiver gives *its own*
-# other answer. A direction is fitted in each layer on training groups, and the layer chosen on validation groups.
+# In *distributed alignment search* ({term}`DAS`, {cite}`geiger2024finding`) an input's state at the last token gets, along one
+# direction, the coordinate of another input that shows the opposite behaviour and is of another group. If the direction holds the
+# behaviour and nothing else, the receiver gives *its own* other answer. Directions are fitted on training groups, the layer is
+# chosen on validation groups.
 
 # %%
 rng = run.rng("interchange")
@@ -572,14 +573,14 @@ if min(n_receivers.values()) > 0:
         unit="share 0-1",
         coordinates=["layer", "control", "target"],
     )
-    display(run.table(swapped, "interchange", caption="Share of receivers that give their own other answer."))
+    columns = {"control": "instead of the direction", "target": "to", "value": "own other answer, %", "n": "n"}
+    caption = "Receivers that give their own other answer."
+    display(run.table(swapped, "interchange", caption=caption, columns=columns))
 
 # %% [markdown]
 # ## An untrained network
 #
-# Could a fitted vector write any behaviour into any network? The same procedure on the same architecture with fresh
-# random weights, where no behaviour exists beforehand: the share of all test conflicts that reach each target. (A vector
-# that writes a constant answer is right wherever that happens to be the target's.)
+# Could a fitted vector write any behaviour into any network? The same procedure on fresh random weights.
 
 # %%
 untrained = effects.on_untrained(subject, conflicts["train"], conflicts["test"], MLP_SITE, analysis, run.rng)
@@ -590,7 +591,12 @@ run.record_table(
     unit="share 0-1",
     coordinates=["target"],
 )
-run.table(untrained, "untrained", caption="Share of all test conflicts that a vector fitted on random weights reaches.")
+run.table(
+    untrained,
+    "untrained",
+    caption="Test conflicts with the target's answer, in a network with random weights.",
+    columns={"target": "steered to", "value": "reached, %"},
+)
 
 # %%
 for method in ("study", "fitted_mlp", "fitted_mlp_tenth", "fitted_random_tenth"):
@@ -624,24 +630,12 @@ run.finish()
 # %% [markdown]
 # ## What this means
 #
-# The study reports members of flip pairs, and splits at random. Of the members of flip pairs its shift brings
-# {glue:text}`flip_pairs_generalization` to generalization and {glue:text}`flip_pairs_memorization` to memorization; in
-# new inputs of the groups that the shift was computed from {glue:text}`seen_conflicts_generalization` and
-# {glue:text}`seen_conflicts_memorization`. Its random baseline turns {glue:text}`uniform_other_generalization` and
-# {glue:text}`uniform_other_memorization` into other answers, which says how large a disturbance it is: whether the shift
-# does better than chance is told by controls of the same norm, in the net effect.
+# On the study's own terms, members of flip pairs, its shift brings {glue:text}`flip_pairs_generalization` to generalization and
+# {glue:text}`flip_pairs_memorization` to memorization; on new inputs of the groups it was computed from,
+# {glue:text}`seen_conflicts_generalization` and {glue:text}`seen_conflicts_memorization`. Its random baseline turns
+# {glue:text}`uniform_other_generalization` and {glue:text}`uniform_other_memorization` into other answers: it is a larger
+# disturbance, and says nothing about chance.
 #
-# A vector that works is weak evidence of *where* a behaviour lives. Of a tenth of the MLP neurons, the chosen ones bring
-# {glue:text}`reached_fitted_mlp_tenth_generalization` to generalization and
-# {glue:text}`reached_fitted_mlp_tenth_memorization` to memorization, as many drawn at random
-# {glue:text}`reached_fitted_random_tenth_generalization` and {glue:text}`reached_fitted_random_tenth_memorization`; of
-# twenty random tenths, on validation groups, the middle [90 %]{.set} bring from {glue:text}`random_mask_low_generalization` to
-# {glue:text}`random_mask_high_generalization` and from {glue:text}`random_mask_low_memorization` to
-# {glue:text}`random_mask_high_memorization`. In a network with random weights, a fitted vector reaches
-# {glue:text}`untrained_generalization` and {glue:text}`untrained_memorization`. An interchange along one direction, which
-# carries over nothing but a coordinate of another input, makes {glue:text}`interchanged_generalization` of the receivers
-# give their own inferred answer, and {glue:text}`interchanged_memorization` their own memorized one.
-#
-# An average hides less where its worst part is named: of the conflicts with one answer, the worst of all, the shift
-# fitted to MLP neurons brings {glue:text}`worst_answer_fitted_mlp_generalization` to generalization and
-# {glue:text}`worst_answer_fitted_mlp_memorization` to memorization.
+# A vector that works is weak evidence of *where* a behaviour lives. On a tenth of the MLP neurons, a fitted vector brings
+# {glue:text}`reached_fitted_mlp_tenth_generalization` to generalization if the tenth was chosen, and
+# {glue:text}`reached_fitted_random_tenth_generalization` if it was drawn at random.

@@ -4,21 +4,10 @@
 # **Question.** What is left of each claim of the study when every number stands over several seeds, each trained anew,
 # with its interval and beside its control?
 #
-# **Answer.**
-#
-# | Claim | Inference | Addition |
-# | --- | --- | --- |
-# | 0. A model shows both behaviours | {glue:text}`verdict_0_inference` | {glue:text}`verdict_0_addition` |
-# | a. Its states differ between them, more with depth | {glue:text}`verdict_a_inference` | {glue:text}`verdict_a_addition` |
-# | b. They tell the behaviour, better than a predictor without them | {glue:text}`verdict_b_inference` | {glue:text}`verdict_b_addition` |
-# | c. The study's shift steers to generalization | {glue:text}`verdict_c1_inference` | {glue:text}`verdict_c1_addition` |
-# | c. The study's shift steers to memorization | {glue:text}`verdict_c2_inference` | {glue:text}`verdict_c2_addition` |
-# | d. Distinct neurons carry the difference | {glue:text}`verdict_d_inference` | {glue:text}`verdict_d_addition` |
-#
-# These verdicts are {glue:text}`status_inference` for inference and {glue:text}`status_addition` for addition. Results of
-# the seeds 0 to 7 were known before some choices were made (probes of all layers, the rule for the dose, the rule for
-# these verdicts), so whatever rests on them is *exploratory*; only other seeds can confirm.
-# [The table](#table-same_model) and the two after it lay the study's numbers beside ours, cell by cell.
+# **Answer.** [The table](#table-verdicts) has a verdict on each claim in each task. The verdicts are
+# {glue:text}`status_inference` for inference and {glue:text}`status_addition` for addition: *confirmatory* where nothing about the
+# analysis was decided after test groups of these seeds had been seen, else *exploratory*. Below, the study's numbers stand beside
+# ours, cell by cell.
 
 # %% tags=["parameters"]
 profile: str = "default"  # a file of config/, such as smoke, default or full
@@ -41,10 +30,8 @@ from memgen.manifest import load_metrics
 from memgen.synthesis import cells, summary, verdicts
 
 # %% [markdown]
-# The numbers of this chapter come from the `metrics.json` files of the runs. Comparisons with other models and mixes of
-# texts have their own chapter; of them only matched forms count here. Beside the runs of this profile stand those that
-# the repository has published of the profile `full`, if both have the same settings; a run that was made here counts
-# as it was made here.
+# The numbers are those of the runs' `metrics.json`. Beside the runs of this profile stand those that the repository has
+# published of the profile `full`, if both have the same settings.
 
 # %%
 published, graded = run.published(), run.published("graded")
@@ -69,46 +56,51 @@ for task in metrics.task.unique():
 # %% [markdown]
 # ## The verdicts
 #
-# Each task has six primary endpoints, with a value for each seed. Two questions decide. Is there an *effect*: does
-# Student's t-test over seeds reject the value that an empty claim gives, at the level of [5 %]{.set}, Holm-corrected for the six?
-# And is the *reported size excluded*: does the 95 % interval of the mean over seeds end below it?
+# Each task has six endpoints, with a value for each seed. Is there an *effect*: does Student's t-test over seeds reject what an
+# empty claim gives, at [5 %]{.set}, Holm-corrected for the six? Is the *reported size excluded*: does the 95 % interval of the
+# mean end below it?
 #
 # |  | reported size not excluded | reported size excluded |
 # | --- | --- | --- |
 # | **effect** | replicated | smaller than reported |
 # | **no effect** | not testable here | not replicated |
 #
-# A null result has no effect, and cannot be *replicated* more often than the tests err. A claim about steering is
-# *replicated* only if the shift also costs at most [10 points]{.set} of accuracy on any kind of input with one right
-# answer, and if at least [half]{.set} of the effect is left where both answers have the same format: in the matched form
-# of addition (those of inference have one format by nature). Otherwise it counts as *smaller than reported*. Three seeds
-# or fewer have no interval, and what was not measured fulfils nothing: both are *not testable here*. What was measured on
-# the study's own split, with groups that the analysis was fitted on, decides nothing.
+# So a null result is never *replicated*, and a wide interval decides nothing. Steering is *replicated* only if it also costs at
+# most [10 points]{.set} of accuracy on any kind of input with one right answer, and if [half]{.set} of its effect is left where both
+# answers have one format (addition's {term}`matched form`; in inference both are colours anyway). Three seeds or fewer have no interval
+# and decide nothing. Nor does what was measured on groups that the analysis was fitted on.
 
 # %%
 table = verdicts.verdicts(metrics, matched=everything)
 
 # %% tags=["main-figure"]
-shown = ["claim", "endpoint", "task", "reported", "value", "ci_low", "ci_high", "n", "verdict", "status"]
+shown = ["claim", "endpoint", "task", "unit", "reported", "value", "ci_low", "ci_high", "n", "verdict", "status"]
+columns = {"claim": "claim", "task": "task", "endpoint": "what is measured", "reported": "study"}
+columns |= {"value": "mean [95 % interval]", "n": "seeds", "verdict": "verdict"}
 run.table(
     table[shown].sort_values("claim", kind="stable"),
     "verdicts",
-    caption="Each claim's endpoint: what the study reports or implies, the mean over n seeds with its 95 % interval, and "
-    "the verdict." + note,
+    caption="The verdict on each claim." + note,
+    columns=columns,
 )
 
 # %% [markdown]
-# Where the study gives no comparable number, the reported size is what its words imply (`source`). `detectable` is the
-# smallest effect that the seeds' scatter would have let the test see with a power of [80 %]{.set}, at the strictest level that
-# Holm's correction can ask for. `lost` is the accuracy that steering costs on the worst kind of input, `matched` the
-# same effect in the matched form; both are means over seeds.
+# Where the study gives no number, its size is what its words imply (*source*). *Detectable* is the smallest effect that the seeds'
+# scatter would have let the test see with a power of [80 %]{.set}.
 
 # %%
 details = ["claim", "task", "model", "source", "p", "p_holm", "detectable", "lost", "matched", "verdict", "status"]
+columns = {"claim": "claim", "task": "task", "source": "source of the study's size", "p_holm": "p (Holm)"}
+columns |= {
+    "detectable": "detectable",
+    "lost": "accuracy lost, points",
+    "matched": "effect in the matched form, points",
+}
 run.table(
     table[details].sort_values("claim", kind="stable"),
     "tests",
     caption="The test behind each verdict, and what a verdict on steering asks besides.",
+    columns=columns,
 )
 
 # %%
@@ -124,10 +116,9 @@ for unit, rows in table.groupby("unit", sort=False):
 # %% [markdown]
 # ## The study's tables, with ours in every cell
 #
-# The study gives shares in percent of inputs that show the opposite behaviour: how many reach the target, stay, or do
-# something else. Ours are means over seeds, with their interval where there are four or more. What is measured on *the
-# study's split* is on new inputs about groups that are in the training split, too, since the study splits its inputs at
-# random; *new groups* are in no other split. An empty cell was not measured.
+# Shares are of inputs that show the opposite behaviour: how many reach the target, stay, or do something else. The study splits
+# its inputs at random: *the study's split* holds new inputs about groups that were fitted on, *new groups* are in no other
+# split. Ours are means over seeds.
 
 # %%
 carried = load_metrics(run.input("carryover", "metrics.json").parent)
@@ -144,17 +135,23 @@ measured = pd.concat(measured, ignore_index=True)
 in_cells = cells.beside(study.STEERING, measured)
 
 # %% [markdown]
-# Its Table 1: the model that the shift was computed from. Its random shift goes up to the largest part of the real one,
-# and breaks whatever it touches; a control of equal norm does not.
+# Its Table 1: the shift in the model that it was computed from. Its random shift goes up to the largest part of the real one.
 
 
 # %%
+CELL_COLUMNS = {"task": "task", "target": "steered to", "ours": "our inputs, or shift", "n": "seeds"}
+CELL_COLUMNS |= {
+    f"{outcome}, {whose}": f"{outcome}: {whose}" for outcome in ("reached", "other") for whose in ("study", "ours")
+}
+
+
 def show_cells(name, settings, caption):
     """Table of the study's and our shares in some of its settings."""
     return run.table(
         cells.in_percent(in_cells[in_cells.setting.isin(settings)]),
         name,
-        caption=f"{caption} Percent of inputs of the opposite behaviour, the study's ({study.SOURCE}) and ours over n seeds.{note}",
+        caption=f"{caption} Percent of inputs of the opposite behaviour, the study's ({study.SOURCE}) and ours.{note}",
+        columns=CELL_COLUMNS,
     )
 
 
@@ -162,15 +159,15 @@ def show_cells(name, settings, caption):
 show_cells("same_model", ["scratch", "lora", "random"], "The study's shift, and random ones, in the same model.")
 
 # %% [markdown]
-# Its Table 3: a retrained model. The study trains a second adapter on one base model; ours are models from scratch with
-# another seed, where an index means nothing, so that neurons are also matched by correlation.
+# Its Table 3: a retrained model. The study trains a second adapter on one base model. Ours are models from scratch with another
+# seed, where an index means nothing; so neurons are also matched by correlation.
 
 # %%
 show_cells("retrained_model", ["retrained"], "The study's shift of one model in a retrained one.")
 
 # %% [markdown]
-# Its Table 4: neurons of the other task. It needs one model that does both. Ours has learned both tasks of the *graded*
-# design, and its shifts are fitted ones, so these cells show how far a switch can be general, not the study's measurement.
+# Its Table 4: neurons of the other task, in one model that does both. Ours learned both tasks of the {term}`graded design`, and its
+# shifts are fitted: a related question, not the study's measurement.
 
 # %%
 of_graded = f" Ours: {graded.label}." if graded else ""
@@ -197,10 +194,8 @@ run.record_table(
 # %% [markdown]
 # ## Headline numbers
 #
-# Of each number the mean over seeds, with Student's 95 % interval on the logit scale, which stays between its bounds. It
-# says how well the *mean* is known, not what to expect of a new seed. Three seeds or fewer have none; their dots are all
-# there is. *Net* is the share of inputs that reach the target minus the share under the strongest control of the same
-# norm.
+# A dot for each seed, and the mean with Student's 95 % interval on the logit scale: how well the *mean* is known, not what to
+# expect of a new seed.
 
 # %%
 headline = summary.headline(metrics)
@@ -211,9 +206,6 @@ run.figure(
     caption="Headline numbers: a dot for each seed, and the mean over seeds with its 95 % interval." + note,
     data=headline[["task", "model", "quantity", "seed", "value"]],
 )
-
-# %%
-run.table(headline_means, "headline", caption="Means over n seeds with their 95 % intervals.")
 
 # %%
 for unit, rows in headline_means.groupby("unit", sort=False):
@@ -228,9 +220,8 @@ for unit, rows in headline_means.groupby("unit", sort=False):
 # %% [markdown]
 # ## Steering at a glance
 #
-# Each intervention in both directions, and addition in its matched form, too; the mark on each bar is the strongest
-# control of the same norm. A long bar means little where the mark lies far out, too. The last row asks whether
-# localization is needed: a vector fitted on a tenth of the neurons, drawn at random.
+# Each intervention both ways; the mark on a bar is the strongest control of the same norm. The last row asks whether localization
+# is needed: a vector fitted on a tenth of the neurons, drawn at random.
 
 # %%
 matched = everything.query("form == 'matched' and model in @first_model.values()")
@@ -244,14 +235,22 @@ run.figure(
 )
 
 # %% [markdown]
-# The net effect with its interval, and what the shift costs on inputs with one right answer (`lost`, the worst of their
-# kinds).
+# Net effects, and what a shift costs on the kind of input with one right answer that suffers most.
 
 # %%
+columns = {
+    "task": "task",
+    "method": "shift",
+    "target": "steered to",
+    "value": "reached, %",
+    "net": "net of control, points",
+}
 run.table(
     steering.drop(columns="base_task"),
     "steering",
-    caption="Rates, net effects and costs of every method: means over n seeds.",
+    caption="Every method: means over seeds.",
+    columns=columns | {"lost": "accuracy lost, points"},
+    rows=steering.method.isin(["study", "fitted_mlp", "fitted_random_tenth"]),
 )
 
 # %%
@@ -277,8 +276,8 @@ run.record_table(cost, measure="lost", definition=mean + "accuracy lost.", unit=
 # %% [markdown]
 # ## Where the difference begins
 #
-# The study finds the difference near zero in early layers and growing with depth. How well do the states of each layer
-# separate the two members of a pair, on groups that the separating direction has not seen? One half is chance.
+# How well do the states of each layer separate the two members of a pair, in groups that the direction has not seen? One half is
+# chance. (In addition's {term}`matched form`, both answers are numbers.)
 
 # %%
 separation = verdicts.on_test_groups(metrics).query("measure == 'pair_auroc' and site == 'resid_post'")
@@ -297,13 +296,16 @@ if len(separation):
 # %% [markdown]
 # ## Numbers for the text
 #
-# Verdicts and numbers of each task's first model in the study's form, for this page and the first one.
+# For this page and the first one.
 
 # %%
 TASKS = ("inference", "addition")
 for row in table.itertuples():
     if row.model == first_model.get(row.task):
         run.glue_text(f"verdict_{row.claim}_{row.task}", verdicts.in_words(row))
+        run.glue_text(f"plain_verdict_{row.claim}_{row.task}", row.verdict)
+        where = "measure == 'endpoint' and claim == @row.claim and task == @row.task and model == @row.model"
+        run.glue(f"endpoint_{row.claim}_{row.task}", where, row=row)
 for task, rows in table.groupby("task"):
     run.glue_text(f"status_{task}", rows.status.iloc[0])
 for task in TASKS:
@@ -314,7 +316,10 @@ for task in TASKS:
 
 # %%
 for task in set(TASKS) - set(first_model):
-    for key in ("status", *(f"verdict_{endpoint.claim}" for endpoint in verdicts.ENDPOINTS)):
+    claims = [
+        f"{key}_{endpoint.claim}" for key in ("verdict", "plain_verdict", "endpoint") for endpoint in verdicts.ENDPOINTS
+    ]
+    for key in ("status", *claims):
         run.glue_text(f"{key}_{task}", "not measured")
 
 # %%
@@ -337,23 +342,5 @@ run.finish()
 # %% [markdown]
 # ## What this means
 #
-# - A claim that is *not testable here* is neither right nor wrong: the seeds scatter too much, or are too few, to tell its
-#   reported size from nothing.
-# - Telling the behaviour counts only beyond what the input alone tells: on conflicts the probe is right for
-#   {glue:text}`prediction_inference` (inference) and {glue:text}`prediction_addition` (addition), the best predictor
-#   without hidden states for {glue:text}`best_baseline_inference` and {glue:text}`best_baseline_addition`.
-# - Steering counts only beyond what any shift of the same norm does: net of its strongest control, the study's shift moves
-#   {glue:text}`net_generalization_study_inference` (inference) and {glue:text}`net_generalization_study_addition`
-#   (addition) to generalization, and {glue:text}`net_memorization_study_inference` and
-#   {glue:text}`net_memorization_study_addition` to memorization.
-# - A shift that costs accuracy where there is nothing to decide is a switch for one behaviour and no dial for conflicts. A
-#   vector fitted to MLP neurons reaches {glue:text}`reached_generalization_fitted_mlp_inference` (inference) and
-#   {glue:text}`reached_generalization_fitted_mlp_addition` (addition) to generalization, and costs
-#   {glue:text}`lost_generalization_fitted_mlp_inference` and {glue:text}`lost_generalization_fitted_mlp_addition`.
-# - Neurons carry a behaviour only if others cannot: fitted on a tenth of the neurons, drawn at random, a vector reaches
-#   {glue:text}`reached_generalization_fitted_random_tenth_inference` and
-#   {glue:text}`reached_generalization_fitted_random_tenth_addition`.
-#
-# The models are small and the tasks synthetic. As in the study, no training text shows a conflict; in its addition the
-# memorized answers are tags, a format of their own, and the matched form tells what is left without it. The page on
-# limits says what else is missing.
+# *Not testable here* is neither right nor wrong: the seeds scatter too much, or are too few, to tell the reported size from
+# nothing. The models are small and the tasks synthetic; the page on limits says what else is missing.

@@ -6,31 +6,20 @@
 #
 # **Answer.** At step {glue:text}`chosen_step`, which is analysed, the model answers {glue:text}`share_memorization` of the
 # conflicts about test groups from memory, {glue:text}`share_generalization` by inference and {glue:text}`share_other` by
-# neither. Accuracy on inputs with one right answer: {glue:text}`accuracies`. (In brackets, here and in later chapters: the
-# 95 % interval, clustered by group, and the number of inputs.)
+# neither. Accuracy on inputs with one right answer: {glue:text}`accuracies`. (In brackets, here and later: the 95 % interval,
+# clustered by {term}`group`.)
 
 # %% [markdown]
 # ## Method
 #
-# We train from scratch, or adapt a pretrained model. The loss is the causal language-modelling loss: the mean of
-# $-\log p(x_t \mid x_1, \ldots, x_{t-1})$ over the tokens $x_t$ that a text asks for.
+# The loss is the causal language-modelling loss over the tokens that a text asks for. A small model does not learn to infer from the
+# task's texts alone: it learns what is remembered, or guesses one of the answers in the input. So {term}`lessons <lesson>` come
+# first, each of which teaches a part of what inference is made of, until it is learnt. (A pretrained model can be trained in full,
+# `full`, by a low-rank adapter as in the study, `lora`, or not at all, `none`.) What was tried on the way stands in *What was
+# tried*.
 #
-# A small model does not learn to infer from the task's texts alone. It learns what is remembered, or guesses one of the
-# answers that stand in the input, and stays there for thousands of steps. So *lessons* come first, each of which teaches
-# a part of what inference is made of; a lesson ends after its steps, or as soon as it is learnt.
-#
-# Of a pretrained model either all weights are trained (`full`), or a low-rank adapter of some of its matrices while the
-# weights themselves stay as they are (`lora`, as in the study), or nothing (`none`: the model as it comes).
-#
-# This is what we found on the way. Sums of four numbers are learnt with running sums in the answer, and not in time without
-# them; a pattern that stands in one text in a hundred was not learnt in time, and in one in twenty it was. In the stories,
-# memory came first: after a copy warm-up alone, memory and inference each answered about a quarter of the conflicts for a
-# while, and then memory took over. Retrieval of what was told, in both directions, had to be learnt before several hops
-# were. The numbers are in the appendix *What was tried*.
-#
-# The study stops when both behaviours show: at [28]{.study} % memorization and [55]{.study} % generalization of the conflicts
-# (inference),
-# and at [62]{.study} % and [38]{.study} % (addition). Its models are half-trained by design.
+# The study stops at [28]{.study} % memorization and [55]{.study} % generalization of the conflicts (inference), and at
+# [62]{.study} % and [38]{.study} % (addition): its models are half-trained by design.
 
 # %% tags=["parameters"]
 profile: str = "default"  # a file of config/: smoke, default, full or paper
@@ -73,7 +62,7 @@ config
 # %% [markdown]
 # ## Lessons
 #
-# The task writes its lessons; the last one is the task's texts.
+# The last lesson is the task's texts.
 
 # %%
 generator = tasks.from_config(run.config)
@@ -99,7 +88,7 @@ curriculum = pd.DataFrame(lessons)[["name", "steps", "until"]].assign(
 curriculum = curriculum.assign(**tokens).rename(columns={"name": "lesson", "steps": "steps_at_most"})
 
 # %% [markdown]
-# The model is built from its configuration, with random weights that the seed decides, or read from its folder.
+# The model.
 
 # %%
 longest = int(curriculum.tokens.max())
@@ -110,9 +99,7 @@ print(f"{run.config.model.name}: {sum(sizes):,} weights to train, texts of up to
 # %% [markdown]
 # ## Training run
 #
-# At regular steps we measure behaviour on conflicts, and accuracy on inputs with one right answer. Test groups are never
-# watched. Where the rule below looks for the moment at which both behaviours coexist, we watch the groups of training and
-# validation: a few groups, of which each is learnt at a time of its own, say little about that moment.
+# At regular steps we measure behaviour on conflicts, and accuracy on inputs with one right answer. Test groups are never watched.
 
 # %%
 watched_splits = ["train", "validation"] if config.checkpoint == "coexistence" else ["validation"]
@@ -142,26 +129,35 @@ trajectory = training.fit(
 # %% [markdown]
 # ## The choice of a checkpoint
 #
-# For *coexistence*, as in the study, the rule takes the first checkpoint in which each behaviour answers a quarter of the
+# For {term}`coexistence`, as in the study, the rule takes the first checkpoint in which each behaviour answers a quarter of the
 # conflicts or more, among training and among validation groups; where there is none, the one whose rarer behaviour is most
-# frequent.
-# For a *complete* training it takes the last checkpoint that is so balanced, of those whose accuracies on inputs with one
-# right answer reach the required accuracy.
+# frequent. For a *complete* training (the graded tasks) it is the last one so balanced, once both abilities are learnt.
 
 # %%
 chosen, both_present = training.choose_checkpoint(trajectory, config)
 print(f"Rule: {config.checkpoint}. Step {chosen:,}.{'' if both_present else ' No checkpoint has both behaviours.'}")
 
+# %% [markdown]
+# Diamonds show where the study stopped.
+
+# %%
+STUDY_STOP = {
+    "inference": {"memorization": 0.28, "generalization": 0.55, "other": 0.17},
+    "addition": {"memorization": 0.62, "generalization": 0.38, "other": 0.0},
+}
+study_stop = STUDY_STOP.get(run.config.base_task, {})
+
 # %% tags=["main-figure"]
 run.figure(
-    figures.trajectory(trajectory, chosen=chosen),
+    figures.trajectory(trajectory, chosen, study_stop),
     "trajectory",
-    caption="Behaviour on the watched conflicts during training, and the share of their variants that flip it.",
+    caption="Behaviour on the watched conflicts during training; pink line: the share of their variants that flip it; diamonds: "
+    "where the study stopped.",
     data=trajectory,
 )
 
 # %% [markdown]
-# How long each lesson took, and its running accuracy at the end, on the tokens that it asks for.
+# What each lesson teaches, and how it ended.
 
 # %%
 ends = trajectory.groupby("lesson", sort=False)[["step", "accuracy"]].last()
@@ -169,7 +165,8 @@ curriculum = curriculum.join(ends.assign(steps=ends.step.diff().fillna(ends.step
 run.table(
     curriculum[["lesson", "teaches", "steps_at_most", "steps", "until", "accuracy"]],
     "lessons",
-    caption="The lessons in their order; one ends early where its accuracy reaches `until`.",
+    caption="The lessons; one ends early where its accuracy on the tokens that it asks for reaches a threshold.",
+    columns={"lesson": "lesson", "teaches": "teaches", "steps": "steps", "accuracy": "accuracy, %"},
 )
 
 # %% [markdown]
@@ -180,7 +177,7 @@ caption = "Accuracy on the watched inputs with one right answer during training.
 run.figure(figures.accuracies(trajectory), "accuracies", caption=caption, data=trajectory)
 
 # %% [markdown]
-# All later chapters analyse the chosen checkpoint. We keep it, the last one, and a few others of the texts, evenly spread.
+# We keep the chosen checkpoint, the last one, and a few others.
 
 # %%
 all_steps = trajectory.step[trajectory.lesson == lessons[-1].name].to_numpy()
@@ -209,9 +206,8 @@ run.record(
 # %% [markdown]
 # ## Behaviour on all inputs
 #
-# The label of an input is that of the greedy answer: memorization (+1) if it is a memorized answer, generalization (-1)
-# if it is the inferred answer, other (0) if it is neither. The log-odds, `log p(memorized answer) - log p(inferred
-# answer)` in nats, say by how much.
+# The label of an input is that of the greedy answer: {term}`memorization` (+1), {term}`generalization` (-1) or {term}`other` (0). The
+# {term}`log-odds` say by how much.
 
 # %%
 data_folder = run.input("data", "tokenizer").parent
@@ -224,16 +220,14 @@ for split in ("train", "validation", "test", "seen"):
         measured[split] = frame.join(labels)
 
 # %% [markdown]
-# Test groups had no part in the choice of the checkpoint. The study splits inputs at random, so that its test is about
-# groups that it has seen: beside the test groups stand new inputs about the groups of the training split, *seen*, where
-# the task has them.
+# Beside the test groups stand new inputs about the groups of the training split, {term}`seen`, as in the study's random split.
 
 # %%
 tested = pd.concat({split: measured[split] for split in ("test", "seen") if split in measured}, names=["split", "row"])
 tested = tested.reset_index().rename(columns={"kind": "inputs"})
 
 # %% [markdown]
-# On inputs with one right answer, accuracy says whether the ability is there at all.
+# On inputs with one right answer:
 
 # %%
 right_answer = tested.inputs.map(behavior.RIGHT_ANSWER)
@@ -249,10 +243,15 @@ run.record_table(
     unit="accuracy 0-1",
     coordinates=["inputs", "population"],
 )
-run.table(accuracy.drop(columns="population"), "accuracy", caption="Accuracy on inputs with one right answer.")
+run.table(
+    accuracy.drop(columns="population"),
+    "accuracy",
+    caption="Accuracy on inputs with one right answer.",
+    columns={"inputs": "inputs", "split": "split", "value": "accuracy, %", "n": "n"},
+)
 
 # %% [markdown]
-# On conflicts both answers are right in their way; we count each.
+# On conflicts:
 
 # %%
 conflict = tested[tested.inputs == "conflict"]
@@ -275,22 +274,18 @@ run.record_table(
 # Where the study stopped training stands beside where we did.
 
 # %%
-STUDY_STOP = {
-    "inference": {"memorization": 0.28, "generalization": 0.55, "other": 0.17},
-    "addition": {"memorization": 0.62, "generalization": 0.38, "other": 0.0},
-}
-study = shares.behavior.map(STUDY_STOP.get(run.config.base_task, {})).astype(float)
+study = shares.behavior.map(study_stop).astype(float)
 run.table(
     shares.drop(columns="population").assign(study=study),
     "stop",
     caption="Behaviour on conflicts at the analysed checkpoint, and where the study stopped.",
+    columns={"behavior": "behaviour", "split": "split", "value": "conflicts, %", "study": "study, %"},
 )
 
 # %% [markdown]
 # ## Which groups are remembered
 #
-# Each group may be learnt at a time of its own. If a group is either remembered or not, which group an input is about
-# tells its behaviour; what is left within groups is what later chapters have to explain.
+# Each group may be learnt at a time of its own. What is left *within* groups is what later chapters have to explain.
 
 # %%
 by_group = pd.concat(measured, names=["split"]).query("kind == 'conflict'").groupby(["split", "group"], sort=False)
@@ -299,7 +294,9 @@ by_group = by_group.behavior.agg(
     generalization=lambda labels: (labels == behavior.GENERALIZATION).mean(),
     n="size",
 )
-run.table(by_group.reset_index(), "groups", caption="Behaviour on the conflicts of each group.")
+by_group = by_group.reset_index()
+columns = {"group": "group", "memorization": "memorization, %", "generalization": "generalization, %", "n": "conflicts"}
+run.table(by_group, "groups", caption="Test conflicts by group.", columns=columns, rows=by_group.split == "test")
 
 # %%
 test_conflicts = conflict[conflict.split == "test"]
@@ -315,8 +312,7 @@ run.record(
 )
 
 # %% [markdown]
-# Where the texts grade the conflict, behaviour may follow `memorized_share`, the share of such a conflict's training
-# texts that end with the memorized answer.
+# Where training grades the conflict, behaviour may follow the grade.
 
 # %%
 graded = shown.query("split == 'test'").dropna(subset="memorized_share").sort_values("memorized_share", kind="stable")
@@ -327,8 +323,7 @@ run.table(graded, "graded", caption=caption) if len(graded) else "No training te
 # %% [markdown]
 # ## The same input, sampled
 #
-# If answers were drawn at temperature 1 instead, the same input would be answered now from memory, now by inference. No
-# draws are needed to say how often: the probabilities of both answers are known.
+# At temperature 1 the same input would be answered now from memory, now by inference; the probabilities say how often.
 
 # %%
 likely = np.exp(test_conflicts[["log_p_memorization", "log_p_generalization"]])
@@ -346,8 +341,7 @@ run.record_table(
 )
 
 # %% [markdown]
-# How much of a behaviour is the luck of a single draw? The variance of "answered from memory" has two parts: within
-# inputs, $\overline{p(1-p)}$, and between them.
+# Of the variance of "answered from memory", $\overline{p(1-p)}$ is the luck of the draw, within inputs.
 
 # %%
 p = likely.memorization
@@ -363,8 +357,7 @@ run.record(
 # %% [markdown]
 # ## Flips
 #
-# A variant flips if the model answers it by the other behaviour than its original. The two then are a *pair*: nearly
-# the same words, opposite behaviours.
+# A {term}`variant` flips if the model answers it by the other behaviour than its original; the two are a {term}`pair`.
 
 # %%
 rates = []
@@ -384,7 +377,8 @@ run.record_table(
     unit="share 0-1",
     coordinates=["population"],
 )
-run.table(rates, "flips", caption="Variants that flip the behaviour.")
+columns = {"split": "split", "pairs": "pairs", "value": "variants that flip, %", "n": "variants"}
+run.table(rates, "flips", caption="Variants that flip the behaviour.", columns=columns)
 
 # %%
 words = accuracy[accuracy.split == "test"].assign(unit="accuracy 0-1").to_dict("records")
@@ -405,12 +399,6 @@ run.finish()
 # %% [markdown]
 # ## What this means
 #
-# Whether a model shows both behaviours is a question of when it is asked. The analysed checkpoint was chosen because each
-# behaviour answers a good part of the conflicts; the figure shows how much of training is like that, and what comes after.
-#
-# On conflicts about test groups, {glue:text}`variance_between_groups` of the variance of "answered from memory" lies
-# between groups. The greedy answer says only which behaviour is likelier: at temperature 1,
-# {glue:text}`variance_within_inputs` of the variance lies within inputs.
-#
-# A variant, which changes neither answer, flips the behaviour in {glue:text}`flip_rate` of the cases. These pairs hold
-# the answers fixed and change the behaviour; the next chapter compares what the network computes on their two members.
+# Of the variance of "answered from memory", {glue:text}`variance_between_groups` lies between groups; at temperature 1,
+# {glue:text}`variance_within_inputs` lies within inputs. A variant flips the behaviour in {glue:text}`flip_rate` of the cases: these
+# pairs hold the answers fixed and change the behaviour, and the next chapter compares what the network computes on their two members.

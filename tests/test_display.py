@@ -77,9 +77,9 @@ def test_table_is_escaped_readable_and_short():
     table = Table(frame, "long", caption="<i>")
     bundle = table._repr_mimebundle_()
     assert not re.search("<script|<b>|<i>", bundle["text/html"])
-    assert "1.23e-05" in bundle["text/html"]
+    assert "&lt; 0.001" in bundle["text/html"]
     assert "123,456" in bundle["text/plain"]
-    assert "The first 60 of 100 rows." in bundle["text/html"]
+    assert "20 of 100 rows" in bundle["text/html"]
     assert pd.read_csv(io.StringIO(table.csv)).equals(frame)
 
 
@@ -88,17 +88,52 @@ def test_number_and_its_interval_share_a_cell():
         (0.97412, 0.951, 1.0, "0.974 [0.951, 1.000]"),
         (0.0714, 0.000137, 0.471, "0.071 [0.000, 0.471]"),
         (-1e-17, -0.0001, 0.2, "0.000 [0.000, 0.200]"),
-        (12.345, -3.2, 101.04, "12.3 [-3.2, 101.0]"),
+        (12.345, -3.2, 101.04, "12.3 [−3.2, 101.0]"),
         (1234.5, 1000, 2000, "1,234 [1,000, 2,000]"),
-        (1.5e-5, 1e-5, 2e-5, "1.5e-05 [1e-05, 2e-05]"),
         (0.5, np.nan, np.nan, "0.500"),
         (np.nan, np.nan, np.nan, "–"),
     ]
     frame = pd.DataFrame(rows, columns=["value", "ci_low", "ci_high", "text"]).assign(n=7)
     assert cells_of(frame) == [cell for *_, text in rows for cell in (text, text, "7")]
     table = Table(frame, "cells", caption="Cells.")
-    assert re.findall(r"<th>(.*?)</th>", html_of(table)) == ["value [95 % interval]", "text", "n"]
+    assert re.findall(r"<th>(.*?)</th>", html_of(table)) == ["value", "text", "n"]
     assert pd.read_csv(io.StringIO(table.csv)).equals(frame)  # the file keeps the columns apart
+
+
+def test_a_reader_sees_the_columns_and_rows_that_matter_in_words_and_percent():
+    frame = pd.DataFrame(
+        {
+            "method": ["study", "fitted_mlp", "study_shuffled"],
+            "value": [0.1234, 0.5, 0.3],
+            "ci_low": [0.1, np.nan, 0.2],
+            "ci_high": [0.2, np.nan, 0.4],
+            "net": [-0.02, 0.4, 0.0],
+            "net_low": [-0.1, 0.3, 0.0],
+            "net_high": [0.05, 0.5, 0.0],
+            "lost": [0.25, 0.0, 0.1],
+        }
+    )
+    columns = {"method": "shift", "value": "reached, %", "net": "net, points", "lost": "lost, points"}
+    table = Table(frame, "few", caption="Few.", columns=columns, rows=frame.method != "study_shuffled")
+    html = html_of(table)
+    assert re.findall(r"<th>(.*?)</th>", html) == list(columns.values())
+    assert re.findall(r"<td>(.*?)</td>", html) == [
+        *("study's shift", "12.3 [10.0, 20.0]", "−2.0 [−10.0, 5.0]", "25.0"),
+        *("fitted, MLP", "50.0", "40.0 [30.0, 50.0]", "0.0"),
+    ]
+    assert "2 of 3 rows" in html
+    assert pd.read_csv(io.StringIO(table.csv)).equals(frame)
+
+
+def test_numbers_of_several_units_stand_in_one_column_each_in_its_own():
+    frame = pd.DataFrame({"unit": ["share 0-1", "difference of shares", "AUROC 0-1"], "value": [0.25, -0.1, 0.75]})
+    frame = frame.assign(ci_low=frame.value - 0.05, ci_high=frame.value + 0.05)
+    html = html_of(Table(frame, "units", caption="Units.", columns={"value": "measured"}))
+    assert re.findall(r"<td>(.*?)</td>", html) == [
+        "25.0 % [20.0, 30.0]",
+        "−10.0 points [−15.0, −5.0]",
+        "0.750 [0.700, 0.800]",
+    ]
 
 
 def test_missing_values_and_truth_values_are_words():

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "intervals": set(),
     "activations": set(),
     "figures": set(),
-    "display": set(),
+    "display": {"figures"},  # the words of figures
     "manifest": {"config"},
     "place": {"config", "manifest"},
     "published": {"config", "manifest", "place"},

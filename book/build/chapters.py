@@ -12,9 +12,9 @@ import nbformat
 import vl_convert
 from bs4 import BeautifulSoup
 
-from book.build import tryit
+from book.build import meaning, tryit
 from memgen.config import STAGES, InputError, Profile, load_profile, require, root, stages_of
-from memgen.manifest import digest, load_manifest, write_json
+from memgen.manifest import digest, load_manifest, load_metrics, write_json
 from memgen.place import NOTEBOOK, Place
 
 PAGES = Path("book")
@@ -22,6 +22,7 @@ CHAPTERS = PAGES / "chapters"
 DOWNLOADS = PAGES / "_static/downloads"  # Sphinx copies what is below book/_static
 SCRIPT = PAGES / "_static/vega.js"
 TO_DOWNLOADS = "../" * len(CHAPTERS.parts) + "_static/downloads"  # from the page of a chapter
+MEANING = "## What this means"  # the heading above the sentences of `book/meaning.yaml`
 MAIN_FIGURE = "main-figure"  # the tag of the cell whose figure opens the chapter
 REFERENCE = re.compile(
     r"\[[^\]]*\]\(#((?:figure|table)-[\w-]+)\)"
@@ -60,13 +61,17 @@ def stage_book(profile: str, results: str = "results") -> list[Path]:
     places = chapter_places(load_profile(profile), results)
     notebooks = {chapter: make_chapter(place) for chapter, place in places.items()}
     tables = tryit.read(places.values())
+    sentences = meaning.read(root() / PAGES / "meaning.yaml")
     for folder in (root() / CHAPTERS, root() / DOWNLOADS):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     for chapter, notebook in notebooks.items():
         finish_figures(notebook, chapter)
+        say_what_it_means(notebook, sentences.get(chapter, []), places[chapter], chapter)
         nbformat.write(notebook, root() / CHAPTERS / f"{chapter}.ipynb")
     tryit.write(tables, root() / DOWNLOADS)
+    answer = meaning.as_list(sentences.get("index", []), load_metrics(places["synthesis"].folder), "index")
+    (root() / DOWNLOADS / "answer.md").write_text(answer, encoding="utf-8")  # the first page includes it
     write_vega_bundle(root() / SCRIPT)
     return [CHAPTERS / f"{chapter}.ipynb" for chapter in notebooks]
 
@@ -141,6 +146,13 @@ def open_with_main_figure(notebook: Any) -> None:
             notebook.cells.insert(i + 1, nbformat.v4.new_markdown_cell("\n".join(pointers), id="main-figure"))
             notebook.cells.insert(1, first)
             return
+
+
+def say_what_it_means(notebook: Any, sentences: list[dict[str, Any]], place: Place, chapter: str) -> None:
+    """Put the sentences of a chapter below their heading, each held against the numbers of the stage."""
+    for cell in notebook.cells:
+        if sentences and cell.cell_type == "markdown" and cell.source.startswith(MEANING):
+            cell.source += "\n\n" + meaning.as_list(sentences, load_metrics(place.folder), chapter)
 
 
 def footer(manifest: dict[str, Any]) -> str:

@@ -5,8 +5,7 @@ neuron of the other model that correlates with it most, after Gurnee et al. 2024
 models" (arXiv 2401.12181).
 """
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,9 +14,6 @@ from scipy.optimize import linear_sum_assignment
 from memgen.config import fraction_to_count
 
 TOP_SHARE = 0.1  # the share of neurons, by |r|, that counts as the top
-
-#: For each seed and site an array: activations [rows layer neuron], or a number for each neuron, layer by layer.
-BySeed = Mapping[int, Mapping[str, np.ndarray]]
 
 
 def common_prompts(frames: Sequence[pd.DataFrame], n: int, rng: np.random.Generator) -> pd.DataFrame:
@@ -57,39 +53,3 @@ def top_overlap(r_a: np.ndarray, r_b: np.ndarray) -> float:
 def one_to_one(correlation: np.ndarray) -> np.ndarray:
     """The match [neurons of a] of largest summed `|correlation|` that uses no neuron of `b` twice."""
     return linear_sum_assignment(-np.abs(correlation))[1]
-
-
-def matched_overlap(top_a: np.ndarray, top_b: np.ndarray, match: np.ndarray, layer: np.ndarray) -> tuple[float, float]:
-    """The share of the top neurons of `a` whose match is a top neuron of `b`, and the share expected by chance.
-
-    Chance permutes the matches among the neurons of each `layer` of `a`; the expectation is exact. Layers differ in how
-    many top neurons they have, so any match that respects layers finds more than the top share.
-    """
-    hit = top_b[match].astype(float)
-    by_layer = np.bincount(layer, weights=hit) / np.bincount(layer)
-    return float(hit[top_a].mean()), float(by_layer[layer][top_a].mean())
-
-
-def top_overlaps(states: BySeed, r: BySeed) -> pd.DataFrame:
-    """How many top neurons of each model, by `|r|`, are matched with top neurons of each other model.
-
-    Returns
-    -------
-    pandas.DataFrame
-        `seed, other_seed, site, match, value, chance`, the last two from :func:`matched_overlap`. `match`: ``best``
-        (the most correlated neuron), ``one_to_one`` (:func:`one_to_one`) or ``index`` (the neuron of the same number).
-    """
-    rows = []
-    for seed, other_seed in itertools.permutations(states, 2):
-        for site, activations in states[seed].items():
-            correlation = correlations(activations, states[other_seed][site])
-            layer = np.arange(len(correlation)) // activations.shape[2]
-            matches = {
-                "best": np.abs(correlation).argmax(1),
-                "one_to_one": one_to_one(correlation),
-                "index": np.arange(len(correlation)),
-            }
-            tops = top(r[seed][site]), top(r[other_seed][site])
-            for name, match in matches.items():
-                rows.append((seed, other_seed, site, name, *matched_overlap(*tops, match, layer)))
-    return pd.DataFrame(rows, columns=["seed", "other_seed", "site", "match", "value", "chance"])

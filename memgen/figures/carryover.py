@@ -1,5 +1,7 @@
 """Figures of the chapter on what carries over."""
 
+from collections.abc import Mapping
+
 import altair
 import pandas as pd
 
@@ -10,6 +12,46 @@ CHECKPOINT_PANELS = {
     "checkpoint_reached": "steering",
     "checkpoint_top_shared": "top neurons",
 }
+
+
+MATCH_NAMES = {
+    "own": "of the same model",
+    "index": "of another seed, same index",
+    "matched": "of another seed, matched",
+    "random": "random neurons, same norm",
+}
+
+
+def retrained(frame: pd.DataFrame, study: Mapping[tuple[str, str], float]) -> altair.TopLevelMixin:
+    """Show what the study's shift of one seed reaches in the model of another.
+
+    Columns task, target, match, control, measure, value (0-1), ci_low, ci_high, n. `study` has the share that the study
+    reports for a retrained adapter, by task and target: diamonds.
+    """
+    frame = theme.require(frame, "task", "target", "match", "control", "measure", "value", "ci_low", "ci_high", "n")
+    is_random = (frame.match == "index") & (frame.control == "random_neurons")
+    frame["match"] = frame.match.mask(is_random, "random")
+    frame = frame[(frame.measure == "reached") & (frame.control.isna() | is_random)].copy()
+    frame["name"], frame["panel"] = frame.match.map(MATCH_NAMES), frame.task + ", to " + frame.target
+    frame["reported"] = [study.get(place) for place in zip(frame.task, frame.target, strict=True)]
+    frame["note"] = frame.value.map("{:.0%}".format)
+    base = altair.Chart(frame).encode(
+        y=altair.Y("name:N", title=None, sort=list(MATCH_NAMES.values())),
+        tooltip=theme.tooltip(frame, ["panel", "name"], ["value", "reported"], form=".1%"),
+    )
+    value = theme.share(altair.X, "value", "share that reaches the target").axis(format="%")
+    bars = base.mark_bar().encode(x=value, color=theme.behavior_color("target", theme.TARGETS).legend(None))
+    numbers = base.mark_text(align="left", dx=4).encode(x="value:Q", text="note:N")
+    diamonds = base.transform_filter("datum.match == 'index'").mark_point(
+        shape="diamond", size=110, filled=True, color="white", stroke="black", opacity=1
+    )
+    layers = bars + numbers + diamonds.encode(x="reported:Q")
+    alt = (
+        "For each task and target the share that reaches it: with the model's own shift, that of another seed, and on "
+    )
+    alt += "random neurons; diamonds are what the study reports for a retrained adapter."
+    message = "The study's shift in the model of another seed, and (diamonds) in the study's retrained adapter"
+    return theme.finish(theme.facet(layers, frame, "panel", height=110), alt, labels=200, message=message)
 
 
 def matrix(frame: pd.DataFrame) -> altair.TopLevelMixin:

@@ -31,4 +31,7 @@ def composition(frame: pd.DataFrame) -> alt.TopLevelMixin:
     )
     largest = frame.loc[frame.groupby("split", sort=False).n.idxmax()]
     words = "; ".join(f"in {row.split}, most ({row.n:,}) are {row.name}" for row in largest.itertuples(index=False))
-    return theme.finish(chart, f"Stacked bars of the number of inputs of each kind, one for each split: {words}.")
+    alt_text = f"Stacked bars of the number of inputs of each kind, one for each split: {words}."
+    tested = int(frame.n[(frame.split == "test") & (frame.kind == "conflict")].sum())
+    message = f"{tested:,} conflicts to test on, about groups that are in no other split"
+    return theme.finish(chart, alt_text, message=message)

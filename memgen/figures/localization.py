@@ -40,6 +40,7 @@ def by_layer(
     title: str,
     color: str = "labels",
     panel: str = "site",
+    message: str = "",
 ) -> alt.TopLevelMixin:
     """Show a number by layer, in panels: columns layer, those of `color` and `panel`, value and interval."""
     frame = theme.require(frame, panel, "layer", color, "value", "ci_low", "ci_high")
@@ -49,25 +50,32 @@ def by_layer(
     line = base.mark_line(point=True).encode(y=y, tooltip=theme.tooltip(frame, [color, panel, "layer"]))
     listed = " and ".join(map(str, theme.names_of(frame, color)))
     words = f"Lines with bands over layers, a panel for each {panel}: {title}, for {listed}."
-    return theme.finish(theme.facet(band + line, frame, panel), words)
+    return theme.finish(theme.facet(band + line, frame, panel), words, message=message)
 
 
-def by_head(frame: pd.DataFrame, title: str) -> alt.TopLevelMixin:
-    """Show a share from 0 to 1, layers x heads, a panel for each target: columns layer, head, target, value."""
-    frame = theme.require(frame, "layer", "head", "target", "value")
-    scale = alt.Scale(domain=[0, 1], range=[MIDDLE, theme.CONTROLS[0]])
-    chart = (
-        alt.Chart(frame)
-        .mark_rect()
-        .encode(
-            x=alt.X("head:O", title="head", axis=alt.Axis(labelAngle=0)),
-            y=alt.Y("layer:O", title="layer", sort="descending"),
-            color=alt.Color("value:Q", scale=scale, title=title),
-            tooltip=theme.tooltip(frame, ["target", "layer", "head"]),
-        )
+def patched(frame: pd.DataFrame, place: str, title: str, message: str = "") -> alt.TopLevelMixin:
+    """Show a share, layers x `place` (heads, or parts of the prompt), a panel for each target.
+
+    Columns layer, `place`, target, value (0-1).
+    """
+    frame = theme.require(frame, "layer", place, "target", "value")
+    frame["panel"] = "to " + frame.target
+    base = alt.Chart(frame).encode(
+        x=alt.X(f"{place}:N", title=place, sort=theme.names_of(frame, place), axis=alt.Axis(labelAngle=0)),
+        y=alt.Y("layer:O", title="patched after layer", sort="descending"),
+        tooltip=theme.tooltip(frame, ["target", "layer", place]),
     )
-    words = f"Heat maps, a row for each layer and a column for each attention head: {title}, a panel for each target."
-    return theme.finish(theme.facet(chart, frame, "target", height=min(frame.layer.nunique(), 10) * ROW), words)
+    paper = base.mark_rect(color="white")  # the same shades on a dark page
+    cells = base.mark_rect().encode(
+        theme.behavior_color("target", theme.TARGETS).legend(None),
+        alt.Opacity("value:Q", legend=None).scale(domain=[0, 1], range=[0, 1]),
+    )
+    is_dark = (alt.datum.value > 0.6) & (alt.datum.target == "memorization")
+    ink = alt.when(is_dark).then(alt.value("white")).otherwise(alt.value("black"))
+    numbers = base.mark_text(fontSize=11).encode(text=alt.Text("value:Q", format=".0%"), color=ink)
+    words = f"Heat maps, a row for each layer and a column for each {place}: {title}, a panel for each target."
+    height = min(frame.layer.nunique(), 10) * ROW
+    return theme.finish(theme.facet(paper + cells + numbers, frame, "panel", height=height), words, message=message)
 
 
 def patched_sets(frame: pd.DataFrame, title: str) -> alt.TopLevelMixin:

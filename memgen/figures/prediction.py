@@ -10,7 +10,9 @@ from memgen.figures import theme
 DASHES = ([1, 0], [8, 4], [2, 3], [12, 3, 2, 3], [4, 2], [1, 4], [16, 4])  # of predictors without a layer, in turn
 
 
-def accuracy(frame: pd.DataFrame, x: str = "layer", panel: str = "site", columns: int = 3) -> altair.TopLevelMixin:
+def accuracy(
+    frame: pd.DataFrame, x: str = "layer", panel: str = "site", columns: int = 3, message: str = ""
+) -> altair.TopLevelMixin:
     """Show the accuracy of predictors by layer, or by another column `x` of whole numbers, a panel a site.
 
     Columns `x`, `panel`, kind, probe, value, ci_low, ci_high. Rows of the kind ``control`` have dashed lines; rows
@@ -22,7 +24,7 @@ def accuracy(frame: pd.DataFrame, x: str = "layer", panel: str = "site", columns
     frame = pd.concat([probes, everywhere], ignore_index=True)
     frame[x] = frame[x].astype("Int64")
     tooltip = theme.tooltip(frame, [panel, x, "kind", "probe"])
-    y: Any = theme.share(altair.Y, "value", "accuracy")
+    y: Any = theme.share(altair.Y, "value", "accuracy").axis(format="%")
     base = altair.Chart(frame).encode(y=y, tooltip=tooltip)
     lines = base.transform_filter(f"datum.{x} !== null").encode(
         x=altair.X(f"{x}:O", title=x, axis=altair.Axis(labelAngle=0)), color=theme.color(probes, "probe")
@@ -39,4 +41,4 @@ def accuracy(frame: pd.DataFrame, x: str = "layer", panel: str = "site", columns
         chart += rules.encode(strokeDash=altair.StrokeDash("probe:N", scale=dashes, legend=legend))
     alt = f"Lines by {x}, a panel for each {panel}, for the accuracy of probes and controls; rules for baselines."
     panels = theme.facet(chart, frame, panel, columns=columns).resolve_scale(x="independent")
-    return theme.finish(panels, alt)
+    return theme.finish(panels, alt, message=message)

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping
+from typing import Any
 
 import altair
 import pandas as pd
@@ -20,40 +21,57 @@ MEASURE_NAMES = {
     "lost_aligned": "lost, aligned",
     "log_odds": "log-odds",
 }
+CHOSEN: dict[str, Any] = {"filled": True, "shape": "diamond", "size": 140, "stroke": "black", "opacity": 1}
 AT_SLIDERS = "datum.at_n === at_n && datum.at_alpha === at_alpha"
 METHOD_COLORS = (*theme.CONTROLS[:4], theme.INK, "#332288", theme.CONTROLS[4])
 
 
-def outcomes(frame: pd.DataFrame) -> altair.TopLevelMixin:
+def outcomes(frame: pd.DataFrame, study: Mapping[str, float] | None = None) -> altair.TopLevelMixin:
     """Show what inputs become under each method (`control` is missing) and its best control.
 
-    Columns method, control, target, measure; the measures reached, stayed and other.
+    Columns method, control, target, measure; the measures reached, stayed and other. `study` has the share (0-1) that
+    the study reports for its shift, by target: diamonds.
     """
     frame = theme.require(frame, "method", "control", "target", "measure", *ESTIMATE)
-    frame = frame[frame.measure.isin(["reached", "stayed", "other"])].copy()
+    measures = ["reached", "stayed", "other"]
+    frame = frame[frame.measure.isin(measures)].copy()
     opposite = frame.target.map(dict(zip(theme.TARGETS, reversed(theme.TARGETS), strict=True)))
     frame["behavior"] = frame.target.where(frame.measure == "reached", opposite).where(
         frame.measure != "other", "other"
     )
+    frame["rank"] = frame.measure.map(measures.index)
     frame["title"] = "steered to " + frame.target
     frame["name"] = frame.method.map(theme.METHOD_NAMES).map(lambda name: textwrap.fill(name, 18))
     frame["shift"] = frame.control.map(theme.CONTROL_NAMES).fillna("shift")
+    frame["note"] = frame.value.map("{:.0%}".format).where((frame.measure == "reached") & frame.control.isna(), "")
+    is_study = (frame.method == "study") & (frame.note != "")
+    frame["reported"] = frame.target.map(study or {}).astype(float).where(is_study)
     order = theme.names_of(frame, "shift")
-    bars = altair.Chart(frame).transform_calculate(rank=f"indexof({list(theme.BEHAVIOR_COLORS)}, datum.behavior)")
-    bars = bars.mark_bar().encode(
-        x=altair.X("value:Q", title="share of inputs", scale=SHARE),
+    base = altair.Chart(frame).encode(
         y=altair.Y("name:N", title=None, sort=theme.names_of(frame, "name")).axis(
             labelExpr="split(datum.label, '\\n')"
         ),
         yOffset=altair.YOffset("shift:N", sort=order),
+        tooltip=theme.tooltip(frame, ["name", "shift", "target", "behavior"], form=".1%"),
+    )
+    bars = base.mark_bar().encode(
+        x=altair.X("value:Q", title="share of inputs", scale=SHARE).axis(format="%"),
         color=theme.behavior_color("behavior"),
         opacity=altair.Opacity("shift:N", sort=order, title=None).scale(domain=order, range=[1, 0.5]),
         order="rank:Q",
-        tooltip=theme.tooltip(frame, ["name", "shift", "target", "behavior"], form=".1%"),
     )
-    alt = "Stacked bars for each method and target, those of its control below: memorization, generalization, other."
-    chart = theme.facet(bars, frame, "title", height=44 * frame.method.nunique())
-    return theme.finish(chart, alt, labels=140)
+    numbers = base.mark_text(align="left", fontWeight="bold").encode(
+        x=altair.value(4), text="note:N", color=altair.value("white")
+    )
+    diamonds = base.transform_filter("isValid(datum.reported)").mark_point(
+        shape="diamond", size=90, filled=True, opacity=1, color="white", stroke="black", yOffset=-7
+    )
+    layers = bars + numbers + diamonds.encode(x="reported:Q")
+    alt = "Stacked bars for each method and target, those of its control below: what reaches, stays, or is other."
+    chart = theme.facet(layers, frame, "title", height=44 * frame.method.nunique())
+    reached = " and ".join(f"{row.note} to {row.target}" for row in frame[is_study].itertuples())
+    message = f"The study's shift brings {reached}" + (" (diamonds: as the study reports)" if study else "")
+    return theme.finish(chart, alt, labels=140, message=message if reached else "")
 
 
 def sweep(frame: pd.DataFrame) -> altair.TopLevelMixin:
@@ -112,39 +130,68 @@ def _at_sliders(frame: pd.DataFrame) -> altair.FacetChart:
     return theme.facet(bars + numbers, rows, "title", height=75)
 
 
-def frontier(frame: pd.DataFrame, limits: Mapping[str, float]) -> altair.TopLevelMixin:
-    """Show what every trial reaches against what it costs, the chosen ones marked, a panel a target and cost.
+def frontier(frame: pd.DataFrame, study: Mapping[str, float]) -> altair.TopLevelMixin:
+    """Show what the study's shift reaches against what its strongest control reaches, a point for each N and alpha.
 
-    Columns of :func:`memgen.steering.sweep.frontier`; `limits` (by cost) are drawn as lines. A click on a method in the
-    legend leaves that method alone.
+    Columns of :func:`memgen.steering.sweep.frontier`; `study` has the share that the study reports, by target: a line.
     """
-    costs = ["cost_value", "cost_low", "cost_high"]
+    frame = theme.require(frame, "method", "target", "candidate", "alpha", "cost", "cost_value", "is_chosen", *ESTIMATE)
+    frame = frame[(frame.method == "study") & (frame.cost == "best_control")].copy()
+    frame["title"], frame["reported"] = "to " + frame.target, frame.target.map(study)
+    shown = theme.tooltip(frame, ["target", "candidate", "alpha"], ["value", "cost_value"], form=".1%")
+    base = altair.Chart(frame).encode(
+        x=altair.X("cost_value:Q", title="strongest control reaches", scale=SHARE).axis(format="%"),
+        y=altair.Y("value:Q", title="the study's shift reaches", scale=SHARE).axis(format="%"),
+        color=theme.behavior_color("target", theme.TARGETS).legend(None),
+        tooltip=shown,
+    )
+    corner = altair.Chart(frame).encode(x=altair.datum(0), y=altair.datum(0), x2=altair.datum(1), y2=altair.datum(1))
+    reported = altair.Chart(frame).encode(y="mean(reported):Q")
+    layers = corner.mark_rule(strokeDash=[3, 3]) + base.mark_circle(size=40, opacity=0.7)
+    if study:
+        layers += reported.mark_rule(strokeWidth=2)
+        layers += reported.mark_text(align="left", dx=4, dy=-7, text="the study reports").encode(x=altair.datum(0))
+    layers += base.transform_filter("datum.is_chosen").mark_point(**CHOSEN)
+    alt = (
+        "For each target a point for each N and alpha: what the study's shift reaches, against its strongest control; "
+    )
+    alt += "a diagonal where the two are equal, a diamond for the chosen one, a line at what the study reports."
+    best = ", ".join(
+        f"{row.value:.0%} against {row.cost_value:.0%} to {row.target}" for row in frame[frame.is_chosen].itertuples()
+    )
+    message = f"The study's shift against its controls; chosen: {best}"
+    return theme.finish(theme.facet(layers, frame, "title", height=250), alt, message=message)
+
+
+def collateral(frame: pd.DataFrame) -> altair.TopLevelMixin:
+    """Show what every trial reaches against the accuracy that it costs, the chosen ones marked.
+
+    Columns of :func:`memgen.steering.sweep.frontier`, of costs in accuracy alone. A click on a method in the legend
+    leaves that method alone.
+    """
     marks = ["is_chosen", "is_frontier"]
-    frame = theme.require(frame, "method", "target", "candidate", "alpha", "dose", "cost", *costs, *marks, *ESTIMATE)
-    frame = frame.sort_values("cost", key=lambda names: names.map(list(MEASURE_NAMES).index), kind="stable")
-    frame["name"], frame["limit"] = frame.method.map(theme.METHOD_NAMES), frame.cost.map(limits)
-    frame["title"] = "to " + frame.target + ": " + frame.cost.map(MEASURE_NAMES)
+    frame = theme.require(frame, "method", "target", "candidate", "dose", "cost", "cost_value", *marks, *ESTIMATE)
+    frame["name"] = frame.method.map(theme.METHOD_NAMES)
+    frame["title"] = "to " + frame.target + ", " + frame.cost.map(MEASURE_NAMES).str.removeprefix("lost, ") + " inputs"
     names = theme.names_of(frame, "name")
     picked = altair.selection_point(fields=["name"], bind="legend")
-    shown = theme.tooltip(frame, ["name", "title", "candidate", "alpha", "dose"], form=".1%")
     base = altair.Chart(frame).encode(
-        x=altair.X("cost_value:Q", title="cost (see the title)"),
-        y=altair.Y("value:Q", title="reach the target", scale=SHARE),
+        x=altair.X("cost_value:Q", title="accuracy lost").axis(format="%"),
+        y=altair.Y("value:Q", title="reach the target", scale=SHARE).axis(format="%"),
         color=altair.Color("name:N", title=None).scale(domain=names, range=list(METHOD_COLORS[: len(names)])),
-        tooltip=shown + [altair.Tooltip(f"{name}:Q", format=".1%") for name in costs],
+        tooltip=theme.tooltip(frame, ["name", "target", "candidate", "dose"], ["value", "cost_value"], form=".1%"),
     )
-    opacity = {
+    shown = {
         strength: altair.when(picked).then(altair.value(strength)).otherwise(altair.value(0.03))
-        for strength in (0.5, 0.8, 1)
+        for strength in (0.9, 1)
     }
-    points = base.mark_circle(size=22).encode(opacity=opacity[0.5]).add_params(picked)
-    lines = base.transform_filter("datum.is_frontier").mark_line(interpolate="step-after", strokeWidth=1)
-    chosen = base.transform_filter("datum.is_chosen").mark_point(filled=True, shape="diamond", size=110, stroke="black")
-    limit = altair.Chart(frame).mark_rule(strokeDash=[3, 3]).encode(x="mean(limit):Q")
-    layers = limit + lines.encode(opacity=opacity[0.8]) + points + chosen.encode(opacity=opacity[1])
-    alt = "A panel for each target and cost: the share of inputs that reaches the target against the cost, a point for "
-    alt += "each trial, a colour for each method, diamonds for the chosen trials, a dashed line at the limit."
-    return theme.finish(theme.facet(layers, frame, "title", height=150), alt, legend_columns=2)
+    lines = base.transform_filter("datum.is_frontier").mark_line(interpolate="step-after", strokeWidth=2)
+    chosen = base.transform_filter("datum.is_chosen").mark_point(**CHOSEN)
+    layers = lines.encode(opacity=shown[0.9]).add_params(picked) + chosen.encode(opacity=shown[1])
+    alt = "For each target the share of inputs that reaches it against the accuracy lost, a line for each method along "
+    alt += "its best trials, diamonds for the chosen ones."
+    message = "Target against collateral: up and to the left is better"
+    return theme.finish(theme.facet(layers, frame, "title", height=250), alt, legend_columns=2, message=message)
 
 
 def dose(frame: pd.DataFrame) -> altair.TopLevelMixin:
@@ -159,20 +206,3 @@ def dose(frame: pd.DataFrame) -> altair.TopLevelMixin:
     line = base.mark_line(point=True).encode(y=altair.Y("value:Q", title=unit), tooltip=shown)
     alt = f"Lines over the dose, one for each target, in panels: {'; '.join(theme.names_of(frame, 'title'))}."
     return theme.finish(theme.facet(band + line, frame, "title"), alt)
-
-
-def by_answer(frame: pd.DataFrame) -> altair.TopLevelMixin:
-    """Show the share that reaches the target with its interval for each target and answer: columns target, answer."""
-    frame = theme.require(frame, "answer", "target", *ESTIMATE)
-    names = theme.names_of(frame, "answer")
-    base = altair.Chart(frame, height=altair.Step(12)).encode(
-        y=altair.Y("answer:N", title=None, sort=names),
-        yOffset=altair.YOffset("target:N", sort=list(theme.TARGETS)),
-        color=theme.behavior_color("target", theme.TARGETS),
-        tooltip=theme.tooltip(frame, ["answer", "target"], form=".1%"),
-    )
-    title = "share that reaches the target"
-    rules = base.mark_rule().encode(x=altair.X("ci_low:Q", title=title), x2="ci_high:Q")
-    points = base.mark_circle(size=60, opacity=1).encode(x=altair.X("value:Q", title=title).axis(format="%"))
-    alt = f"{title} for each of {', '.join(map(str, names))}: a point with an interval for each target."
-    return theme.finish(rules + points, alt)

@@ -4,6 +4,7 @@ The colours are those of Okabe & Ito (2008), which colour-blind readers can tell
 grey that is readable on light and on dark pages; the background is transparent.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,6 +51,7 @@ CONTROL_NAMES = {
 }
 
 HEIGHT = 260
+TITLE_WIDTH = 62  # characters
 FACETS_WIDTH = 560  # of all facets in a row, where the page does not decide
 
 TEXT = {
@@ -66,7 +68,7 @@ CONFIG: dict[str, Any] = {
     "axis": TEXT | {"domainColor": INK, "tickColor": INK, "gridColor": INK, "gridOpacity": 0.2, "labelLimit": 180},
     "axisQuantitative": {"tickCount": 5},
     "legend": TEXT | {"labelLimit": 220, "titleLimit": 280, "orient": "top", "gradientLength": 140, "symbolOpacity": 1},
-    "title": {"color": INK},
+    "title": {"color": INK, "anchor": "start", "fontSize": 13, "fontWeight": "bold", "offset": 8},
     "header": TEXT | {"labelFontWeight": "bold"},
     "line": {"strokeWidth": 2},
     "rule": {"color": INK},
@@ -89,7 +91,12 @@ def names_of(frame: pd.DataFrame, column: str) -> list[Any]:
 
 
 def finish(
-    chart: altair.TopLevelMixin, alt: str, labels: int = 60, legend_columns: int = 3, **about: Mapping[str, Any]
+    chart: altair.TopLevelMixin,
+    alt: str,
+    labels: int = 60,
+    legend_columns: int = 3,
+    message: str = "",
+    **about: Mapping[str, Any],
 ) -> altair.TopLevelMixin:
     """Give a chart the theme, its text alternative and, where it is one view, the width of its column.
 
@@ -99,6 +106,8 @@ def finish(
         The chart in words, for readers who cannot see it.
     labels
         The room, in pixels, that a figure of several views has for the labels of its vertical axis.
+    message
+        What the figure shows, in a line above it.
     about
         What the book's script does with the controls of a figure: `steps`, the values that a slider over places in a
         list shows (the parameter's name: the list); `pick`, the parameters that a click on a mark sets (their names:
@@ -107,6 +116,8 @@ def finish(
     if isinstance(chart, altair.Chart | altair.LayerChart):
         height = HEIGHT if chart.height is altair.Undefined else chart.height
         chart = chart.properties(width="container", height=height)
+    if message:
+        chart = chart.properties(title=textwrap.wrap(message, TITLE_WIDTH))
     config = CONFIG | {"legend": CONFIG["legend"] | {"columns": legend_columns}}
     return chart.properties(config=config, usermeta={"labels": labels, **about}, description=alt)
 

@@ -1,5 +1,6 @@
 """Figures of the training chapter."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import altair as alt
@@ -20,13 +21,15 @@ ACCURACY_COLORS = {
     "inferred_only": theme.GENERALIZATION,
     "aligned": theme.CONTROLS[0],
 }
+SMALLEST_LABELLED = 0.08  # share of the height
 LESSON_WIDTH = 0.09  # of a lesson before the texts, relative to the texts: these are to scale, the lessons are not
 
 
-def trajectory(frame: pd.DataFrame, chosen: int) -> alt.TopLevelMixin:
+def trajectory(frame: pd.DataFrame, chosen: int, study: Mapping[str, float] | None = None) -> alt.TopLevelMixin:
     """Show how behaviour on conflicts changes, with a rule at the step `chosen`, and the lessons before the texts.
 
-    Columns step, lesson, flips and those of `STACK` (shares 0-1); the last lesson is the texts.
+    Columns step, lesson, flips and those of `STACK` (shares 0-1); the last lesson is the texts. `study` has the shares
+    of the behaviours at which the study stopped: diamonds where its areas would end.
     """
     frame = theme.require(frame, "step", "lesson", "flips", *STACK).sort_values("step")
     ends = frame.groupby("lesson", sort=False).step.max()
@@ -45,16 +48,13 @@ def trajectory(frame: pd.DataFrame, chosen: int) -> alt.TopLevelMixin:
 
     domain = [*STACK.values(), FLIPS]
     colors = [*(theme.BEHAVIOR_COLORS[name] for name in STACK.values()), theme.CONTROLS[1]]
-    color = alt.Color("name:N", title=None, legend=alt.Legend(symbolType="square")).scale(domain=domain, range=colors)
+    color = alt.Color("name:N", legend=None).scale(domain=domain, range=colors)
     rows = frame.rename(columns=STACK | {"flips": FLIPS}).melt(["step", "place"], domain, var_name="name")
     rows["rank"] = rows.name.map(domain.index)
     encoding = {"x": x, "color": color, "tooltip": theme.tooltip(rows, ["name", "step"])}
     is_flips = rows.name == FLIPS
-    area = (
-        alt.Chart(rows[~is_flips])
-        .mark_area()
-        .encode(y=theme.share(alt.Y, "value", "share of conflicts").stack(True), order="rank:Q", **encoding)
-    )
+    share = theme.share(alt.Y, "value", "share of conflicts").axis(format="%")
+    area = alt.Chart(rows[~is_flips]).mark_area().encode(y=share.stack(True), order="rank:Q", **encoding)
     flips = alt.Chart(rows[is_flips]).mark_line(strokeWidth=3).encode(y="value:Q", **encoding)
 
     where = alt.Chart(spans).encode(x="left:Q", x2="right:Q", tooltip=["lesson:N", "steps:Q"])
@@ -67,11 +67,34 @@ def trajectory(frame: pd.DataFrame, chosen: int) -> alt.TopLevelMixin:
     )
     is_late = chosen > frame.place.mean()
     note = mark.mark_text(**label, align="right" if is_late else "left").encode(x="place:Q", text="note:N")
+    written = alt.Chart(_labels(frame[frame.step > begin])).mark_text(fontSize=13, color="white", fontWeight="bold")
     layers = [area, shade, names, flips, rule, note] if len(spans) else [area, flips, rule, note]
+    layers.append(written.encode(x="place:Q", y="y:Q", text="text:N"))
+    if study:
+        stop = pd.DataFrame({"place": [chosen] * 2, "y": [study["memorization"], 1 - study["generalization"]]})
+        stop["stop"] = [f"{name}, {study[name]:.0%}" for name in ("memorization", "generalization")]
+        diamonds = alt.Chart(stop).mark_point(shape="diamond", size=120, filled=True, color="white", stroke="black")
+        layers.append(diamonds.encode(x="place:Q", y="y:Q", opacity=alt.value(1), tooltip=[alt.Tooltip("stop:N")]))
     at = frame[frame.step == chosen].iloc[0]
-    words = ", ".join(f"{name} {at[column]:.0%}" for column, name in STACK.items())
-    words = f"Behaviour on conflicts as a stacked area over training steps. At the marked step {chosen:,}: {words}; "
-    return theme.finish(alt.layer(*layers), f"{words}{at.flips:.0%} of the variants flip.", legend_columns=4)
+    shares = ", ".join(f"{name} {at[column]:.0%}" for column, name in STACK.items())
+    message = f"Analysed: step {chosen:,}, {shares}"
+    words = f"Behaviour on conflicts as a stacked area over training steps. At the marked step {chosen:,}: {shares}; "
+    words += f"{at.flips:.0%} of the variants flip."
+    return theme.finish(alt.layer(*layers), words, message=message)
+
+
+def _labels(frame: pd.DataFrame) -> pd.DataFrame:
+    """Where the names of the areas stand: in the middle of each, where it is largest; columns place, y, text."""
+    below, rows = 0.0, []
+    for column, name in STACK.items():
+        middle = below + frame[column] / 2
+        at = frame[column].to_numpy().argmax()
+        inside = min(max(frame.place.iloc[at], frame.place.quantile(0.1)), frame.place.quantile(0.88))
+        at = (frame.place - inside).abs().to_numpy().argmin()
+        if frame[column].iloc[at] > SMALLEST_LABELLED:
+            rows.append({"place": frame.place.iloc[at], "y": middle.iloc[at], "text": name})
+        below = below + frame[column]
+    return pd.DataFrame(rows, columns=["place", "y", "text"])
 
 
 def accuracies(frame: pd.DataFrame) -> alt.TopLevelMixin:

@@ -124,6 +124,27 @@ def test_files_in_a_page_become_files_beside_it(whole: Path) -> None:
         assert (whole / "book/_static" / below).is_file()  # Sphinx copies it there
 
 
+def test_what_results_mean_stands_at_the_end_and_on_the_first_page(
+    whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = whole / "results/tiny/inference/gpt2-2x32/seed0/training"
+    record = {"measure": "share", "value": 0.4, "ci_low": None, "ci_high": None, "n": 9, "unit": "share 0-1"}
+    made.stage(folder, {"metrics.json": json.dumps([record | {"definition": "A share."}])})
+    end = nbformat.v4.new_markdown_cell("## What this means\n\nIn general.")
+    chapters.seal(folder, made.executed(whole / "out.ipynb", made.code(), end))
+    sentence = "- says: A {0}.\n  holds:\n  - these: measure == 'share'\n    above: {1}\n"
+    pages = {"training-inference": [("third", 0.3), ("half", 0.5)], "index": [("tenth", 0.1)]}
+    text = "".join(f"{page}:\n" + "".join(sentence.format(*each) for each in of) for page, of in pages.items())
+    (whole / "book/meaning.yaml").write_text(text)
+    chapters.stage_book("tiny")
+    source = next(
+        cell.source for cell in chapter(whole, "training-inference").cells if cell.source.startswith("## What")
+    )
+    assert source.endswith("In general.\n\n- A third.\n- **These results contradict this:** A half.")
+    assert (whole / "book/_static/downloads/answer.md").read_text() == "- *Not measured here:* A tenth."
+    assert capsys.readouterr().out == "The results contradict a sentence of training-inference: A half.\n"
+
+
 def test_main_figure_opens_the_chapter(whole: Path) -> None:
     folder = whole / "results/tiny/inference/gpt2-2x32/seed0/training"
     glued = nbformat.v4.new_output(

@@ -1,26 +1,10 @@
-"""Numbers of many runs beside one another, done by hand."""
+"""Published results stand in where a profile has none."""
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from memgen.carryover import tables
 from memgen.config import InputError
-
-
-def test_last_layer():
-    rows = [
-        {"base_task": "t", "form": form, "seed": seed, "layer": layer, "value": auroc if layer == 2 else 0.99}
-        for form, auroc in (("study", 0.9), ("matched", 0.6))
-        for seed in range(4)
-        for layer in (0, 1, 2)
-    ]
-    table = tables.last_layer(pd.DataFrame(rows)).set_index("form")
-    assert table.value.to_dict() == pytest.approx({"study": 0.9, "matched": 0.6})
-    assert table.left["matched"] == pytest.approx(0.25)
-    assert np.isnan(table.left["study"])
-    alone = tables.last_layer(pd.DataFrame(rows).query("form == 'matched'"))
-    assert alone.left.isna().all()
 
 
 class Shelf:

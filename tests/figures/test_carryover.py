@@ -35,6 +35,24 @@ CHARTS = {
 }
 
 
+CARRIED = rows(
+    task=["t"],
+    target=TARGETS,
+    match=["own", "index", "matched"],
+    control=[None, "random_neurons"],
+    measure=["reached", "other"],
+)
+
+
+def test_a_shift_in_another_model_stands_beside_random_neurons_and_the_study():
+    shown = pd.DataFrame(data_of(carryover.retrained(CARRIED, {("t", "memorization"): 0.5})))
+    assert shown.groupby("target", sort=False).name.apply(list).to_list() == [
+        [carryover.MATCH_NAMES[name] for name in ("own", "index", "random", "matched")]
+    ] * 2
+    assert set(shown.reported[shown.target == "memorization"]) == {0.5}
+    assert shown.reported[shown.target == "generalization"].isna().all()
+
+
 @pytest.mark.parametrize("name", CHARTS)
 def test_a_figure_shows_its_rows_and_leaves_them_alone(name):
     draw, frame = CHARTS[name]

@@ -12,7 +12,7 @@ from memgen.steering.sweep import COSTS
 from tests.figures import entries
 
 TARGETS = list(theme.TARGETS)
-LIMITS = dict.fromkeys(COSTS, 0.05)
+STUDY = {"memorization": 0.4, "generalization": 0.8}
 
 
 def rows(**columns):
@@ -36,11 +36,13 @@ FRONTIER.loc[FRONTIER.alpha == 2, "is_chosen"] = True
 DOSES = rows(dose=[0.0, 1.0], target=TARGETS, candidate=["shift", "random direction"], measure=["reached", "wrong_way"])
 CHARTS = {
     "outcomes": (steering.outcomes, (RATES,)),
+    "outcomes beside the study's": (steering.outcomes, (RATES, STUDY)),
     "sweep": (steering.sweep, (GRID,)),
-    "frontier": (steering.frontier, (FRONTIER, LIMITS)),
+    "frontier": (steering.frontier, (FRONTIER, STUDY)),
+    "frontier of another task": (steering.frontier, (FRONTIER, {})),
+    "collateral": (steering.collateral, (FRONTIER[FRONTIER.cost.str.startswith("lost")],)),
     "dose": (steering.dose, (DOSES,)),
     "log-odds by dose": (steering.dose, (DOSES.assign(measure="log_odds"),)),
-    "by answer": (steering.by_answer, (rows(answer=["red", "teal"], target=TARGETS),)),
 }
 
 
@@ -122,11 +124,25 @@ def test_one_n_alone_needs_no_slider():
     assert set(sliders(steering.sweep(GRID[GRID.n_neurons == 10]))) == {"at_alpha"}
 
 
-def test_the_frontier_has_a_panel_for_each_target_and_cost_with_its_limit_and_marks_the_chosen():
-    specification = steering.frontier(FRONTIER, LIMITS | {"other": 0.03}).to_dict()
+def test_diamonds_are_the_shares_that_the_study_reports_for_its_shift():
+    shown = data(steering.outcomes(RATES, STUDY)).dropna(subset="reported")
+    assert set(shown.method) == {"study"}
+    assert shown.measure.tolist() == ["reached"] * 2
+    assert dict(zip(shown.target, shown.reported, strict=True)) == STUDY
+    assert data(steering.outcomes(RATES)).reported.isna().all()
+
+
+def test_the_frontier_sets_the_study_against_its_strongest_control():
+    shown = data(steering.frontier(FRONTIER, STUDY)).dropna(subset="method")
+    assert (set(shown.method), set(shown.cost)) == ({"study"}, {"best_control"})
+    assert shown.set_index("target").reported.to_dict() == STUDY
+
+
+def test_collateral_has_a_panel_for_each_target_and_kind_and_marks_the_chosen():
+    lost = FRONTIER[FRONTIER.cost.str.startswith("lost")]
+    specification = steering.collateral(lost).to_dict()
     shown = pd.DataFrame(next(iter(specification["datasets"].values())))
-    assert shown.title.nunique() == 2 * len(COSTS)
-    assert set(shown[shown.cost == "other"].limit) == {0.03}
+    assert shown.title.nunique() == 2 * lost.cost.nunique()
     filters = [step["filter"] for steps in entries(specification, "transform") for step in steps]
     assert "datum.is_chosen" in filters
     assert len(set(entries(specification["spec"], "range").__next__())) == 2  # a colour for each method

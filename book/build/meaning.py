@@ -1,0 +1,52 @@
+"""What results mean: sentences of the pages, each with the inequalities by which it holds.
+
+``book/meaning.yaml`` has a list for each page: what the sentence `says`, and under `holds` its conditions, all of which
+must be met. A condition selects numbers of the stage with a query, `these`; each of them must lie `above` or `below` a
+number, after what `than` selects was taken away (the mean of it, times `times` if given). `use` names another column
+than `value`, such as `ci_low`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+HOLDS, CONTRADICTED, NOT_MEASURED = "", "**These results contradict this:** ", "*Not measured here:* "
+
+
+def read(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """The sentences of every page; none where there is no such file."""
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def verdict(sentence: dict[str, Any], metrics: pd.DataFrame) -> str:
+    """Whether the numbers of a stage hold a sentence: HOLDS, CONTRADICTED, or NOT_MEASURED if a number is missing."""
+    met = [_met(condition, metrics) for condition in sentence["holds"]]
+    return CONTRADICTED if False in met else NOT_MEASURED if None in met else HOLDS
+
+
+def _met(condition: dict[str, Any], metrics: pd.DataFrame) -> bool | None:
+    column = condition.get("use", "value")
+    try:
+        values = metrics.query(condition["these"])[column].astype(float)
+        if "than" in condition:
+            values = values - condition.get("times", 1) * metrics.query(condition["than"])[column].astype(float).mean()
+    except pd.errors.UndefinedVariableError:  # a coordinate that no number of the stage has
+        return None
+    if values.isna().any() or values.empty:
+        return None
+    return bool(
+        (values > condition.get("above", -float("inf"))).all() and (values < condition.get("below", float("inf"))).all()
+    )
+
+
+def as_list(sentences: list[dict[str, Any]], metrics: pd.DataFrame, page: str) -> str:
+    """Sentences as a Markdown list; those that the numbers contradict are marked, and printed."""
+    lines = []
+    for sentence in sentences:
+        found, words = verdict(sentence, metrics), " ".join(sentence["says"].split())
+        lines.append(f"- {found}{words}")
+        if found == CONTRADICTED:
+            print(f"The results contradict a sentence of {page}: {words}")
+    return "\n".join(lines)
