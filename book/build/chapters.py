@@ -59,14 +59,13 @@ def stage_book(profile: str, results: str = "results") -> list[Path]:
     """
     places = chapter_places(load_profile(profile), results)
     notebooks = {chapter: make_chapter(place) for chapter, place in places.items()}
-    tables = tryit.read(places.values())
     for folder in (root() / CHAPTERS, root() / DOWNLOADS):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     for chapter, notebook in notebooks.items():
         finish_figures(notebook, chapter)
         nbformat.write(notebook, root() / CHAPTERS / f"{chapter}.ipynb")
-    tryit.write(tables, root() / DOWNLOADS)
+    tryit.write(root() / DOWNLOADS)
     write_vega_bundle(root() / SCRIPT)
     return [CHAPTERS / f"{chapter}.ipynb" for chapter in notebooks]
 

@@ -129,10 +129,10 @@ class Model {
   // The logits [vocabulary] of a state of the residual stream [d]: the final norm, then the tokens' own vectors.
   unembed(state) {
     const normed = norm(state, this.tensor["ln_f.weight"], this.tensor["ln_f.bias"]), d = this.n_embd;
-    return Float32Array.from(this.vocabulary, (_, token) => {
-      let sum = 0;
-      for (let i = 0; i < d; i++) sum += normed[i] * this.tensor["wte.weight"][token * d + i];
-      return sum;
-    });
+    const embedding = this.tensor["wte.weight"], logits = new Float32Array(this.vocabulary.length);
+    for (let token = 0; token < logits.length; token++) {
+      for (let i = 0; i < d; i++) logits[token] += normed[i] * embedding[token * d + i];
+    }
+    return logits;
   }
 }
