@@ -58,6 +58,12 @@ const TASKS = {
   },
 };
 
+// An input's coordinate along the direction of distributed alignment search, at the prompt's last token.
+function coordinate(model, { tokens, cache }) {
+  const last = tokens.length - 1, state = model.run([tokens[last]], last, cache).states.resid_post[model.layer];
+  return sum(Array.from(model.tensor.das, (value, i) => value * state[i]));
+}
+
 // What a shift adds: for each layer a vector or null, `once` if at the prompt's last token alone.
 function shiftOf(model, name, dose, isControl, lacks) {
   const control = isControl ? ".control" : "", layers = Array(model.n_layer).fill(null);
@@ -75,6 +81,10 @@ function shiftOf(model, name, dose, isControl, lacks) {
   return { site: model.sites[name], layers, norm, once: name === "das" };
 }
 
+// What Model.run asks for: a shift acts at the prompt's `last` token and after it, or there alone.
+const adding = (shift, last) => (site, layer, position) =>
+  (site === shift.site && (shift.once ? position === last : position >= last) ? shift.layers[layer] : null);
+
 // The prompt's tokens, and the keys and values of all but the last, which no shift reaches.
 function read(model, words) {
   const tokens = [BOS, ...words].map((word) => model.ids.get(word)), cache = model.cache();
@@ -85,8 +95,7 @@ function read(model, words) {
 // The model's answer to a prompt under a shift, and its probabilities: of the next token, by layer, and of both answers.
 function answer(model, { tokens, cache }, { memorized, inferred }, longest, shift) {
   const last = tokens.length - 1, decode = (list) => list.map((words) => words.map((word) => model.ids.get(word)));
-  const add = (site, layer, position) =>
-    (site === shift.site && (shift.once ? position === last : position >= last) ? shift.layers[layer] : null);
+  const add = adding(shift, last);
   const { logits: [first], states } = model.run([tokens[last]], last, cache, add);
   const next = softmax(first), given = [];
   for (let p = next; ; ) {

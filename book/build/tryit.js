@@ -53,7 +53,7 @@ async function start() {
   root.append(element("form", { onsubmit: (event) => event.preventDefault() },
     tasks, label, text, element("div", { class: "buttons" }, surprise, flipButton), told, keys, shifts,
     element("div", { class: "dose" }, element("label", { for: "try-dose" }, "Dose"), dose, shownDose),
-    element("div", { class: "ends", "aria-hidden": "true" }, element("span", {}, "to generalization"), element("span", {}, "to memorization")),
+    element("div", { class: "ends", "aria-hidden": "true" }, element("span", {}, "← generalization"), element("span", {}, "memorization →")),
     source, strips), sentence, cards);
 
   function set(change, keepsFlip = false) {
@@ -100,11 +100,7 @@ async function start() {
     if (state.shift === "das" && number) {
       const target = number > 0 ? "memorization" : "generalization";
       giver = model.inputs.find(([input, behavior]) => behavior === target && task.group(task.split(input)) !== task.group(words));
-      if (giver) {
-        const { tokens, cache } = remember(task.split(giver[0])), last = tokens.length - 1, at = model.layer;
-        const there = model.run([tokens[last]], last, cache).states.resid_post[at], here = alone.states.resid_post[at];
-        lacks = sum(Array.from(model.tensor.das, (value, i) => value * (there[i] - here[i])));
-      }
+      if (giver) lacks = coordinate(model, remember(task.split(giver[0]))) - coordinate(model, prompt);
     }
     const shifted = [false, true].map((isControl) => run(shiftOf(model, state.shift, number, isControl, lacks)));
     return { words, answers, giver, results: [alone, ...shifted] };
@@ -205,7 +201,7 @@ async function start() {
       });
       return [element("span", {}, String(layer)), canvas];
     });
-    return element("div", {}, element("div", { class: "strip", role: "img", "aria-label": words }, ...rows.flat()), where);
+    return element("div", {}, element("div", { class: "layers", role: "img", "aria-label": words }, ...rows.flat()), where);
   }
 
   for (const [task, about] of Object.entries(MODELS)) {
@@ -223,7 +219,7 @@ async function start() {
     Object.assign(state, { task, input, shift, dose: strength, strip: shown });
   };
   window.addEventListener("hashchange", () => { follow(); show(); });
-  window.memgenTry = { models, read, answer, shiftOf, TASKS }; // for those who want to compute
+  window.memgenTry = { models, TASKS, read, answer, shiftOf, adding, coordinate }; // for those who want to compute
   follow();
   show();
   root.dataset.ready = "";
