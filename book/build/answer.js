@@ -106,6 +106,7 @@ function answer(model, { tokens, cache }, { memorized, inferred }, longest, shif
     p = softmax(model.run([token], last + given.length, cache, add).logits[0]);
   }
   const whole = (ids) => {
+    if (given.length === ids.length && same(given.map(({ token }) => token), ids)) return given.reduce((all, { p }) => all * p, 1);
     const after = ids.length > 1 ? model.run(ids.slice(0, -1), last + 1, cache, add).logits : [];
     return ids.reduce((p, id, i) => p * (i ? softmax(after[i - 1])[id] : next[id]), 1);
   };

@@ -38,7 +38,7 @@ function norm(x, weight, bias) {
   for (let start = 0; start < x.length; start += d) {
     let mean = 0, variance = 0;
     for (let i = 0; i < d; i++) mean += x[start + i] / d;
-    for (let i = 0; i < d; i++) variance += (x[start + i] - mean) ** 2 / d;
+    for (let i = 0; i < d; i++) variance += ((x[start + i] - mean) * (x[start + i] - mean)) / d;
     const scale = 1 / Math.sqrt(variance + 1e-5);
     for (let i = 0; i < d; i++) y[start + i] = (x[start + i] - mean) * scale * weight[i] + bias[i];
   }
@@ -46,7 +46,7 @@ function norm(x, weight, bias) {
 }
 
 function gelu(x) {
-  return 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)));
+  return 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x * x * x)));
 }
 
 function softmax(logits) {
@@ -107,7 +107,7 @@ class Model {
 
   // Causal attention: queries, keys and values side by side [n, 3 d] to what the heads put out, side by side [n, d].
   attend(projected, n, start, cache, layer) {
-    const d = this.n_embd, size = d / this.n_head, keys = cache.keys[layer], values = cache.values[layer];
+    const d = this.n_embd, size = d / this.n_head, scale = 1 / Math.sqrt(size), keys = cache.keys[layer], values = cache.values[layer];
     const out = new Float32Array(n * d);
     for (let t = 0; t < n; t++) {
       const row = projected.subarray(t * 3 * d, (t + 1) * 3 * d), seen = start + t + 1;
@@ -116,7 +116,7 @@ class Model {
       for (let from = 0; from < d; from += size) { // each head
         const scores = new Float32Array(seen);
         for (let s = 0; s < seen; s++) {
-          for (let i = from; i < from + size; i++) scores[s] += (row[i] * keys[s * d + i]) / Math.sqrt(size);
+          for (let i = from; i < from + size; i++) scores[s] += row[i] * keys[s * d + i] * scale;
         }
         softmax(scores).forEach((weight, s) => {
           for (let i = from; i < from + size; i++) out[t * d + i] += weight * values[s * d + i];

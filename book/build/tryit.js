@@ -122,8 +122,8 @@ async function start() {
     if (keys.dataset.task !== state.task) {
       keys.dataset.task = state.task;
       keys.open = state.task === "addition";
-      keys.replaceChildren(element("summary", {}, task.keys), ...Object.entries({ ...model.keys, Undo: ["⌫"] }).map(([sort, words]) =>
-        element("div", { role: "group", "aria-label": sort }, ...words.map((word) => element("button",
+      keys.replaceChildren(element("summary", {}, task.keys), ...Object.entries(model.keys).map(([sort, words], i, { length }) =>
+        element("div", { role: "group", "aria-label": sort }, ...[...words, ...(i === length - 1 ? ["⌫"] : [])].map((word) => element("button",
           { type: "button", ...(word === "⌫" ? { "aria-label": "Delete the last" } : {}), onclick: () => insert(word) }, word)))));
     }
     history.replaceState(null, "", `#${new URLSearchParams(state)}`);

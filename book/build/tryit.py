@@ -35,7 +35,9 @@ def write(downloads: Path) -> None:
     folder = config.root() / MODELS
     models = {task: published_model(folder / task) for task in TASKS if (folder / task).is_dir()}
     data = f"const MODELS = {json.dumps(models, ensure_ascii=False, separators=(',', ':'))};"
-    code = [Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("model.js", "answer.js", "tryit.js")]
+    code = [
+        Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("model.js", "answer.js", "tryit.js")
+    ]
     style = Path(__file__).with_name("tryit.css").read_text(encoding="utf-8")
     (downloads / SCRIPT).parent.mkdir(parents=True, exist_ok=True)
     (downloads / SCRIPT).write_text("\n".join(["(() => {", data, *code, "})();\n"]), encoding="utf-8")
