@@ -69,7 +69,9 @@ CHAPTERS += [f"book/chapters/{stage}.ipynb" for stage in PROFILE_STAMPS]
 BOOK = ["_build/book.stamp"] if all(Path(name).stem in Path("_toc.yml").read_text() for name in CHAPTERS) else []
 # What was published of other profiles: a profile never reads what was published of itself.
 PUBLISHED = sorted(
-    path for path in glob.glob("book/published/*/**/*.*", recursive=True) if Path(path).parts[2] != PROFILE.name
+    path
+    for path in glob.glob("book/published/*/**/*.*", recursive=True)
+    if Path(path).parts[2] not in (PROFILE.name, "models")
 )
 
 # Runs stand side by side, each with one thread unless told otherwise: the number of threads changes the last digits of
@@ -178,7 +180,7 @@ rule chapters:
         [STAMPS[cell] for cell in SHOWN],
         PROFILE_STAMPS.values(),
         sources(*sorted(glob.glob("book/build/*.py"))),
-        sorted(glob.glob("book/build/*.js")),
+        sorted(glob.glob("book/build/*.js") + glob.glob("book/build/*.css") + glob.glob("book/published/models/*/*")),
     output:
         CHAPTERS,
         VEGA,

@@ -1,6 +1,7 @@
 """Published results: the numbers and tables of a profile that the repository keeps, read without any run of it.
 
 ``make publish`` writes them (:mod:`book.build.publish`). ``metrics.parquet`` can be read without memgen, too.
+``models/`` holds a trained model of each task (:mod:`book.build.models`), which notebooks take as `model` "published".
 """
 
 import dataclasses
@@ -9,16 +10,19 @@ import io
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from memgen import config
-from memgen.config import STAGES, Cell, InputError
+from memgen.config import STAGES, Cell, InputError, RunConfig
 from memgen.manifest import COORDINATES, NUMBER_FIELDS
-from memgen.place import PUBLISHED
+from memgen.place import PUBLISHED, Place
 
+MODEL = "published"  # instead of the name of a model: the published one of the task
+MODELS = f"{PUBLISHED}models"
 ABOUT, METRICS, MANIFESTS = "README.json", "metrics.parquet", "manifests.json"
 #: Columns that say which run and stage a number is of; the last three are the run's settings.
 RUN_COLUMNS = ("task", "model", "seed", "stage", "base_task", "form", "conflicts")
@@ -140,3 +144,32 @@ def published(profile: str = "full") -> Published | None:
     where = folder.relative_to(config.root())
     config.require(complete, f"{where} is incomplete; restore it with git, or `make publish PROFILE={profile}`.")
     return Published(profile, about)
+
+
+def take_model(place: Place) -> RunConfig:
+    """Put the stages of the published model where `place` reads them; the settings, those of its own run.
+
+    The analysis is that of the profile; in the profile default it is the miniature of the profile smoke, which takes
+    minutes. The seed of `place` decides what the analysis draws. A task without a published model, and a stage that
+    needs none, are an InputError.
+    """
+    source = config.root() / MODELS / place.task
+    tasks = sorted(path.name for path in source.parent.glob("*/"))
+    known = ", ".join(tasks) or "none"
+    config.require(place.task in tasks, f"No model of the task {place.task!r} is published; allowed are {known}.")
+    config.require(
+        "training" in STAGES[place.stage].reads,
+        f"The published model is trained: the notebook {place.stage} does not take it; localization and steering do.",
+    )
+    made = json.loads((source / "training/manifest.json").read_text(encoding="utf-8"))["config"]
+    analysis = config.load_profile("smoke" if place.profile == "default" else place.profile).analysis
+    model = made["model"] | {"name": MODEL}
+    settings = RunConfig.read(
+        made | {"profile": place.profile, "seed": place.seed, "model": model, "analysis": analysis}, str(source)
+    )
+    for need in place.reads():
+        if not need.folder.exists() and (source / need.stage).exists():
+            beside = need.folder.with_name(f".{need.stage}.{os.getpid()}")
+            shutil.copytree(source / need.stage, beside)
+            beside.rename(need.folder)
+    return settings

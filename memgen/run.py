@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 from memgen import config, display, manifest
 from memgen.config import STAGES, Cell, InputError, Profile, RunConfig
 from memgen.place import Place
-from memgen.published import Published
+from memgen.published import MODEL, Published, take_model
 from memgen.published import published as read_published
 
 SHARES = {"share 0-1": " %", "accuracy 0-1": " %", "difference of shares": " points"}  # how each is written
@@ -49,7 +49,8 @@ def begin(
     stage : str
         One of `memgen.config.STAGES`.
     profile, task, model, seed
-        The run, as in :func:`memgen.config.resolve`; a stage of the whole profile takes the profile alone.
+        The run, as in :func:`memgen.config.resolve`; a stage of the whole profile takes the profile alone. The model
+        "published" is that of :func:`memgen.published.take_model`.
     results : str
         The folder that holds the results.
     resume : bool
@@ -82,6 +83,10 @@ def begin(
     if STAGES[stage].of_profile:
         settings, place = config.load_profile(profile), Place(stage, profile, results=results)
         run = {}
+    elif model == MODEL:
+        run = {"task": task, "model": model, "seed": seed}
+        place = Place(stage, profile, **run, results=results)
+        settings = take_model(place)
     else:
         settings = config.resolve(profile, task, model, seed)
         run = Cell(task, settings.model.name, seed)._asdict()

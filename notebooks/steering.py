@@ -50,6 +50,7 @@ import csv
 
 import pandas as pd
 from IPython.display import display
+from safetensors.torch import save_file
 
 from memgen.behavior import NAMES, TARGETS
 from memgen.config import fraction_to_count
@@ -57,7 +58,7 @@ from memgen.figures import steering as figures
 from memgen.figures import theme
 from memgen.localization.rankings import top_neurons
 from memgen.run import in_words
-from memgen.steering import answers, das, effects, examples, outcomes, shifts
+from memgen.steering import answers, das, effects, outcomes, shifts
 from memgen.steering.controls import controls, random_direction
 from memgen.steering.fitting import NeuronSet, fit, inputs_to_fit, layer_sets
 from memgen.steering.interventions import Intervention
@@ -493,15 +494,6 @@ run.figure(
 )
 
 # %% [markdown]
-# Single inputs can be tried by hand on the page *Try it*. It shows a few test inputs, the first of each group in turn,
-# taken without looking at outcomes.
-
-# %%
-tryable = examples.first_of_groups(conflicts["test"], 20)
-columns = ["prompt", "group", "evidence", "memorized_share", "answer_memorization", "answer_generalization"]
-probabilities = examples.answer_probabilities(subject, tryable, headline)
-probabilities = probabilities.merge(tryable[columns], left_on="input", right_index=True).round(5)
-probabilities.to_csv(run.path("tables", "try_it.csv"), index=False, quoting=csv.QUOTE_NONNUMERIC)
 
 # %% [markdown]
 # ## Are these neurons needed?
@@ -565,6 +557,8 @@ if min(n_receivers.values()) > 0:
     tried = pd.concat([interchanges["validation"].rates(layer, directions[layer], 1, rng) for layer in layers])
     by_layer = tried.assign(control=tried.control.fillna("none")).pivot_table("value", "layer", "control")
     layer = int((by_layer["none"] - by_layer["random_direction"]).idxmax())
+    metadata = {"site": das.SITE, "layer": str(layer)}
+    save_file({"direction": directions[layer]}, run.path("das.safetensors"), metadata)
     swapped = interchanges["test"].rates(layer, directions[layer], analysis.random_draws, rng)
     run.record_table(
         swapped,

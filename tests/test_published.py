@@ -1,16 +1,20 @@
 """Published results: read without a run, text as text; and what the repository keeps of the profile graded."""
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from memgen import config, published
+from memgen import behavior, config, published
 from memgen.config import InputError
 from memgen.display import Table
 from memgen.manifest import COORDINATES, NUMBER_FIELDS
 from memgen.published import Published
+from memgen.run import begin
+from memgen.subject import Subject
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ABOUT = {"commits": [], "dirty": False, "command": "make book PROFILE=tiny"}
@@ -209,3 +213,59 @@ def test_answers_of_earlier_tables_are_text(graded):
 def test_what_the_repository_keeps_is_small(name):
     folder = REPOSITORY / "book/published" / name
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 4_000_000
+
+
+@pytest.mark.parametrize("task", ["inference", "addition"])
+class TestModels:
+    def test_files_are_small_and_those_of_the_checksums(self, task):
+        folder = REPOSITORY / published.MODELS / task
+        lines = (folder / "SHA256SUMS").read_text().splitlines()
+        sums = {name: checksum for checksum, name in (line.split("  ") for line in lines)}
+        paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+        del paths["SHA256SUMS"]
+        assert sums == {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items()}
+        assert sum(path.stat().st_size for path in paths.values()) < 6_000_000
+
+    def test_behaviour_is_what_the_model_does(self, task):
+        folder = REPOSITORY / published.MODELS / task
+        frame = pd.read_parquet(folder / "data/test.parquet").sample(60, random_state=0)
+        subject = Subject.load(folder / "training/model")
+        found = behavior.measure(subject, behavior.prepare(subject, frame)).behavior
+        kept = pd.read_parquet(folder / "training/behavior/test.parquet").behavior
+        assert (found == kept[found.index]).all()
+        variants = frame[frame.variant_of >= 0]
+        originals = pd.read_parquet(folder / "data/test.parquet").loc[variants.variant_of]
+        assert (originals.group.to_numpy() == variants.group).all() and (originals.variant_of < 0).all()
+
+
+class TestTakeModel:
+    @pytest.fixture(autouse=True)
+    def project(self, tmp_path, monkeypatch):
+        """A clone without results, with one published model."""
+        shutil.copytree(REPOSITORY / "config", tmp_path / "config")
+        (tmp_path / "notebooks").mkdir()
+        shutil.copytree(REPOSITORY / published.MODELS / "addition", tmp_path / published.MODELS / "addition")
+        monkeypatch.chdir(tmp_path)
+        return tmp_path
+
+    @pytest.mark.parametrize(("profile", "settings"), [("default", "smoke"), ("full", "full")])
+    def test_brings_what_steering_reads(self, project, profile, settings):
+        run = begin("steering", profile=profile, task="addition", model="published", seed=3, top_n=0)
+        assert run.input("training", "model").is_dir()
+        assert len(pd.read_parquet(run.input("data", "test.parquet"))) > 0
+        assert run.config.analysis == config.load_profile(settings).analysis
+        assert (run.config.model.name, run.config.model.n_layer, run.config.seed) == ("published", 6, 3)
+        assert run.folder.parent == project / f"results/{profile}/addition/published/seed3"
+
+    @pytest.mark.parametrize(
+        ("stage", "task", "message"),
+        [
+            ("steering", "inference", "allowed are addition"),
+            ("steering", "../models/addition", "allowed are addition"),
+            ("training", "addition", "training does not take it"),
+        ],
+    )
+    def test_tells_what_is_not_there(self, project, stage, task, message):
+        with pytest.raises(InputError, match=message):
+            begin(stage, profile="default", task=task, model="published")
+        assert not (project / "results").exists()

@@ -17,7 +17,7 @@ from memgen.behavior import NAMES, TARGETS
 from memgen.carryover import transfer
 from memgen.config import AnalysisConfig
 from memgen.localization import attribution, differences, patching, rankings, separation
-from memgen.steering import effects, examples, outcomes
+from memgen.steering import effects, outcomes
 from memgen.steering.fitting import NeuronSet, fit, inputs_to_fit
 from memgen.steering.interventions import Intervention
 from memgen.steering.shifts import Candidate, mean_difference, study_candidates
@@ -201,11 +201,6 @@ class TestSteering:
         assert (kl.value > 0).all()
         untrained = effects.on_untrained(study.subject, study.conflicts("train"), conflicts, MLP, QUICK, make_rng)
         is_bounded(untrained)
-        tryable = examples.first_of_groups(conflicts, 6)
-        assert tryable.group.nunique() == 3 and len(tryable) == 6
-        shown = examples.answer_probabilities(study.subject, tryable, made["study"], [-1.0, 0.0, 1.0])
-        p = shown[["p_memorization", "p_generalization", "p_other"]].sum(axis=1)
-        np.testing.assert_allclose(p, 1, atol=1e-4)
 
     def test_difference_in_means(self, study):
         """Where no answer has both behaviours, all inputs count as of one answer."""

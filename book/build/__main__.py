@@ -4,6 +4,7 @@
 - ``pairs``: bring the two files of each notebook in line, the one that was saved last first;
 - ``stage PROFILE``: copy a profile's finished notebooks into the book;
 - ``publish PROFILE``: keep the small results of a profile in the repository;
+- ``models PROFILE``: keep the models of its chapters, and what was found in them, in the repository;
 - ``check PROFILE CELL``: compare a run, task/model/seed<n>, with what was published;
 - ``compare A B``: show the numbers of two folders of results side by side.
 """
@@ -31,8 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
     pairing.add_argument("--tidy", action="store_true", help="clear the .ipynb of outputs and of what editors leave")
     staging = commands.add_parser("stage", help="copy a profile's finished notebooks into the book")
     publishing = commands.add_parser("publish", help="keep the small results of a profile in the repository")
+    keeping = commands.add_parser("models", help="keep the models of a profile's chapters in the repository")
     checking = commands.add_parser("check", help="compare a run with what was published; fails unless all is equal")
-    for command in (staging, publishing, checking):
+    for command in (staging, publishing, keeping, checking):
         command.add_argument("profile", help="the name of a file in config/")
         command.add_argument("--results", default="results", help="the folder that holds the results")
     checking.add_argument("cell", help="the run: task/model/seed<n>")
@@ -71,6 +73,10 @@ def run(given: argparse.Namespace) -> int:
             folder = publish(given.profile, given.results)
             size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
             print(f"Published the profile {given.profile}: {os.path.relpath(folder)}, {size / 1e6:.1f} MB.")
+        case "models":
+            from book.build.models import publish_models
+
+            print(f"Published: {', '.join(map(os.path.relpath, publish_models(given.profile, given.results)))}")
         case "check":
             from book.build.publish import check
 

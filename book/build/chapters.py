@@ -60,7 +60,6 @@ def stage_book(profile: str, results: str = "results") -> list[Path]:
     """
     places = chapter_places(load_profile(profile), results)
     notebooks = {chapter: make_chapter(place) for chapter, place in places.items()}
-    tables = tryit.read(places.values())
     sentences = meaning.read(root() / PAGES / "meaning.yaml")
     for folder in (root() / CHAPTERS, root() / DOWNLOADS):
         shutil.rmtree(folder, ignore_errors=True)
@@ -69,7 +68,7 @@ def stage_book(profile: str, results: str = "results") -> list[Path]:
         finish_figures(notebook, chapter)
         say_what_it_means(notebook, sentences.get(chapter, []), places[chapter], chapter)
         nbformat.write(notebook, root() / CHAPTERS / f"{chapter}.ipynb")
-    tryit.write(tables, root() / DOWNLOADS)
+    tryit.write(root() / DOWNLOADS)
     answer = meaning.as_list(sentences.get("index", []), load_metrics(places["synthesis"].folder), "index")
     (root() / DOWNLOADS / "answer.md").write_text(answer, encoding="utf-8")  # the first page includes it
     write_vega_bundle(root() / SCRIPT)

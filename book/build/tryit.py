@@ -1,89 +1,116 @@
-"""The page where a reader picks an input, moves the dose of a shift, and sees the answers' probabilities.
+"""The page where a reader steers the trained models: they run in the page itself, and ask no server.
 
-The steering notebooks compute all that the page shows (``tables/try_it.csv``). It travels inside the page, as text that
-no prompt can leave, so that the page works from a file and without a network.
+The script holds the weights and interventions of the published models (:mod:`book.build.models`) in half precision, the
+forward pass (``model.js``), what an answer is (``answer.js``), and what the reader works with (``tryit.js``).
 """
 
+import base64
+import gzip
 import json
-import shutil
-from collections.abc import Iterable, Mapping
-from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
+from safetensors import safe_open
+from safetensors.numpy import load_file
 
-from memgen.manifest import load_manifest
-from memgen.place import Place
+from book.build.models import DIRECTION
+from memgen import config
+from memgen.behavior import NAMES, TARGETS
+from memgen.published import MODELS
+from memgen.steering.controls import random_direction
+from memgen.steering.interventions import Intervention
+from memgen.tasks import addition, inference
 
-TABLE = "tables/try_it.csv"
-FRAGMENT = "try/inputs.html"  # in the folder of downloads; book/try.md includes it
-ENDS = {-1.0: "−1", 0.0: "0", 1.0: "+1"}  # the doses that the page's plain table shows
-BEHAVIORS = {"memorization": "memorized", "generalization": "inferred", "other": "other"}
-FIELDS = {"prompt": "Prompt", "answer_memorization": "Memorized", "answer_generalization": "Inferred"}
-AS_TEXT = dict.fromkeys(FIELDS, str)  # 0011 and nan are answers
-
-
-def read(places: Iterable[Place]) -> dict[str, Path]:
-    """The table of each task that has one among the stages of the book.
-
-    Raises
-    ------
-    InputError
-        If a table was changed after it was made.
-    """
-    tables = {}
-    for place in places:
-        outputs = load_manifest(place.folder)["outputs"]
-        if TABLE in outputs:
-            place.check_files({TABLE: outputs[TABLE]})
-            tables[place.task] = place.folder / TABLE
-    return tables
+TASKS = ("inference", "addition")
+METHODS = ("study", "fitted_mlp")
+FRAGMENT, SCRIPT = "try/page.html", "try/models.js"  # in the folder of downloads; book/try.md includes the fragment
+N_INPUTS = 60  # to draw from, and to take a coordinate from
 
 
-def write(tables: Mapping[str, Path], downloads: Path) -> None:
-    """Write what the page includes, and the data that it links to, into the folder of downloads."""
-    (downloads / FRAGMENT).parent.mkdir(parents=True, exist_ok=True)
-    for task, path in tables.items():
-        shutil.copyfile(path, (downloads / FRAGMENT).with_name(f"try_it-{task}.csv"))
-    frames = {task: pd.read_csv(path, dtype=AS_TEXT, keep_default_na=False) for task, path in tables.items()}
-    (downloads / FRAGMENT).write_text(fragment(frames), encoding="utf-8")
-
-
-def fragment(frames: Mapping[str, pd.DataFrame]) -> str:
-    """The part of the page that a reader works with; `frames` hold ``try_it.csv`` of each task."""
-    data = json.dumps({task: inputs(frame) for task, frame in frames.items()}, ensure_ascii=False)
-    script = Path(__file__).with_name("tryit.js").read_text(encoding="utf-8")
-    tables = "\n".join(plain_table(task, frame) for task, frame in frames.items())
-    return f"""<div class="memgen-try" id="memgen-try">
-<noscript><p>Without scripts nothing can be moved here; the tables below show both ends and the middle.</p></noscript>
-</div>
-<script type="application/json" id="memgen-try-data">{data.replace("<", chr(92) + "u003c")}</script>
-<script>
-{script}</script>
-{tables}
-"""
-
-
-def inputs(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """For each input its words, and for each dose the three probabilities."""
-    return [
-        {name: str(rows[name].iloc[0]) for name in FIELDS}
-        | {"doses": rows.dose.tolist(), "p": {name: rows[f"p_{name}"].tolist() for name in BEHAVIORS}}
-        for _, rows in frame.sort_values("dose").groupby("input")
+def write(downloads: Path) -> None:
+    """Write what the page includes and its script into the folder of downloads."""
+    folder = config.root() / MODELS
+    models = {task: published_model(folder / task) for task in TASKS if (folder / task).is_dir()}
+    data = f"const MODELS = {json.dumps(models, ensure_ascii=False, separators=(',', ':'))};"
+    code = [
+        Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("model.js", "answer.js", "tryit.js")
     ]
+    style = Path(__file__).with_name("tryit.css").read_text(encoding="utf-8")
+    (downloads / SCRIPT).parent.mkdir(parents=True, exist_ok=True)
+    (downloads / SCRIPT).write_text("\n".join(["(() => {", data, *code, "})();\n"]), encoding="utf-8")
+    fragment = f"""<style>
+{style}</style>
+<div class="memgen-try" id="memgen-try"><noscript><p>The models run in this page, and need scripts.</p></noscript></div>
+<script defer src="../_static/downloads/{SCRIPT}"></script>
+"""
+    (downloads / FRAGMENT).write_text(fragment, encoding="utf-8")
 
 
-def plain_table(task: str, frame: pd.DataFrame) -> str:
-    """The same at few doses, as a table that needs no scripts."""
-    columns = {
-        (f"p_{name}", dose): f"p({words}) at dose {ENDS[dose]}" for dose in ENDS for name, words in BEHAVIORS.items()
+def published_model(folder: Path) -> dict[str, Any]:
+    """A published model for the page: its sizes, words, bound answers, some test conflicts, and all tensors."""
+    made = json.loads((folder / "training/manifest.json").read_text(encoding="utf-8"))["config"]
+    tokenizer = json.loads((folder / "training/model/tokenizer.json").read_text(encoding="utf-8"))
+    sizes = json.loads((folder / "training/model/config.json").read_text(encoding="utf-8"))
+    vocabulary = tokenizer["model"]["vocab"]
+    memory = pd.read_parquet(folder / "data/memory.parquet").set_index("group").answer_memorization
+    tensors, places = tensors_of(folder)
+    return {
+        **{name: sizes[name] for name in ("n_layer", "n_head", "n_embd", "n_positions")},
+        "vocabulary": sorted(vocabulary, key=vocabulary.__getitem__),
+        "keys": keys(made),
+        "memory": {group: answer.split("|") for group, answer in memory.items()},
+        "inputs": inputs(folder),
+        **places,
+        "tensors": [[name, tensor.size] for name, tensor in tensors.items()],
+        "weights": packed(list(tensors.values())),
     }
-    wide = frame.pivot(index=["input", *FIELDS], columns="dose", values=[f"p_{name}" for name in BEHAVIORS])
-    wide = wide[list(columns)].set_axis(list(columns.values()), axis=1).reset_index([*FIELDS]).rename(columns=FIELDS)
-    label = f"All inputs of {escape(task)}, as a table"
-    return f"""<details><summary>{label}</summary>
-<p><a href="../_static/downloads/try/try_it-{task}.csv" download>data of all doses (CSV)</a></p>
-<div class="memgen-table" role="group" aria-label="{label}" tabindex="0">
-{wide.to_html(index=False, border=0, float_format="{:.3f}".format)}
-</div></details>"""
+
+
+def tensors_of(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The weights, each intervention with a control, and the direction; and where they act."""
+    weights = load_file(folder / "training/model/model.safetensors")
+    tensors = {name.removeprefix("transformer."): tensor for name, tensor in weights.items()}
+    sites, rng = {}, np.random.default_rng(0)
+    for method in METHODS:
+        intervention = Intervention.load(folder / "interventions", method)
+        sites[method] = intervention.site
+        for target in TARGETS:
+            shift = intervention.shift(target)
+            tensors[f"{method}.{NAMES[target]}"] = shift.numpy()
+            tensors[f"{method}.{NAMES[target]}.control"] = random_direction(shift, rng).numpy()
+    with safe_open(folder / DIRECTION, "np") as file:
+        tensors["das"], about = file.get_tensor("direction"), file.metadata()
+    tensors["das.control"] = random_direction(torch.from_numpy(tensors["das"])[None], rng).numpy()
+    return tensors, {"sites": sites | {"das": about["site"]}, "layer": int(about["layer"])}
+
+
+def packed(tensors: list[np.ndarray]) -> str:
+    """Numbers in half precision: all low bytes, then all high bytes, by gzip, in base64."""
+    numbers = np.concatenate([tensor.ravel() for tensor in tensors]).astype("<f2")
+    planes = numbers.view(np.uint8).reshape(-1, 2).T.tobytes()
+    return base64.b64encode(gzip.compress(planes, mtime=0)).decode()
+
+
+def inputs(folder: Path) -> list[list[str]]:
+    """Test conflicts, the first of each group in turn whatever the model answers, and the behaviour on each."""
+    frame = pd.read_parquet(folder / "data/test.parquet")
+    frame["behavior"] = pd.read_parquet(folder / "training/behavior/test.parquet").behavior.map(NAMES)
+    originals = frame[(frame.kind == "conflict") & (frame.variant_of < 0)]
+    turn = originals.groupby("group").cumcount().sort_values(kind="stable")
+    return originals.loc[turn.index[:N_INPUTS], ["prompt", "behavior"]].to_numpy().tolist()
+
+
+def keys(made: dict[str, Any]) -> dict[str, list[str]]:
+    """The words of a story by their sort, or the signs of a sum."""
+    if made["base_task"] == "addition":
+        return {"Signs": addition.WORDS[:12]}
+    task = inference.Task(**made["data"])
+    return {
+        "Names": inference.NAMES[: task.n_names],
+        "Kinds": inference.KINDS[: task.n_kinds],
+        "Colours": inference.COLORS[: task.n_colors],
+        "Between": ["is", "."],
+    }

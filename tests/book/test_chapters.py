@@ -29,11 +29,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def whole(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project in which every stage of the profile is finished and sealed."""
     monkeypatch.setattr(chapters, "write_vega_bundle", lambda path: None)
-    try_it = "input,dose,prompt,answer_memorization,answer_generalization,p_memorization,p_generalization,p_other\n"
-    try_it += "".join(f"1,{dose},a b =,c,d,0.5,0.3,0.2\n" for dose in (-1.0, 0.0, 1.0))
     for name in made.RUN_STAGES:
         folder = project / "results/tiny/inference/gpt2-2x32/seed0" / name
-        made.stage(folder, {"tables/try_it.csv": try_it} if name == "steering" else {})
+        made.stage(folder)
         chapters.seal(folder, made.executed(project / "out.ipynb", made.code("run.figure()", made.figure("by_layer"))))
     for name in made.PROFILE_STAGES:
         folder = made.stage(project / "results/tiny" / name, task=None)
@@ -180,7 +178,6 @@ def test_main_figure_opens_the_chapter(whole: Path) -> None:
         (lambda folder: (folder / "manifest.json").unlink(), "did not finish"),
         (lambda folder: (folder / "notebook.ipynb").unlink(), "steering/notebook.ipynb is not the one that was sealed"),
         (lambda folder: made.executed(folder / "notebook.ipynb", made.code("edited")), "make book PROFILE=tiny"),
-        (lambda folder: (folder / "tables/try_it.csv").write_text("input\n1\n"), "try_it.csv was changed"),
     ],
 )
 def test_damaged_results_are_refused_and_the_old_chapters_stay(whole: Path, capsys, damage, message: str) -> None:

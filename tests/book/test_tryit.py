@@ -1,112 +1,56 @@
-"""The page *Try it*: its data are the table's, and no prompt can leave them."""
+"""The page Try it: what its script holds, and what it says where nothing was published."""
 
+import base64
+import gzip
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
-from bs4 import BeautifulSoup
 
 from book.build import tryit
-
-HOSTILE = '</script><script>alert(1)</script><img src=x onerror="alert(2)">'
-DOSES = (-1.0, -0.5, 0.0, 0.5, 1.0)
+from memgen import config
+from memgen.published import MODELS
 
 
 @pytest.fixture
-def frame() -> pd.DataFrame:
-    rows = [
-        {
-            "input": i,
-            "dose": dose,
-            "behavior": "memorization",
-            "p_memorization": 0.5 + dose / 4,
-            "p_generalization": 0.3 - dose / 4,
-            "p_other": 0.2,
-            "prompt": f"{HOSTILE} {i}",
-            "answer_memorization": "teal",
-            "answer_generalization": "<b>red</b>",
-        }
-        for i in (3, 7)
-        for dose in reversed(DOSES)
-    ]
-    return pd.DataFrame(rows)
+def script(tmp_path: Path) -> str:
+    tryit.write(tmp_path)
+    return (tmp_path / tryit.SCRIPT).read_text(encoding="utf-8")
 
 
-class Tags(HTMLParser):
-    """The tags of a page, with what scripts hold."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags, self.scripts, self.text, self._in_script = [], [], "", False
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list) -> None:
-        self.tags.append(tag)
-        self._in_script = tag == "script"
-
-    def handle_endtag(self, tag: str) -> None:
-        self._in_script = False
-
-    def handle_data(self, data: str) -> None:
-        if self._in_script:
-            self.scripts.append(data)
-        else:
-            self.text += data
+def test_numbers_travel_in_half_precision() -> None:
+    numbers = [np.array([[1.5, -2e-6], [0.0, 65504]], np.float32), np.array([3.14159], np.float32)]
+    planes = np.frombuffer(gzip.decompress(base64.b64decode(tryit.packed(numbers))), np.uint8)
+    halves = (planes[:5] | planes[5:].astype(np.uint16) << 8).view(np.float16)
+    assert halves.tolist() == [1.5, np.float16(-2e-6), 0.0, 65504, np.float16(3.14159)]
+    assert tryit.packed(numbers) == tryit.packed(numbers)
 
 
-def test_data_are_the_tables_and_prompts_stay_text(frame: pd.DataFrame) -> None:
-    html = tryit.fragment({"inference": frame, "addition": frame.assign(prompt="1+2=")})
-    page = Tags(html)
-    assert "img" not in page.tags
-    assert "b" not in page.tags
-    assert page.tags.count("script") == 2
-    assert HOSTILE in page.text  # in the plain table, as words
-    data = json.loads(page.scripts[0])
-    assert list(data) == ["inference", "addition"]
-    assert [entry["prompt"] for entry in data["inference"]] == [f"{HOSTILE} 3", f"{HOSTILE} 7"]
-    for entry in data["inference"]:
-        assert entry["doses"] == list(DOSES)
-        assert entry["p"]["memorization"] == pytest.approx([0.5 + dose / 4 for dose in DOSES])
-        assert [sum(shares) for shares in zip(*entry["p"].values(), strict=True)] == pytest.approx([1.0] * 5)
+def test_one_script_holds_every_model_and_asks_for_nothing(script: str, tmp_path: Path) -> None:
+    assert len(script.encode()) < 4_000_000
+    models = json.loads(re.search(r"^const MODELS = (.*);$", script, re.MULTILINE)[1])
+    assert list(models) == list(tryit.TASKS)
+    assert not re.search(r"https?:|fetch\(|XMLHttp|innerHTML|import\(|eval\(", script)
+    fragment = (tmp_path / tryit.FRAGMENT).read_text(encoding="utf-8")
+    assert re.findall(r'(?:src|href)="([^"]*)"', fragment) == [f"../_static/downloads/{tryit.SCRIPT}"]
 
 
-def test_asks_for_nothing_from_elsewhere(frame: pd.DataFrame) -> None:
-    html = tryit.fragment({"inference": frame}).replace("http://www.w3.org/2000/svg", "")
-    assert not re.search(r"https?:|fetch\(|XMLHttp|innerHTML|import\(", html)
-    assert set(re.findall(r'(?:src|href)="([^"]*)"', html)) == {"../_static/downloads/try/try_it-inference.csv"}
+@pytest.mark.parametrize("task", tryit.TASKS)
+def test_inputs_are_test_conflicts_of_every_group(task: str) -> None:
+    folder = config.root() / MODELS / task
+    frame = pd.read_parquet(folder / "data/test.parquet").set_index("prompt")
+    rows = frame.loc[[prompt for prompt, _ in tryit.inputs(folder)]]
+    assert len(rows) == tryit.N_INPUTS
+    assert (rows.kind == "conflict").all() and (rows.variant_of < 0).all()
+    assert rows.group.nunique() == frame[frame.kind == "conflict"].group.nunique()
 
 
-def test_plain_table_shows_both_ends_and_the_middle(frame: pd.DataFrame) -> None:
-    html = tryit.plain_table("inference", frame)
-    table = BeautifulSoup(html, "html.parser").table
-    names = [cell.get_text() for cell in table.select("thead th")]
-    rows = [[cell.get_text() for cell in row.select("td")] for row in table.select("tbody tr")]
-    for name, text in {
-        "Memorized": "teal",
-        "p(memorized) at dose −1": "0.250",
-        "p(memorized) at dose 0": "0.500",
-        "p(inferred) at dose +1": "0.050",
-    }.items():
-        assert [row[names.index(name)] for row in rows] == [text, text], name
-
-
-def test_writes_the_fragment_and_the_data(frame: pd.DataFrame, tmp_path: Path) -> None:
-    frame.to_csv(tmp_path / "made.csv", index=False)
-    tryit.write({"inference": tmp_path / "made.csv"}, tmp_path / "downloads")
-    copied = tmp_path / "downloads/try/try_it-inference.csv"
-    assert copied.read_bytes() == (tmp_path / "made.csv").read_bytes()
-    assert (tmp_path / "downloads" / tryit.FRAGMENT).read_text() == tryit.fragment({"inference": frame})
-
-
-@pytest.mark.parametrize("answer", ["0011", "1080", "1e3", "nan", "None", "True"])
-def test_answers_that_look_like_numbers_stay_as_they_are(frame: pd.DataFrame, tmp_path: Path, answer: str) -> None:
-    frame.assign(answer_generalization=answer, prompt=answer).to_csv(tmp_path / "made.csv", index=False)
-    tryit.write({"addition": tmp_path / "made.csv"}, tmp_path)
-    html = (tmp_path / tryit.FRAGMENT).read_text()
-    for entry in json.loads(Tags(html).scripts[0])["addition"]:
-        assert (entry["answer_generalization"], entry["prompt"]) == (answer, answer)
-    rows = BeautifulSoup(html, "html.parser").select("tbody tr")
-    assert [[cell.get_text() for cell in row.select("td")][:3] for row in rows] == [[answer, "teal", answer]] * 2
+def test_without_published_models_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("config", "notebooks"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    tryit.write(tmp_path)
+    assert "const MODELS = {};" in (tmp_path / tryit.SCRIPT).read_text(encoding="utf-8")
