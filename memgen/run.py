@@ -39,6 +39,7 @@ def begin(
     model: str = "",
     seed: int = 0,
     results: str = "results",
+    table: str = "",
     resume: bool = False,
     **others: str | int | float | bool,
 ) -> "Run":
@@ -52,6 +53,8 @@ def begin(
         The run, as in :func:`memgen.config.resolve`; a stage of the whole profile takes the profile alone.
     results : str
         The folder that holds the results.
+    table : str
+        The path of a table, for the task of that name; empty: the run's.
     resume : bool
         Whether to keep the files that an interrupted run left which had the same settings, inputs, code, versions,
         threads and device.
@@ -83,10 +86,11 @@ def begin(
         settings, place = config.load_profile(profile), Place(stage, profile, results=results)
         run = {}
     else:
-        settings = config.resolve(profile, task, model, seed)
+        config.require(isinstance(table, str), f"The parameter table must be the path of a table, not {table!r}.")
+        settings = config.resolve(profile, task, model, seed, table)
         run = Cell(task, settings.model.name, seed)._asdict()
-        place = Place(stage, profile, **run, results=results)
-    parameters = {"profile": profile, **run, "results": results, **others}
+        place = Place(stage, profile, **run, results=results, table=table)
+    parameters = {"profile": profile, **run, "results": results, **({"table": table} if table else {}), **others}
     return Run(place, parameters, settings, place.check_earlier(), resume)
 
 
@@ -116,7 +120,8 @@ class Run:
         self.place, self.parameters, self.config = place, parameters, settings
         self.label, self.folder = place.run, place.partial
         self._earlier = earlier
-        self._inputs: dict[str, dict[str, Any]] = {}
+        table = settings.data.get("table") if place.stage == "data" else None
+        self._inputs: dict[str, dict[str, Any]] = {table: manifest.digest(config.root() / table)} if table else {}
         self._records: dict[tuple, dict[str, Any]] = {}
         self._begun, self._clock = _now(), time.perf_counter()
         try:
