@@ -28,7 +28,7 @@ LEAST_TOKENS = 4  # of a prompt: parts of it are patched and cut
 READERS = {
     ".parquet": pd.read_parquet,
     ".csv": functools.partial(pd.read_csv, dtype=str, keep_default_na=False, encoding="utf-8-sig"),
-    ".jsonl": functools.partial(pd.read_json, lines=True, dtype=False, convert_dates=False),
+    ".jsonl": functools.partial(pd.read_json, lines=True, dtype=False),
 }
 
 
@@ -97,6 +97,7 @@ class Task(BaseTask):
         """The rows with their kinds; what is missing is None."""
         missing = [name for name in COLUMNS if name not in frame]
         require(not missing, f"{self.table} has no column {', '.join(missing)}; it has {', '.join(map(str, frame))}.")
+        require(len(frame) > 0, f"{self.table} has no rows.")
         frame = frame.reindex(columns=[*COLUMNS, "kind"]).reset_index(drop=True).astype(object)
         frame = frame.where(frame.notna() & (frame != ""), None)
         for name in ("prompt", *ANSWERS):
