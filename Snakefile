@@ -114,6 +114,16 @@ def settings_text(stage, settings):
     return repr({name: attrgetter(name)(settings) for name in stage.settings})
 
 
+def stage_table(stage):
+    """The user's own table, which the data of its task are made from (a function)."""
+
+    def table(wildcards):
+        data = CELLS[Cell(wildcards.task, wildcards.model, int(wildcards.seed))].data
+        return [data["table"]] if stage.name == "data" and "table" in data else []
+
+    return table
+
+
 def stage_settings(stage):
     """A parameter function: the text of the run's settings."""
     return lambda wildcards: settings_text(
@@ -228,6 +238,7 @@ for stage in STAGES.values():
             stage.name
         input:
             stage_sources(stage),
+            stage_table(stage),
             expand(STAMP, stage=stage.reads, allow_missing=True),
         output:
             f"{RUN}/log/{stage.name}.json",

@@ -118,7 +118,8 @@ def prepare(subject: Subject, frame: pd.DataFrame, prefix: bool = False, batch_s
         Columns `input_ids`, `answer_memorization`, `answer_generalization` (None where there is no such answer).
     prefix
         Run the first tokens now and cache their keys and values: later runs start there. They are all but the last
-        ``subject.n_tokens`` of a batch's shortest prompt, for interventions that leave these tokens alone.
+        ``subject.n_tokens`` of a batch's shortest prompt, for interventions that leave these tokens alone. So prompts
+        of like lengths run together.
     batch_size
         The subject's by default.
 
@@ -134,6 +135,8 @@ def prepare(subject: Subject, frame: pd.DataFrame, prefix: bool = False, batch_s
     result = []
     for scored in (names, names[:1], names[1:]):
         rows = frame[(is_present == [name in scored for name in names]).all(axis=1)]
+        if prefix:
+            rows = rows.iloc[np.argsort(rows.input_ids.str.len(), kind="stable")]
         for start in range(0, len(rows), batch_size):
             chunk = rows.iloc[start : start + batch_size]
             answers = {name: alternatives(subject, chunk[f"answer_{name}"]) for name in scored}

@@ -359,6 +359,10 @@ class RunConfig(Settings):
             f"The adaptation {self.training.adaptation!r} is for a pretrained model, and {self.model.name} is trained "
             "from scratch; allowed is 'full'.",
         )
+        require(
+            self.base_task != "table" or isinstance(self.model, PretrainedConfig),
+            f"The task table is for a pretrained model, and {self.model.name} is trained from scratch.",
+        )
         return self
 
     @property
@@ -476,12 +480,27 @@ def load_profile(name: str) -> Profile:
     return Profile.read(sections | {"name": name}, file)
 
 
-def resolve(profile: str, task: str, model: str = "", seed: int = 0) -> RunConfig:
-    """The settings of one run; an empty `model` means the first one that the profile names for it."""
+def resolve(profile: str, task: str, model: str = "", seed: int = 0, table: str = "") -> RunConfig:
+    """The settings of one run; an empty `model` means the first one that the profile names for it.
+
+    `table` is the path of a table of the user's own, the one of the run otherwise. A profile need not name the task
+    ``table``: without a run of that name, its first model is taken as it comes.
+    """
     loaded = load_profile(profile)
     names = loaded.names()
-    require(task in names, f"The task {task!r} is unknown in the profile {profile}; allowed are {', '.join(names)}.")
-    spec = loaded.spec(task)
+    is_own = task == "table" and task not in names
+    require(
+        is_own or task in names,
+        f"The task {task!r} is unknown in the profile {profile}; allowed are {', '.join(names)}.",
+    )
+    as_it_comes = RunSpec(task="table", models=loaded.spec(names[0]).models, training={"adaptation": "none"})
+    spec = as_it_comes if is_own else loaded.spec(task)
+    data = loaded.data.get(spec.task, {}) | spec.data | ({"table": table} if table else {})
+    if spec.task == "table":
+        path = str(data.get("table", ""))
+        require(path != "", "The task table needs the path of a table, such as -p table my.csv.")
+        require((root() / path).is_file(), f"The table {path} was not found in {root()}.")
+    require(table == "" or spec.task == "table", f"The table {table!r} is for the task table, not for {task}.")
     training = loaded.training.get(spec.task, {}) | spec.training
     values = {
         "profile": profile,
@@ -491,7 +510,7 @@ def resolve(profile: str, task: str, model: str = "", seed: int = 0) -> RunConfi
         "conflicts": spec.conflicts,
         "model": read_model(spec.models[0] if model == "" else model),
         "seed": seed,
-        "data": loaded.data.get(spec.task, {}) | spec.data,
+        "data": data,
         "training": TrainingConfig.read(training, f"The training of {task}"),
         "analysis": loaded.analysis,
     }

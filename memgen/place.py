@@ -31,6 +31,7 @@ class Place:
     model: str = ""
     seed: int = 0
     results: str = "results"
+    table: str = ""
 
     def at(self, stage: str, cell: Cell | None = None) -> "Place":
         """The place of another stage, of the same run or of another one."""
@@ -71,6 +72,7 @@ class Place:
         """The command that makes this stage, in the project's folder; text is given raw, so that 0011 stays text."""
         names = ["profile", "task", "model", "seed"] if self.task else ["profile"]
         names += ["results"] if self.results != "results" else []
+        names += ["table"] if self.table else []
         flags = {name: "-r" if isinstance(getattr(self, name), str) else "-p" for name in names}
         parameters = " ".join(f"{flags[name]} {name} {shlex.quote(str(getattr(self, name)))}" for name in names)
         here = ".venv/bin/" if (config.root() / ".venv/bin/papermill").is_file() else ""  # else in an active one
@@ -156,7 +158,7 @@ class Place:
             if set(made_from.cells()) != set(config.load_profile(self.profile).cells()):
                 raise self._unfit(f"The {self.label} was made from other runs than the profile has now")
         for name, entry in manifest["inputs"].items():
-            if name.startswith(PUBLISHED):
+            if name.startswith(PUBLISHED) or self.stage == "data":  # which reads a table
                 path = config.root() / name
                 same = path.is_file() and digest(path) == entry
             else:

@@ -39,6 +39,7 @@ def begin(
     model: str = "",
     seed: int = 0,
     results: str = "results",
+    table: str = "",
     resume: bool = False,
     **others: str | int | float | bool,
 ) -> "Run":
@@ -53,6 +54,8 @@ def begin(
         "published" is that of :func:`memgen.published.take_model`.
     results : str
         The folder that holds the results.
+    table : str
+        The path of a table, for the task of that name; empty: the run's.
     resume : bool
         Whether to keep the files that an interrupted run left which had the same settings, inputs, code, versions,
         threads and device.
@@ -88,10 +91,11 @@ def begin(
         place = Place(stage, profile, **run, results=results)
         settings = take_model(place)
     else:
-        settings = config.resolve(profile, task, model, seed)
+        config.require(isinstance(table, str), f"The parameter table must be the path of a table, not {table!r}.")
+        settings = config.resolve(profile, task, model, seed, table)
         run = Cell(task, settings.model.name, seed)._asdict()
-        place = Place(stage, profile, **run, results=results)
-    parameters = {"profile": profile, **run, "results": results, **others}
+        place = Place(stage, profile, **run, results=results, table=table)
+    parameters = {"profile": profile, **run, "results": results, **({"table": table} if table else {}), **others}
     return Run(place, parameters, settings, place.check_earlier(), resume)
 
 
@@ -121,7 +125,8 @@ class Run:
         self.place, self.parameters, self.config = place, parameters, settings
         self.label, self.folder = place.run, place.partial
         self._earlier = earlier
-        self._inputs: dict[str, dict[str, Any]] = {}
+        table = settings.data.get("table") if place.stage == "data" else None
+        self._inputs: dict[str, dict[str, Any]] = {table: manifest.digest(config.root() / table)} if table else {}
         self._records: dict[tuple, dict[str, Any]] = {}
         self._begun, self._clock = _now(), time.perf_counter()
         try:

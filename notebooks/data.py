@@ -31,11 +31,12 @@ task: str = "inference"  # a run that the profile names, such as inference or ad
 model: str = ""  # a name such as gpt2-3x64; empty: the first that the profile names for the task
 seed: int = 0  # 0 or more
 results: str = "results"  # the folder that holds the results
+table: str = ""  # for the task table: the path of a table; empty: as the profile says
 
 # %%
 from memgen.run import begin
 
-run = begin("data", profile=profile, task=task, model=model, seed=seed, results=results)
+run = begin("data", profile=profile, task=task, model=model, seed=seed, results=results, table=table)
 
 # %% [markdown]
 # The settings of the task.

@@ -20,12 +20,13 @@ task: str = "inference"  # a run that the profile names, such as inference or ad
 model: str = ""  # a name such as gpt2-3x64; empty: the first that the profile names for the task
 seed: int = 0  # 0 or more
 results: str = "results"  # the folder that holds the results
+table: str = ""  # for the task table: the path of a table; empty: as the profile says
 top_n: int = 0  # the number of neurons that the study's intervention shifts; 0: chosen on validation groups
 
 # %%
 from memgen.run import begin
 
-run = begin("steering", profile=profile, task=task, model=model, seed=seed, results=results, top_n=top_n)
+run = begin("steering", profile=profile, task=task, model=model, seed=seed, results=results, table=table, top_n=top_n)
 
 # %% [markdown]
 # ## Methods and controls

@@ -27,6 +27,7 @@ task: str = "inference"  # a run that the profile names, such as inference or ad
 model: str = ""  # a name such as gpt2-3x64; empty: the first that the profile names for the task
 seed: int = 0  # 0 or more
 results: str = "results"  # the folder that holds the results
+table: str = ""  # for the task table: the path of a table; empty: as the profile says
 steps: int = 0  # optimizer steps on the task's texts; 0: as the profile says
 adaptation: str = ""  # of a pretrained model: full, lora or none; empty: as the profile says
 
@@ -37,7 +38,9 @@ adaptation: str = ""  # of a pretrained model: full, lora or none; empty: as the
 from memgen.run import begin
 
 given = {"steps": steps, "adaptation": adaptation}
-run = begin("training", profile=profile, task=task, model=model, seed=seed, results=results, resume=True, **given)
+run = begin(
+    "training", profile=profile, task=task, model=model, seed=seed, results=results, table=table, resume=True, **given
+)
 
 # %%
 import shutil

@@ -1,8 +1,8 @@
 """Put other activations into a run: those of a pair's other member (activation patching), or a mean (ablation).
 
-Heads and sets of neurons are replaced at the prompt's last token alone. So where prompts have the same length, all
-tokens before it are computed once, and each intervention costs a pass over the last token and the answer. Parts of the
-prompt are patched in whole runs.
+Heads and sets of neurons are replaced at the prompt's last token alone. So all tokens before it are computed once, and
+each intervention costs a pass over the last token and the answer; that on a part of the prompt, a pass over what begins
+there.
 """
 
 import contextlib
@@ -50,13 +50,14 @@ def replacing(subject: Subject, site: str, chosen: np.ndarray, states: Tensor) -
     return context
 
 
-def prepare_last(subject: Subject, frame: pd.DataFrame) -> list[behavior.Batch]:
-    """Batches for interventions at the last prompt token, their rows numbered from 0.
+def prepare_last(subject: Subject, frame: pd.DataFrame, n_tokens: int = 1) -> list[behavior.Batch]:
+    """Batches for interventions at the last `n_tokens` prompt tokens, their rows numbered from 0.
 
-    All before that token is computed once if the prompts have the same length.
+    The prompts of a batch have the same length, and all before those tokens is computed once.
     """
-    lengths = set(frame.input_ids.str.len())
-    return behavior.prepare(subject, frame.reset_index(drop=True), prefix=len(lengths) == 1 and min(lengths) > 1)
+    frame, at_end = frame.reset_index(drop=True), dataclasses.replace(subject, n_tokens=n_tokens)
+    by_length = frame.groupby(frame.input_ids.str.len())
+    return [batch for n, rows in by_length for batch in behavior.prepare(at_end, rows, prefix=n > n_tokens)]
 
 
 @torch.no_grad()
@@ -161,23 +162,23 @@ def patch_positions(
         if not lengths[0].equals(lengths[1]):
             raise ValueError("The prompts of a pair's members must have the same length.")
         for target, (source, receiver) in ROLES.items():
-            batches = behavior.prepare(subject, members[receiver])
-            states = [_states(subject, batch, members[source], site) for batch in batches]
-            for layer, (part, tokens) in itertools.product(range(subject.n_layer), parts.items()):
+            runs = {}
+            for part, tokens in parts.items():
+                n_tokens = -tokens.start if (tokens.start or 0) < 0 else lengths[0].max()
+                batches, of_source = (prepare_last(subject, members[name], n_tokens) for name in (receiver, source))
+                runs[part] = batches, [_states(subject, batch, site) for batch in of_source]
+            for layer, (part, (batches, states)) in itertools.product(range(subject.n_layer), runs.items()):
                 of_layer = [of_batch[layer] for of_batch in states]
-                context = replacing_tokens(subject, site, layer, tokens, of_layer)
+                context = replacing_tokens(subject, site, layer, parts[part], of_layer)
                 columns = {"site": site, "layer": layer, "part": part, "target": target}
                 rows.append(_outcomes(subject, batches, context, chunk, columns))
     return pd.concat(rows, ignore_index=True)
 
 
-def _states(subject: Subject, batch: behavior.Batch, sources: pd.DataFrame, site: str) -> list[Tensor]:
-    """The activations of each layer [batch pos d] in a batch whose prompts are replaced by those of `sources`."""
-    input_ids = batch.input_ids.clone()
-    for row, prompt in enumerate(sources.input_ids.loc[batch.rows]):
-        input_ids[row, : len(prompt)] = torch.tensor(list(prompt))
+def _states(subject: Subject, batch: behavior.Batch, site: str) -> list[Tensor]:
+    """The activations of each layer [batch pos d] in a batch."""
     with activations.record(subject.model, [site]) as store:
-        behavior.run(subject, dataclasses.replace(batch, input_ids=input_ids))
+        behavior.run(subject, batch)
     return store[site]
 
 

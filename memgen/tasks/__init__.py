@@ -33,5 +33,8 @@ def from_config(config: RunConfig) -> BaseTask:
         require(
             setting in settings or value == default, f"The task {name} has no {setting} {value!r}, only {default!r}."
         )
-    made = task.read(settings, f"The data of {config.task}")
-    return Worded(task=made, model=config.model) if isinstance(config.model, PretrainedConfig) else made
+    of_texts = {"model": config.model} if "model" in task.model_fields else {}  # which its own tokenizer reads
+    made = task.read(settings | of_texts, f"The data of {config.task}")
+    if isinstance(config.model, PretrainedConfig) and not of_texts:
+        return Worded(task=made, model=config.model)
+    return made
