@@ -12,6 +12,7 @@ TESTERS ?= 2
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+ENGINE := $(VENV)/cluster
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PROFILES := $(sort $(basename $(notdir $(wildcard config/*.yaml))))
 
@@ -54,9 +55,10 @@ NOISE := -e 's/^(Finished jobid|Select jobs|Execute)[^▶]*▶/▶/' -e '/^Comma
 
 # There may be no home to write to.
 book: export XDG_CACHE_HOME := $(CURDIR)/.snakemake/cache
-book: $(READY)  ## Run what is missing or changed for PROFILE, then render _build/html
-	@set -o pipefail; . $(BIN)/activate && snakemake --cores $(CORES) \
-		--config 'profile="$(PROFILE)"' threads=$(THREADS) --resources accelerator=$(RUNS_PER_ACCELERATOR) \
+book: $(if $(CLUSTER),$(ENGINE)/.ready,$(READY))  ## Run what is missing or changed for PROFILE, then render _build/html (on a cluster: CLUSTER=slurm)
+	@set -o pipefail; . $(BIN)/activate && $(if $(CLUSTER),PYTHONPATH="$(abspath $(ENGINE)):$$PYTHONPATH") snakemake \
+		$(if $(CLUSTER),--workflow-profile '$(CLUSTER)',--cores $(CORES) --resources accelerator=$(RUNS_PER_ACCELERATOR)) \
+		--config 'profile="$(PROFILE)"' threads=$(THREADS) \
 		--rerun-incomplete --keep-going --scheduler greedy --quiet rules reason host 2>&1 | (trap '' INT; sed -uE $(NOISE))
 	@echo "Results: results/$(PROFILE). The book, where the profile has one: _build/html/index.html (make serve shows it)"
 
@@ -95,6 +97,12 @@ lint: $(READY)  ## Check style, format and types
 format: $(READY)  ## Format the code, and bring the two files of each notebook in line: the one saved last counts
 	@. $(BIN)/activate && python -m book.build pairs && \
 		{ ruff check --fix --quiet . ; ruff format . && python -m book.build pairs --tidy; }
+
+$(ENGINE)/.ready: $(READY) profiles/requirements.txt
+	@echo "Installing what runs stages on a cluster, apart from all else ..."
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --upgrade --target $(ENGINE) \
+		--requirement profiles/requirements.txt
+	@touch $@
 
 PEERS := $(VENV)/peers
 
