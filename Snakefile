@@ -27,11 +27,13 @@ from snakemake.exceptions import WorkflowError
 workdir: workflow.basedir
 
 
-from memgen.config import STAGES, Cell, InputError, load_profile, resolve, sources, stages_of
+from memgen.config import STAGES, InputError, load_profile, resolve, sources, stages_of
 
 try:
     PROFILE = load_profile(str(config.get("profile", "default")))
-    CELLS = {cell: resolve(PROFILE.name, *cell) for cell in PROFILE.cells()}
+    CELLS = PROFILE.cells()
+    # Runs that differ in the seed alone have the same settings; each is read once, for there may be thousands of seeds.
+    SETTINGS = {run: resolve(PROFILE.name, *run) for run in dict.fromkeys(cell[:2] for cell in CELLS)}
 except InputError as error:
     raise WorkflowError(str(error))
 
@@ -118,9 +120,7 @@ def settings_text(stage, settings):
 
 def stage_settings(stage):
     """A parameter function: the text of the run's settings."""
-    return lambda wildcards: settings_text(
-        stage, CELLS[Cell(wildcards.task, wildcards.model, int(wildcards.seed))]
-    )
+    return lambda wildcards: settings_text(stage, SETTINGS[wildcards.task, wildcards.model])
 
 
 def last_runs(folder):
