@@ -7,6 +7,7 @@ PYTHON ?= python3
 CORES ?= all
 THREADS ?= 1
 PORT ?= 8000
+ADDRESS ?= localhost
 RUNS_PER_ACCELERATOR ?= 1
 TESTERS ?= 2
 VENV ?= .venv
@@ -80,10 +81,12 @@ dist: $(READY)  ## Pack the built book as dist/memgen-book-<version>.tar.gz: the
 			--directory _build --create html | gzip --best --no-name > "dist/.$$NAME" && \
 		mv "dist/.$$NAME" "dist/$$NAME.tar.gz" && echo "The book in one file: dist/$$NAME.tar.gz"
 
-serve: $(READY)  ## Show the book on http://localhost:8000 (PORT=...)
+serve: $(READY)  ## Show the book on http://localhost:8000 (PORT=...; in a container also ADDRESS=0.0.0.0)
 	@test -e _build/html/index.html || { echo "There is no book yet: make book PROFILE=smoke makes a small one." >&2; exit 1; }
+	@$(BIN)/python -c 'import socket, sys; socket.create_server((sys.argv[1], int(sys.argv[2])))' '$(ADDRESS)' '$(PORT)' 2> /dev/null || \
+		{ echo "PORT=$(PORT) of ADDRESS=$(ADDRESS) is in use, or is none: another one is given by make serve PORT=8001" >&2; exit 1; }
 	@echo "The book: http://localhost:$(PORT) (Ctrl-C ends)"
-	@$(BIN)/python -m http.server --bind localhost --directory _build/html $(PORT)
+	@$(BIN)/python -m http.server --bind '$(ADDRESS)' --directory _build/html $(PORT)
 
 lab: $(READY)  ## Open JupyterLab on the notebooks; the .py and .ipynb of a pair are saved together
 	@. $(BIN)/activate && python -m book.build pairs && jupyter lab notebooks

@@ -5,7 +5,6 @@ no prompt can leave, so that the page works from a file and without a network.
 """
 
 import json
-import shutil
 from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from memgen.display import without_formulas
 from memgen.manifest import load_manifest
 from memgen.place import Place
 
@@ -45,7 +45,8 @@ def write(tables: Mapping[str, Path], downloads: Path) -> None:
     """Write what the page includes, and the data that it links to, into the folder of downloads."""
     (downloads / FRAGMENT).parent.mkdir(parents=True, exist_ok=True)
     for task, path in tables.items():
-        shutil.copyfile(path, (downloads / FRAGMENT).with_name(f"try_it-{task}.csv"))
+        text = without_formulas(path.read_text(encoding="utf-8"))
+        (downloads / FRAGMENT).with_name(f"try_it-{task}.csv").write_text(text, encoding="utf-8")
     frames = {task: pd.read_csv(path, dtype=AS_TEXT, keep_default_na=False) for task, path in tables.items()}
     (downloads / FRAGMENT).write_text(fragment(frames), encoding="utf-8")
 
