@@ -17,6 +17,7 @@ import sys
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 
@@ -83,12 +84,12 @@ THREADS = int(config.get("threads", 1))
 PRIORITY = {"data": 2, "training": 1}
 ON_ACCELERATOR = {"accelerator": 1} if Path("/dev/nvidia0").exists() else {}
 
-# A stamp counts only while what it speaks of is there, unchanged. Jobs on a cluster read this file too, while others
+# A stamp counts only while what it speaks of is there, unchanged. Jobs on a cluster read this file, too, while others
 # write their stamps.
 if workflow.is_main_process:
-    for stamp in map(Path, glob.glob(f"{RESULTS}/**/log/*.json", recursive=True)):
+    for stamp in map(Path, [*chain(*STAMPS.values()), *PROFILE_STAMPS.values()]):
         manifest = stamp.parent.parent / stamp.stem / "manifest.json"
-        if not (manifest.exists() and filecmp.cmp(stamp, manifest, shallow=False)):
+        if stamp.exists() and not (manifest.exists() and filecmp.cmp(stamp, manifest, shallow=False)):
             stamp.unlink()
     if not Path("_build/html/index.html").exists():
         Path("_build/book.stamp").unlink(missing_ok=True)

@@ -205,6 +205,23 @@ def test_an_edit_in_a_notebook_counts_before_anything_runs(project: Project) -> 
             path.write_bytes(content)
 
 
+def test_files_of_others_change_nothing_and_stay(project: Project) -> None:
+    """Whatever lies beside what belongs there, half-written or of another kind."""
+    lying = ["config/draft.yaml", "config/my notes.yaml", "notebooks/mine.py", "notebooks/mine.ipynb", "results/a.txt"]
+    lying += ["results/smoke/log/mine.json", "results/smoke/inference/notes/log/mine.json"]
+    paths = [project.root / name for name in lying]
+    try:
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("half: [\n")
+        assert planned(project) == set()
+        assert all(path.read_text() == "half: [\n" for path in paths)
+    finally:
+        for path in paths:
+            path.unlink(missing_ok=True)
+        shutil.rmtree(project.root / "results/smoke/inference/notes", ignore_errors=True)
+
+
 def test_an_unknown_profile_is_refused_before_anything_runs(project: Project) -> None:
     done = project.make("book", "PROFILE=huge")
     assert done.returncode != 0
