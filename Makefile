@@ -24,7 +24,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup model book publish check-published compare dist serve lab test lint format bench lock clean
+.PHONY: help setup model book publish check-published compare dist serve lab test test-slurm torture lint format bench lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +93,12 @@ lab: $(READY)  ## Open JupyterLab on the notebooks; the .py and .ipynb of a pair
 
 test: $(READY) lint  ## Run all tests, TESTERS=2 at a time, the smoke profile and the strict book build among them
 	@. $(BIN)/activate && python -m pytest --numprocesses $(TESTERS)
+
+test-slurm: $(ENGINE)/.ready  ## Run the smoke profile on a SLURM of this machine that loses a job and a node (needs the daemons)
+	@. $(BIN)/activate && ENGINE=$(abspath $(ENGINE)) python -m pytest -s tests/cluster/slurm.py
+
+torture: $(READY)  ## Make the smoke book under KILLS=20 kills, on a full disk, by two users; compare each with an undisturbed one
+	@. $(BIN)/activate && python -m pytest -s tests/torture/torture.py
 
 lint: $(READY)  ## Check style, format and types
 	@. $(BIN)/activate && ruff check . && ruff format --check . && mypy

@@ -10,10 +10,12 @@ stage's manifest: Snakemake deletes outputs before it runs a job, so a failed ru
 import filecmp
 import glob
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
@@ -93,6 +95,13 @@ if workflow.is_main_process:
             stamp.unlink()
     if not Path("_build/html/index.html").exists():
         Path("_build/book.stamp").unlink(missing_ok=True)
+    # Snakemake fails a job whose input is newer than what it made: so it would every one after a clock was set back.
+    NOW = time.time()
+    EDITED = [path for folder in ("memgen", "notebooks", "book") for path in glob.glob(f"{folder}/**/*.*", recursive=True)]
+    for path in [*chain(*STAMPS.values()), *PROFILE_STAMPS.values(), "_config.yml", "_toc.yml", *EDITED]:
+        with suppress(OSError):
+            if os.path.getmtime(path) > NOW:
+                os.utime(path, (NOW, NOW))
 
 
 sources = cache(sources)
