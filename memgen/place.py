@@ -23,8 +23,8 @@ PUBLISHED = "book/published/"  # results that the repository keeps, by profile
 
 def sync(*paths: Path) -> None:
     """Wait until files, and folders with all below them, are on the disk, before they are renamed into place."""
-    for path in (found for path in paths for found in (*path.rglob("*"), path)):
-        descriptor = os.open(path, os.O_RDONLY)
+    for found in (found for path in paths for found in (*path.rglob("*"), path)):
+        descriptor = os.open(found, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:

@@ -5,7 +5,6 @@ import os
 import random
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -156,7 +155,9 @@ def test_a_run_that_is_killed_at_random_moments_goes_on(project: Project) -> Non
         process = start(project)
         print(f"killed after {seconds:.1f} s:", kill_after(process, seconds))
     (project.root / ".snakemake/locks").mkdir(exist_ok=True)
-    (project.root / ".snakemake/locks/0.input.lock").write_text("results/smoke\n")  # as one that was killed may leave it
+    (project.root / ".snakemake/locks/0.input.lock").write_text(
+        "results/smoke\n"
+    )  # as one that was killed may leave it
     done = project.make("book", "PROFILE=smoke")
     assert done.returncode == 0, done.stdout + done.stderr
     assert not list((project.root / ".snakemake/locks").iterdir())

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 CONFIGURATION = """
@@ -74,10 +74,10 @@ class Cluster:
         for path in Path("/proc").glob("[0-9]*"):
             try:
                 variables = b"\0" + (path / "environ").read_bytes()
-                files = [os.readlink(file) for file in (path / "fd").iterdir()]
+                files = [file.readlink() for file in (path / "fd").iterdir()]
             except OSError:
                 continue
-            if str(self.folder / f"{node}.log") in files or (here in variables and there in variables):
+            if self.folder / f"{node}.log" in files or (here in variables and there in variables):
                 found.append(int(path.name))
         return found
 
@@ -89,10 +89,8 @@ class Cluster:
         """End a node as a power cut does: its daemon and all that runs on it, at once."""
         self.end(node)
         for number in self.processes(node):
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(number, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
 
     def end(self, name: str) -> None:
         """End a daemon."""

@@ -1,4 +1,4 @@
-"""Whether two projects hold the same results and the same book, byte for byte but for when and how fast they were made."""
+"""Whether two projects hold the same results and the same book, byte for byte but for times."""
 
 import json
 import re

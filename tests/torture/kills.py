@@ -2,6 +2,7 @@
 
 import subprocess
 import time
+from contextlib import suppress
 
 import psutil
 
@@ -31,17 +32,13 @@ def kill_after(process: subprocess.Popen, seconds: float) -> list[str] | None:
     root.suspend()  # it starts nothing more
     tree = [root, *root.children(recursive=True)]
     for each in tree:
-        try:
+        with suppress(psutil.NoSuchProcess):
             each.suspend()
-        except psutil.NoSuchProcess:
-            pass
-    tree = [root, *root.children(recursive=True)]
+    tree = [root, *root.children(recursive=True)]  # with what they started meanwhile
     stages = [_stage(each) for each in tree]
     for each in tree:
-        try:
+        with suppress(psutil.NoSuchProcess):
             each.kill()
-        except psutil.NoSuchProcess:
-            pass
     process.wait()
     _, alive = psutil.wait_procs(tree[1:], timeout=10)
     assert [each for each in alive if each.status() != psutil.STATUS_ZOMBIE] == [], "no process stays"
