@@ -7,11 +7,13 @@ PYTHON ?= python3
 CORES ?= all
 THREADS ?= 1
 PORT ?= 8000
+ADDRESS ?= localhost
 RUNS_PER_ACCELERATOR ?= 1
 TESTERS ?= 2
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+ENGINE := $(VENV)/cluster
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PROFILES := $(sort $(basename $(notdir $(wildcard config/*.yaml))))
 
@@ -22,7 +24,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup model book publish check-published compare dist serve lab test lint format bench lock clean
+.PHONY: help setup model book publish check-published compare dist serve lab test test-slurm torture lint format bench lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,9 +56,11 @@ NOISE := -e 's/^(Finished jobid|Select jobs|Execute)[^▶]*▶/▶/' -e '/^Comma
 
 # There may be no home to write to.
 book: export XDG_CACHE_HOME := $(CURDIR)/.snakemake/cache
-book: $(READY)  ## Run what is missing or changed for PROFILE, then render _build/html
-	@set -o pipefail; . $(BIN)/activate && snakemake --cores $(CORES) \
-		--config 'profile="$(PROFILE)"' threads=$(THREADS) --resources accelerator=$(RUNS_PER_ACCELERATOR) \
+book: export JUPYTER_DATA_DIR := $(CURDIR)/.snakemake/jupyter
+book: $(if $(CLUSTER),$(ENGINE)/.ready,$(READY))  ## Run what is missing or changed for PROFILE, then render _build/html (on a cluster: CLUSTER=slurm)
+	@set -o pipefail; . $(BIN)/activate && $(if $(CLUSTER),PYTHONPATH="$(abspath $(ENGINE)):$$PYTHONPATH") snakemake \
+		$(if $(CLUSTER),--workflow-profile '$(CLUSTER)',--cores $(CORES) --resources accelerator=$(RUNS_PER_ACCELERATOR)) \
+		--config 'profile="$(PROFILE)"' threads=$(THREADS) \
 		--rerun-incomplete --keep-going --scheduler greedy --quiet rules reason host 2>&1 | (trap '' INT; sed -uE $(NOISE))
 	@echo "Results: results/$(PROFILE). The book, where the profile has one: _build/html/index.html (make serve shows it)"
 
@@ -78,10 +82,12 @@ dist: $(READY)  ## Pack the built book as dist/memgen-book-<version>.tar.gz: the
 			--directory _build --create html | gzip --best --no-name > "dist/.$$NAME" && \
 		mv "dist/.$$NAME" "dist/$$NAME.tar.gz" && echo "The book in one file: dist/$$NAME.tar.gz"
 
-serve: $(READY)  ## Show the book on http://localhost:8000 (PORT=...)
+serve: $(READY)  ## Show the book on http://localhost:8000 (PORT=...; in a container also ADDRESS=0.0.0.0)
 	@test -e _build/html/index.html || { echo "There is no book yet: make book PROFILE=smoke makes a small one." >&2; exit 1; }
+	@$(BIN)/python -c 'import socket, sys; socket.create_server((sys.argv[1], int(sys.argv[2])))' '$(ADDRESS)' '$(PORT)' 2> /dev/null || \
+		{ echo "PORT=$(PORT) of ADDRESS=$(ADDRESS) is in use, or is none: another one is given by make serve PORT=8001" >&2; exit 1; }
 	@echo "The book: http://localhost:$(PORT) (Ctrl-C ends)"
-	@$(BIN)/python -m http.server --bind localhost --directory _build/html $(PORT)
+	@$(BIN)/python -m http.server --bind '$(ADDRESS)' --directory _build/html $(PORT)
 
 lab: $(READY)  ## Open JupyterLab on the notebooks; the .py and .ipynb of a pair are saved together
 	@. $(BIN)/activate && python -m book.build pairs && jupyter lab notebooks
@@ -89,12 +95,24 @@ lab: $(READY)  ## Open JupyterLab on the notebooks; the .py and .ipynb of a pair
 test: $(READY) lint  ## Run all tests, TESTERS=2 at a time, the smoke profile and the strict book build among them
 	@. $(BIN)/activate && python -m pytest --numprocesses $(TESTERS)
 
+test-slurm: $(ENGINE)/.ready  ## Run the smoke profile on a SLURM of this machine that loses a job and a node (needs the daemons)
+	@. $(BIN)/activate && ENGINE=$(abspath $(ENGINE)) python -m pytest -s tests/cluster/slurm.py
+
+torture: $(READY)  ## Make the smoke book under KILLS=20 kills, on a full disk, by two users; compare each with an undisturbed one
+	@. $(BIN)/activate && python -m pytest -s tests/torture/torture.py
+
 lint: $(READY)  ## Check style, format and types
 	@. $(BIN)/activate && ruff check . && ruff format --check . && mypy
 
 format: $(READY)  ## Format the code, and bring the two files of each notebook in line: the one saved last counts
 	@. $(BIN)/activate && python -m book.build pairs && \
 		{ ruff check --fix --quiet . ; ruff format . && python -m book.build pairs --tidy; }
+
+$(ENGINE)/.ready: $(READY) profiles/requirements.txt
+	@echo "Installing what runs stages on a cluster, apart from all else ..."
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --upgrade --target $(ENGINE) \
+		--requirement profiles/requirements.txt
+	@touch $@
 
 PEERS := $(VENV)/peers
 

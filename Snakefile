@@ -10,11 +10,16 @@ stage's manifest: Snakemake deletes outputs before it runs a job, so a failed ru
 import filecmp
 import glob
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 
@@ -25,11 +30,13 @@ from snakemake.exceptions import WorkflowError
 workdir: workflow.basedir
 
 
-from memgen.config import STAGES, Cell, InputError, load_profile, resolve, sources, stages_of
+from memgen.config import STAGES, InputError, load_profile, resolve, sources, stages_of
 
 try:
     PROFILE = load_profile(str(config.get("profile", "default")))
-    CELLS = {cell: resolve(PROFILE.name, *cell) for cell in PROFILE.cells()}
+    CELLS = PROFILE.cells()
+    # Runs that differ in the seed alone have the same settings; each is read once, for there may be thousands of seeds.
+    SETTINGS = {run: resolve(PROFILE.name, *run) for run in dict.fromkeys(cell[:2] for cell in CELLS)}
 except InputError as error:
     raise WorkflowError(str(error))
 
@@ -81,13 +88,22 @@ THREADS = int(config.get("threads", 1))
 PRIORITY = {"data": 2, "training": 1}
 ON_ACCELERATOR = {"accelerator": 1} if Path("/dev/nvidia0").exists() else {}
 
-# A stamp counts only while what it speaks of is there, unchanged.
-for stamp in map(Path, glob.glob(f"{RESULTS}/**/log/*.json", recursive=True)):
-    manifest = stamp.parent.parent / stamp.stem / "manifest.json"
-    if not (manifest.exists() and filecmp.cmp(stamp, manifest, shallow=False)):
-        stamp.unlink()
-if not Path("_build/html/index.html").exists():
-    Path("_build/book.stamp").unlink(missing_ok=True)
+# A stamp counts only while what it speaks of is there, unchanged. Jobs on a cluster read this file, too, while others
+# write their stamps.
+if workflow.is_main_process:
+    for stamp in map(Path, [*chain(*STAMPS.values()), *PROFILE_STAMPS.values()]):
+        manifest = stamp.parent.parent / stamp.stem / "manifest.json"
+        if stamp.exists() and not (manifest.exists() and filecmp.cmp(stamp, manifest, shallow=False)):
+            stamp.unlink()
+    if not Path("_build/html/index.html").exists():
+        Path("_build/book.stamp").unlink(missing_ok=True)
+    # Snakemake fails a job whose input is newer than what it made: so it would every one after a clock was set back.
+    NOW = time.time()
+    EDITED = [path for folder in ("memgen", "notebooks", "book") for path in glob.glob(f"{folder}/**/*.*", recursive=True)]
+    for path in [*chain(*STAMPS.values()), *PROFILE_STAMPS.values(), "_config.yml", "_toc.yml", *EDITED]:
+        with suppress(OSError):
+            if os.path.getmtime(path) > NOW:
+                os.utime(path, (NOW, NOW))
 
 
 sources = cache(sources)
@@ -126,9 +142,30 @@ def stage_table(stage):
 
 def stage_settings(stage):
     """A parameter function: the text of the run's settings."""
-    return lambda wildcards: settings_text(
-        stage, CELLS[Cell(wildcards.task, wildcards.model, int(wildcards.seed))]
-    )
+    return lambda wildcards: settings_text(stage, SETTINGS[wildcards.task, wildcards.model])
+
+
+def last_runs(folder):
+    """Of a stage's last run, or where there is none, of its runs with other seeds: MiB, minutes, and graphics cards."""
+    paths = glob.glob(f"{folder}/manifest.json") or glob.glob(re.sub("/seed[0-9]+/", "/seed*/", f"{folder}/manifest.json"))
+    for path in paths:
+        with suppress(OSError, ValueError, KeyError, TypeError):  # a damaged one is made again in any case
+            run = json.loads(Path(path).read_text(encoding="utf-8"))
+            yield run["peak_memory_bytes"] / 2**20, run["wall_seconds"] / 60, int(run["machine"]["accelerator"] is not None)
+
+
+def for_cluster(folder):
+    """What a job of a cluster asks for: the most of the last runs with a margin, and more at every attempt."""
+
+    def most(i, default, factor, margin):
+        def ask(wildcards, attempt):
+            measured = [run[i] for run in last_runs(folder.format(**wildcards))]
+            return attempt * (int(factor * max(measured)) + margin if measured else default)
+
+        return ask
+
+    card = lambda wildcards: max([run[2] for run in last_runs(folder.format(**wildcards))], default=0)
+    return {"mem_mb": most(0, 8000, 1.5, 1000), "runtime": most(1, 720, 2, 15), "gpu": card}
 
 
 # The executed copy and all that it printed stay in log/; errors that the kernel itself reports go to a third file.
@@ -145,6 +182,12 @@ EXECUTE = """
 
 wildcard_constraints:
     seed="[0-9]+",
+
+
+localrules:
+    all,
+    book,
+    chapters,
 
 
 rule all:
@@ -225,6 +268,7 @@ for stage in PROFILE_STAGES:
         threads: THREADS
         resources:
             **ON_ACCELERATOR,
+            **for_cluster(f"{RESULTS}/{stage.name}"),
         shell:
             EXECUTE
 
@@ -253,6 +297,7 @@ for stage in STAGES.values():
         threads: THREADS
         resources:
             **ON_ACCELERATOR,
+            **for_cluster(f"{RUN}/{stage.name}"),
         priority: PRIORITY.get(stage.name, 0)
         shell:
             EXECUTE

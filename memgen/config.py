@@ -459,7 +459,7 @@ Yaml.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.co
 
 def profiles() -> list[str]:
     """The names of the profiles that exist."""
-    return sorted(path.stem for path in (root() / "config").glob("*.yaml"))
+    return sorted(path.stem for path in (root() / "config").glob("*.yaml") if path.is_file())
 
 
 def load_profile(name: str) -> Profile:

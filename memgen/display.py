@@ -65,7 +65,7 @@ class Figure:
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         picture = base64.b64encode(self.png).decode()
         specification = self.specification.replace("<", "\\u003c")  # no text in it can end the script element
-        data = _link(self.csv, "text/csv", f"{self.name}.csv", "data (CSV)")
+        data = _link(without_formulas(self.csv), "text/csv", f"{self.name}.csv", "data (CSV)")
         source = _link(self.specification, "application/json", f"{self.name}.vl.json", "specification (Vega-Lite)")
         html = f"""<figure class="memgen" id="figure-{self.name}" style="margin:1em 0">
 <div class="memgen-figure">
@@ -114,7 +114,7 @@ class Table:
         if len(shown) < len(self.frame):
             caption += f" ({len(shown)} of {len(self.frame):,} rows; the data have all.)"
         rows = shown.to_html(index=False, border=0, justify="left")
-        data = _link(self.csv, "text/csv", f"{self.name}.csv", "data (CSV)")
+        data = _link(without_formulas(self.csv), "text/csv", f"{self.name}.csv", "data (CSV)")
         html = f"""<figure class="memgen" id="table-{self.name}" style="margin:1em 0">
 <figcaption><strong>Table:</strong> {escape(caption)} <small>({data})</small></figcaption>
 <div class="memgen-table" role="group" aria-label="Table {self.name}" style="overflow-x:auto" tabindex="0">{rows}</div>
@@ -125,6 +125,14 @@ class Table:
 def csv_text(frame: pd.DataFrame) -> str:
     """A table as CSV, its text in quotation marks: ``"0011"`` is no number (:func:`memgen.published.read_table`)."""
     return frame.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
+
+
+def without_formulas(text: str) -> str:
+    """A CSV of :func:`csv_text` for people: text that a spreadsheet would compute (``=1+1``) begins with ``'``.
+
+    Numbers, negative ones too, stay; what programs read, beside the results, is as it was measured.
+    """
+    return re.sub(r'(^|,)"(?=[=+\-@\t\r])(?![-+][\d.]+")', r"""\1"'""", text, flags=re.MULTILINE)
 
 
 def _check(name: str, caption: str) -> None:

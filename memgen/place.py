@@ -21,6 +21,16 @@ NOTEBOOK = "notebook.ipynb"  # added after the run; readers may open and save it
 PUBLISHED = "book/published/"  # results that the repository keeps, by profile
 
 
+def sync(*paths: Path) -> None:
+    """Wait until files, and folders with all below them, are on the disk, before they are renamed into place."""
+    for found in (found for path in paths for found in (*path.rglob("*"), path)):
+        descriptor = os.open(found, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 @dataclasses.dataclass(frozen=True)
 class Place:
     """A stage of a run; `task` is empty for a stage of the whole profile."""

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
+
+from memgen.place import sync
 
 RESUME = "resume.safetensors"
 
@@ -43,9 +44,7 @@ def save_state(
     header = {"at": json.dumps(at), "rows": json.dumps(rows)}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(state, folder / "resume.partial", metadata=header | {"sha256": _sha256(state, header)})
-    for path in (folder / "resume.partial", *folder.glob(f"step{at.total}/*")):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+    sync(folder / "resume.partial", *folder.glob(f"step{at.total}"))
     (folder / "resume.partial").replace(folder / RESUME)
 
 

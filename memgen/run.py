@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from memgen import config, display, manifest
 from memgen.config import STAGES, Cell, InputError, Profile, RunConfig
-from memgen.place import Place
+from memgen.place import Place, sync
 from memgen.published import MODEL, Published, take_model
 from memgen.published import published as read_published
 
@@ -334,6 +334,7 @@ class Run:
             "inputs": dict(sorted(self._inputs.items())),
             "outputs": manifest.digest_folder(self.folder),
         }
+        sync(self.folder)  # a manifest says that all else is there, after a power cut, too
         manifest.write_json(self.path("manifest.json"), about)
         self.place.replace()
         self._lock.release(force=True)

@@ -495,6 +495,29 @@ run.figure(
 )
 
 # %% [markdown]
+# ## Positions
+#
+# The study's shift, as chosen for the last token, at more of the prompt's tokens: a sum is asked for by the last token, a
+# story's colour by the last two or three; at most, at all tokens after the first.
+
+# %%
+shifted = by_group(sample, analysis.sweep_rows, run.rng("positions"))
+at_tokens = []
+for n_tokens in (1, 2, 4, len(sample.input_ids.iloc[0]) - 1):
+    wider = Trials.on(dataclasses.replace(subject, n_tokens=n_tokens), shifted, analysis.random_draws)
+    found = outcomes.on_test(wider, {"study": interventions["study"]}, controlled, neurons, run.rng)
+    at_tokens.append(outcomes.summary(found, ["method", "target"]).assign(n_tokens=n_tokens))
+at_tokens = pd.concat(at_tokens).query("measure in ['reached', 'other'] and (control.isna() or control == 'best')")
+
+# %%
+run.record_table(
+    at_tokens.assign(measure=at_tokens.measure + "_at_tokens"),
+    definition="The study's shift at the last {n_tokens} tokens, to {target}, control {control}: {measure}.",
+    unit="share 0-1",
+    coordinates=["method", "control", "target", "n_tokens"],
+)
+columns = ["n_tokens", "target", "control", "measure", "value", "ci_low", "ci_high", "n"]
+run.table(at_tokens[columns], "positions", caption="The study's shift at the last tokens, and its strongest control.")
 
 # %% [markdown]
 # ## Are these neurons needed?

@@ -200,6 +200,14 @@ def test_wrong_settings(project, case):
     assert told(lambda: begin("data", profile="tiny", task="inference"))
 
 
+def test_a_folder_among_the_profiles_is_none(project):
+    (project / "config/folder.yaml").mkdir()
+    try:
+        assert "folder" in told(lambda: begin("data", profile="folder", task="inference"))
+    finally:
+        (project / "config/folder.yaml").rmdir()
+
+
 # --- commands
 
 

@@ -43,6 +43,17 @@ def test_figure_is_escaped_and_needs_no_network():
     assert pd.read_csv(io.BytesIO(base64.b64decode(csv))).equals(hostile)
 
 
+def test_a_download_computes_nothing_in_a_spreadsheet_and_its_numbers_stay():
+    cells = ["=1+1", "@SUM(A1)", "+cmd|' /C calc'!A0", "-2+3", "\tx", 'a,"=1', "12 = ?", "a\n=1", "-12", "", "'"]
+    safe = ["'=1+1", "'@SUM(A1)", "'+cmd|' /C calc'!A0", "'-2+3", "'\tx", 'a,"=1', "12 = ?", "a\n=1", "-12", "", "'"]
+    frame = pd.DataFrame({"name": cells, "value": [-0.5] * len(cells), "also": cells})
+    table = Table(frame, "cells", caption="Cells.")
+    link = re.search(r'href="data:text/csv;base64,([^"]*)"', table._repr_mimebundle_()["text/html"])[1]
+    read = pd.read_csv(io.BytesIO(base64.b64decode(link)), dtype={"name": str, "also": str}, keep_default_na=False)
+    assert read.equals(frame.assign(name=safe, also=safe))
+    assert "'=" not in table.csv
+
+
 def test_drawing_has_few_digits_and_the_data_all():
     frame = pd.DataFrame({"value": [1 / 3, 123456.789, 2e-9 / 3, 7.0]})
     chart = altair.Chart(frame, description="Bars.").mark_bar().encode(x="value:Q")

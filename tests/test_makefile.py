@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -138,3 +139,34 @@ def test_nothing_after_a_stage_that_died_is_swallowed():
     command = ["make", "-s", "--eval", makefile, "filter"]
     done = subprocess.run(command, cwd=ROOT, input=SNAKEMAKE, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == SHOWN
+
+
+@pytest.mark.parametrize("port", ["in use", "http", "", "70000"])
+def test_a_port_that_cannot_be_had_is_told_in_a_sentence(tmp_path, port):
+    shutil.copyfile(ROOT / "Makefile", tmp_path / "Makefile")
+    (tmp_path / "_build/html").mkdir(parents=True)
+    (tmp_path / "_build/html/index.html").touch()
+    with socket.create_server(("localhost", 0)) as taken:
+        port = taken.getsockname()[1] if port == "in use" else port
+        command = ["make", f"VENV={sys.prefix}", "-o", f"{sys.prefix}/.ready", "serve", f"PORT={port}"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode != 0
+    assert done.stderr.startswith(f"PORT={port} of ADDRESS=localhost is in use, or is none")
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(("given", "option"), [("slurm", "slurm"), ("/etc/my cluster", "/etc/my cluster")])
+def test_a_cluster_gets_the_whole_graph(tmp_path, given, option):
+    shutil.copyfile(ROOT / "Makefile", tmp_path / "Makefile")
+    for folder in ("config", "env/bin"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "config/full.yaml").touch()
+    (tmp_path / "env/bin/activate").write_text(f"PATH={tmp_path}/env/bin:$PATH\n")
+    stub = tmp_path / "env/bin/snakemake"
+    stub.write_text('#!/bin/bash\nfor word in "$@" "$PYTHONPATH"; do echo "<$word>"; done\n')
+    stub.chmod(0o755)
+    command = ["make", "VENV=env", "-o", "env/cluster/.ready", "book", "PROFILE=full", f"CLUSTER={given}"]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert f"<--workflow-profile>\n<{option}>\n" in said
+    assert "<--cores>" not in said, "it would limit the jobs at a time to those of this machine"
+    assert f"<{tmp_path}/env/cluster:" in said

@@ -15,7 +15,7 @@ from bs4 import BeautifulSoup
 from book.build import meaning, tryit
 from memgen.config import STAGES, InputError, Profile, load_profile, require, root, stages_of
 from memgen.manifest import digest, load_manifest, load_metrics, write_json
-from memgen.place import NOTEBOOK, Place
+from memgen.place import NOTEBOOK, Place, sync
 
 PAGES = Path("book")
 CHAPTERS = PAGES / "chapters"
@@ -42,6 +42,7 @@ def seal(folder: str | os.PathLike, executed: str | os.PathLike) -> None:
     read_executed(executed)
     beside = folder / f".{NOTEBOOK}.{os.getpid()}"
     shutil.copyfile(executed, beside)
+    sync(beside)
     beside.replace(folder / NOTEBOOK)
     manifest["outputs"][NOTEBOOK] = digest(folder / NOTEBOOK)
     write_json(folder / "manifest.json", manifest)

@@ -16,7 +16,7 @@ from book.build.compare import matched, read_numbers
 from memgen import config, published
 from memgen.config import STAGES, InputError, Profile
 from memgen.manifest import digest, load_metrics, write_json
-from memgen.place import PUBLISHED, Place
+from memgen.place import PUBLISHED, Place, sync
 
 NUMBERS = "metrics.json"
 LEFT_OUT = ("all_trials.csv", "try_it.csv")  # megabytes: every trial of every sweep, and what the page Try it shows
@@ -50,6 +50,7 @@ def publish(profile: str, results: str = "results") -> Path:
     lines = ",\n".join(json.dumps(manifest, ensure_ascii=False) for manifest in shortened)  # a line each
     (beside / published.MANIFESTS).write_text(f"[\n{lines}\n]\n", encoding="utf-8")
     write_json(beside / published.ABOUT, _about(loaded, list(manifests.values())))
+    sync(beside)
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
         target.rename(old)

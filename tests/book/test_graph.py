@@ -2,15 +2,17 @@
 
 import json
 import os
+import random
 import re
 import shutil
-import signal
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from filelock import FileLock, Timeout
+from filelock import FileLock
+
+from tests.torture.compare import contents
+from tests.torture.kills import kill_after, start
 
 from .conftest import Project
 
@@ -143,29 +145,24 @@ def test_a_failed_stage_keeps_its_notebook_and_harms_nothing(project: Project) -
     assert project.run(*command).returncode == 0, "the next run goes on"
 
 
-def test_a_killed_run_goes_on(project: Project) -> None:
-    """Kill all of `make book` without warning; the next one opens the lock and finishes what is left."""
+def test_a_run_that_is_killed_at_random_moments_goes_on(project: Project) -> None:
+    """Kill all of `make book` without warning, three times; the last one opens the lock and finishes what is left."""
+    moments = random.Random(seed := int(os.environ.get("SEED", "13")))
+    print(f"SEED={seed}")
+    before = contents(project.root)
     (project.root / "results/smoke/log/synthesis.json").unlink()
-    process = subprocess.Popen(
-        project.command("book", "PROFILE=smoke"),
-        cwd=project.root,
-        env=project.environment,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "started" in line:
-            break
-    with pytest.raises(Timeout):
-        FileLock(project.root / LOCK, blocking=False).acquire()
-    assert os.getpgid(process.pid) == process.pid
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert list((project.root / ".snakemake/locks").iterdir())
+    for seconds in (moments.uniform(4, 12) for _ in range(3)):
+        process = start(project)
+        print(f"killed after {seconds:.1f} s:", kill_after(process, seconds))
+    (project.root / ".snakemake/locks").mkdir(exist_ok=True)
+    (project.root / ".snakemake/locks/0.input.lock").write_text(
+        "results/smoke\n"
+    )  # as one that was killed may leave it
     done = project.make("book", "PROFILE=smoke")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert not list((project.root / ".snakemake/locks").iterdir())
+    after = contents(project.root)
+    assert [name for name in {*before, *after} if before.get(name) != after.get(name)] == []
     assert planned(project) == set()
 
 
@@ -203,6 +200,23 @@ def test_an_edit_in_a_notebook_counts_before_anything_runs(project: Project) -> 
     finally:
         for path, content in before.items():
             path.write_bytes(content)
+
+
+def test_files_of_others_change_nothing_and_stay(project: Project) -> None:
+    """Whatever lies beside what belongs there, half-written or of another kind."""
+    lying = ["config/draft.yaml", "config/my notes.yaml", "notebooks/mine.py", "notebooks/mine.ipynb", "results/a.txt"]
+    lying += ["results/smoke/log/mine.json", "results/smoke/inference/notes/log/mine.json"]
+    paths = [project.root / name for name in lying]
+    try:
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("half: [\n")
+        assert planned(project) == set()
+        assert all(path.read_text() == "half: [\n" for path in paths)
+    finally:
+        for path in paths:
+            path.unlink(missing_ok=True)
+        shutil.rmtree(project.root / "results/smoke/inference/notes", ignore_errors=True)
 
 
 def test_an_unknown_profile_is_refused_before_anything_runs(project: Project) -> None:

@@ -1,0 +1,56 @@
+"""`kill -9` of a whole `make book`: of make, of Snakemake, of the stages and their kernels, all at once."""
+
+import subprocess
+import time
+from contextlib import suppress
+
+import psutil
+
+from tests.book.conftest import Project
+
+
+def start(project: Project, *words: str) -> subprocess.Popen:
+    """Begin `make book PROFILE=smoke`; what it prints goes to ``printed.txt`` beside the project."""
+    with (project.root.parent / "printed.txt").open("w") as printed:
+        return subprocess.Popen(
+            project.command("book", "PROFILE=smoke", *words),
+            cwd=project.root,
+            env=project.environment,
+            stdout=printed,
+            stderr=printed,
+        )
+
+
+def kill_after(process: subprocess.Popen, seconds: float) -> list[str] | None:
+    """Kill it and all that it started; return the stages that ran. None if it had ended before."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            return None
+        time.sleep(0.02)
+    root = psutil.Process(process.pid)
+    root.suspend()  # it starts nothing more
+    tree = [root, *root.children(recursive=True)]
+    for each in tree:
+        with suppress(psutil.NoSuchProcess):
+            each.suspend()
+    tree = [root, *root.children(recursive=True)]  # with what they started meanwhile
+    stages = [_stage(each) for each in tree]
+    for each in tree:
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(tree[1:], timeout=10)
+    assert [each for each in alive if each.status() != psutil.STATUS_ZOMBIE] == [], "no process stays"
+    return sorted({stage for stage in stages if stage})
+
+
+def _stage(process: psutil.Process) -> str:
+    """The stage that a process executes, as ``inference/gpt2-2x32/seed10 training``; empty for other processes."""
+    try:
+        words = process.cmdline()
+    except psutil.Error:
+        return ""
+    if "execute" in words and "--label" in words:
+        return words[words.index("--label") + 1]
+    return next((name for name in ("jupyter-book", "stage") if any(word.endswith(name) for word in words)), "")
