@@ -48,6 +48,7 @@ run = begin("steering", profile=profile, task=task, model=model, seed=seed, resu
 
 # %%
 import csv
+import dataclasses
 
 import pandas as pd
 from IPython.display import display
@@ -64,7 +65,7 @@ from memgen.steering.controls import controls, random_direction
 from memgen.steering.fitting import NeuronSet, fit, inputs_to_fit, layer_sets
 from memgen.steering.interventions import Intervention
 from memgen.steering.sweep import COSTS, RULE, frontier, sweep
-from memgen.steering.trials import Trials
+from memgen.steering.trials import Trials, by_group
 from memgen.study import STEERING
 from memgen.subject import Subject
 
@@ -516,8 +517,13 @@ run.record_table(
     unit="share 0-1",
     coordinates=["method", "control", "target", "n_tokens"],
 )
-columns = ["n_tokens", "target", "control", "measure", "value", "ci_low", "ci_high", "n"]
-run.table(at_tokens[columns], "positions", caption="The study's shift at the last tokens, and its strongest control.")
+reached = at_tokens[at_tokens.measure == "reached"].fillna({"control": "study's shift"})
+run.table(
+    reached[["n_tokens", "target", "control", "value", "ci_low", "ci_high", "n"]],
+    "positions",
+    caption="Share that reaches the target, of the study's shift at the last tokens and of its strongest control.",
+    columns={"n_tokens": "last tokens", "target": "steered to", "control": "shift", "value": "reached"},
+)
 
 # %% [markdown]
 # ## Are these neurons needed?
