@@ -522,7 +522,7 @@ run.table(
     reached[["n_tokens", "target", "control", "value", "ci_low", "ci_high", "n"]],
     "positions",
     caption="Share that reaches the target, of the study's shift at the last tokens and of its strongest control.",
-    columns={"n_tokens": "last tokens", "target": "steered to", "control": "shift", "value": "reached"},
+    columns={"n_tokens": "last tokens", "target": "steered to", "control": "shift", "value": "reached, %"},
 )
 
 # %% [markdown]
