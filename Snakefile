@@ -179,6 +179,7 @@ rule chapters:
         PROFILE_STAMPS.values(),
         sources(*sorted(glob.glob("book/build/*.py"))),
         sorted(glob.glob("book/build/*.js")),
+        "book/meaning.yaml",
     output:
         CHAPTERS,
         VEGA,
