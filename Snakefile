@@ -234,6 +234,7 @@ rule chapters:
         PROFILE_STAMPS.values(),
         sources(*sorted(glob.glob("book/build/*.py"))),
         sorted(glob.glob("book/build/*.js") + glob.glob("book/build/*.css") + glob.glob("book/published/models/*/*")),
+        "book/meaning.yaml",
     output:
         CHAPTERS,
         VEGA,
