@@ -27,7 +27,10 @@ async function start() {
   const root = document.getElementById("memgen-try");
   const missing = Object.keys(TASKS).filter((task) => !(task in MODELS)).map((task) => TASKS[task].title.toLowerCase());
   if (missing.length) root.append(element("p", {}, `This copy of the book has no published model for ${missing.join(" and ")}.`));
-  if (!START.task) return;
+  if (!START.task) {
+    root.dataset.ready = "";
+    return;
+  }
   const state = { ...START }, models = {}, prompts = new Map();
   let before = null; // what stood here when the input was flipped
 

@@ -70,8 +70,8 @@ class Visit:
         return self.page
 
 
-# Each figure with a specification has an `svg`, or `canvas`, beside it.
-DRAWN = """() => [...document.querySelectorAll("figure.memgen script[type='application/json']")].every(
+# Each figure with a specification has an `svg`, or `canvas`, beside it; models in the page are loaded.
+DRAWN = """() => !document.querySelector("#memgen-try:not([data-ready])") && [...document.querySelectorAll("figure.memgen script[type='application/json']")].every(
     (source) => source.parentElement.querySelector("svg.marks, canvas.marks"))"""
 
 
