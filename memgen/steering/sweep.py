@@ -74,9 +74,7 @@ def sweep(
         about["n_neurons"] = [int((shift != 0).sum()) for shift in shifts]
         found = outcomes.summary(of_target.compare(site, shifts, target, controls, rng), ["trial"])
         lost = trials.lost(of_target.single_answer, site, shifts)
-        found = found[found.control != "best"]
-        if len(lost):  # there may be no input with one right answer
-            found = pd.concat([found, lost.assign(measure="lost_" + lost.inputs)])
+        found = pd.concat([found[found.control != "best"], lost.assign(measure="lost_" + lost.inputs)])
         parts.append(about.merge(found, on="trial"))
         by_trial |= {(NAMES[target], trial): shift for trial, shift in enumerate(shifts)}
     tried = pd.concat(parts, ignore_index=True)
