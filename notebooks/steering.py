@@ -503,8 +503,8 @@ run.figure(
 
 # %%
 shifted = by_group(sample, analysis.sweep_rows, run.rng("positions"))
-at_tokens = []
-for n_tokens in (1, 2, 4, len(sample.input_ids.iloc[0]) - 1):
+at_tokens, shortest = [], int(shifted.input_ids.str.len().min())
+for n_tokens in (1, 2, 4, shortest - 1):
     wider = Trials.on(dataclasses.replace(subject, n_tokens=n_tokens), shifted, analysis.random_draws)
     found = outcomes.on_test(wider, {"study": interventions["study"]}, controlled, neurons, run.rng)
     at_tokens.append(outcomes.summary(found, ["method", "target"]).assign(n_tokens=n_tokens))

@@ -47,6 +47,7 @@ import shutil
 
 import numpy as np
 import pandas as pd
+from IPython.display import display
 
 from memgen import behavior, intervals, tasks, training
 from memgen.config import trained_otherwise
@@ -177,7 +178,8 @@ run.table(
 
 # %%
 caption = "Accuracy on the watched inputs with one right answer during training."
-run.figure(figures.accuracies(trajectory), "accuracies", caption=caption, data=trajectory)
+if set(behavior.RIGHT_ANSWER) & set(trajectory):  # a table may have none
+    display(run.figure(figures.accuracies(trajectory), "accuracies", caption=caption, data=trajectory))
 
 # %% [markdown]
 # We keep the chosen checkpoint, the last one, and a few others.

@@ -141,4 +141,5 @@ def lost(single_answer: Mapping[str, Trials], site: str, shifts: Sequence[Tensor
         )
         estimates = [intervals.difference(before, steered, trials.groups[before.index]) for steered in after]
         rows += [{"trial": trial, "inputs": kind, **loss._asdict()} for trial, loss in enumerate(estimates)]
-    return pd.DataFrame(rows, columns=["trial", "inputs", *intervals.Estimate._fields])
+    table = pd.DataFrame(rows, columns=["trial", "inputs", *intervals.Estimate._fields])
+    return table.astype({"value": float, "ci_low": float, "ci_high": float, "n": int})  # where there are no rows, too

@@ -24,7 +24,7 @@ from memgen.tasks.lessons import Lesson
 ANSWERS = ["answer_memorization", "answer_generalization"]
 COLUMNS = ["prompt", *ANSWERS, "group", "variant_of"]
 LEAST_GROUPS = 8  # leave two to each split, as a probe needs
-LEAST_TOKENS = 4  # of a prompt: parts of it are patched and cut
+LEAST_TOKENS = 6  # of a prompt: shifts act on its last four, and on all but the first
 READERS = {
     ".parquet": pd.read_parquet,
     ".csv": functools.partial(pd.read_csv, dtype=str, keep_default_na=False, encoding="utf-8-sig"),
