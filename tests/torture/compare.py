@@ -1,8 +1,8 @@
 """Whether two projects hold the same results and the same book, byte for byte but for when and how fast they were made.
 
-Left out of a manifest: times, memory, and the notebook's digest; of a notebook: what cells print of
-their progress, their times and random names;
-of a page: the line that says when it was made; and the index of the search, in which the words of that line stand.
+Left out of a manifest: times, memory, and the notebook's digest; of a notebook and its page: what cells print of their
+progress, their random names, and the lines that say when and from which commit it was made; and the index of the search,
+in which the words of those lines stand.
 """
 
 import json
@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 TIMING = {"begun", "finished", "resumed", "wall_seconds", "peak_memory_bytes", "git"}
+PRINTED = re.compile(rb'<div class="output stream .*?</pre>', re.DOTALL)
 MADE = re.compile(rb"<strong>(Finished|Code):</strong>[^\n]*|\\?\"?- \*\*(Finished|Code):\*\*[^\n]*")
 
 
@@ -39,7 +40,7 @@ def _timeless(path: Path) -> bytes:
     if path.suffix == ".ipynb":
         cells = [[cell["source"], _shown(cell.get("outputs", []))] for cell in json.loads(data)["cells"]]
         return MADE.sub(b"", json.dumps(cells, indent=1).encode())
-    return MADE.sub(b"", data) if path.suffix == ".html" else data
+    return MADE.sub(b"", PRINTED.sub(b"", data)) if path.suffix == ".html" else data
 
 
 def _shown(outputs: list[dict]) -> list[dict]:
