@@ -151,9 +151,9 @@ def test_a_run_that_is_killed_at_random_moments_goes_on(project: Project) -> Non
     print(f"SEED={seed}")
     before = contents(project.root)
     (project.root / "results/smoke/log/synthesis.json").unlink()
-    for seconds in (moments.uniform(4, 12) for _ in range(3)):
-        process = start(project)
-        print(f"killed after {seconds:.1f} s:", kill_after(process, seconds))
+    for said in ("", "synthesis: started", "synthesis: started"):
+        seconds = moments.uniform(0, 8)
+        print(f"killed {seconds:.1f} s after {said!r}:", kill_after(project, start(project), seconds, said))
     (project.root / ".snakemake/locks").mkdir(exist_ok=True)
     (project.root / ".snakemake/locks/0.input.lock").write_text(
         "results/smoke\n"

@@ -10,8 +10,9 @@ from tests.book.conftest import Project
 
 
 def start(project: Project, *words: str) -> subprocess.Popen:
-    """Begin `make book PROFILE=smoke`; what it prints goes to ``printed.txt`` beside the project."""
-    with (project.root.parent / "printed.txt").open("w") as printed:
+    """Begin `make book PROFILE=smoke`; what it prints goes to ``.snakemake/printed.txt``."""
+    (project.root / ".snakemake").mkdir(exist_ok=True)
+    with (project.root / ".snakemake/printed.txt").open("w") as printed:
         return subprocess.Popen(
             project.command("book", "PROFILE=smoke", *words),
             cwd=project.root,
@@ -21,10 +22,15 @@ def start(project: Project, *words: str) -> subprocess.Popen:
         )
 
 
-def kill_after(process: subprocess.Popen, seconds: float) -> list[str] | None:
-    """Kill it and all that it started; return the stages that ran. None if it had ended before."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+def kill_after(project: Project, process: subprocess.Popen, seconds: float, said: str = "") -> list[str] | None:
+    """Kill it and all that it started, some time after it said something (or began); return the stages that ran.
+
+    None if it had ended before.
+    """
+    end = 0.0 if said else time.monotonic() + seconds
+    while not end or time.monotonic() < end:
+        if not end and said in project.read(".snakemake/printed.txt"):
+            end = time.monotonic() + seconds
         if process.poll() is not None:
             return None
         time.sleep(0.02)

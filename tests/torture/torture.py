@@ -65,7 +65,7 @@ def test_kills_at_random_moments(reference: Path, tmp_path: Path) -> None:
     print(f"\nSEED={SEED}\n{'kill':>4} {'after':>7}  {'ran':60} {'done':>6}")
     while killed < KILLS:
         seconds = moments.uniform(1, LONGEST)
-        ran = kill_after(start(project), seconds)
+        ran = kill_after(project, start(project), seconds)
         done = len(list(project.root.glob("results/smoke/**/log/*.json")))
         if ran is None:  # whole before the kill: compared, and made again from nothing
             assert differences(reference, project.root) == [], SEED
