@@ -46,9 +46,10 @@ CARRIED = rows(
 
 def test_a_shift_in_another_model_stands_beside_random_neurons_and_the_study():
     shown = pd.DataFrame(data_of(carryover.retrained(CARRIED, {("t", "memorization"): 0.5})))
-    assert shown.groupby("target", sort=False).name.apply(list).to_list() == [
-        [carryover.MATCH_NAMES[name] for name in ("own", "index", "random", "matched")]
-    ] * 2
+    assert (
+        shown.groupby("target", sort=False).name.apply(list).to_list()
+        == [[carryover.MATCH_NAMES[name] for name in ("own", "index", "random", "matched")]] * 2
+    )
     assert set(shown.reported[shown.target == "memorization"]) == {0.5}
     assert shown.reported[shown.target == "generalization"].isna().all()
 
