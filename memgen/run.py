@@ -87,9 +87,9 @@ def begin(
         settings, place = config.load_profile(profile), Place(stage, profile, results=results)
         run = {}
     elif model == MODEL:
-        run = {"task": task, "model": model, "seed": seed}
-        place = Place(stage, profile, **run, results=results)
+        place = Place(stage, profile, task, model, seed, results)
         settings = take_model(place)
+        run = Cell(task, model, seed)._asdict()
     else:
         config.require(isinstance(table, str), f"The parameter table must be the path of a table, not {table!r}.")
         settings = config.resolve(profile, task, model, seed, table)

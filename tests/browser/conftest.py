@@ -71,8 +71,9 @@ class Visit:
 
 
 # Each figure with a specification has an `svg`, or `canvas`, beside it; models in the page are loaded.
-DRAWN = """() => !document.querySelector("#memgen-try:not([data-ready])") && [...document.querySelectorAll("figure.memgen script[type='application/json']")].every(
-    (source) => source.parentElement.querySelector("svg.marks, canvas.marks"))"""
+DRAWN = """() => !document.querySelector("#memgen-try:not([data-ready])") &&
+    [...document.querySelectorAll("figure.memgen script[type='application/json']")].every(
+        (source) => source.parentElement.querySelector("svg.marks, canvas.marks"))"""
 
 
 @pytest.fixture(scope="session")
