@@ -18,8 +18,10 @@ from memgen.tasks import graded_addition as addition
 from memgen.tasks import graded_inference as inference
 
 # Tests of these folders share a book, which some of them change, and stay with one of the processes of `make test`.
-# These files have a copy of their own.
-TOGETHER, APART = ("tests/book", "tests/browser"), ("tests/book/test_newtask.py", "tests/book/test_launch.py")
+# Those of `SECOND` share a copy of it; those of `APART` have a copy of their own, or none.
+TOGETHER = ("tests/book", "tests/browser")
+SECOND = ("tests/book/test_commands.py", "tests/book/test_edits.py")
+APART = ("tests/book/test_newtask.py", "tests/book/test_launch.py", "tests/book/test_outside.py")
 ARCHITECTURES = ("gpt2-2x32", "llama-2x32")
 TASKS = {
     "inference": inference.Task(n_bound=12, n_free=20, corpus_size=100, conflicts_per_group=4, others_per_group=2),
@@ -36,6 +38,8 @@ class Together(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         folder = file.rpartition("/")[0]
+        if file in SECOND:
+            return "second"
         return file if file in APART else folder if folder in TOGETHER else nodeid
 
 

@@ -86,7 +86,8 @@ def copy_project(target: Path) -> Project:
 def build_smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
     """Make the book of the smoke profile, once for the tests of all folders and processes.
 
-    `_build/shown` is a copy of the book as it was made, for those who only look: other tests make it anew.
+    `_build/shown` is a copy of the book as it was made, for those who only look: other tests make it anew. `second` is
+    a copy of the whole project, for tests that run beside those of the first.
     """
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
@@ -97,6 +98,8 @@ def build_smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]
             copy_project(project.root)
             done = project.make("book", "PROFILE=smoke")
             assert done.returncode == 0, done.stdout + done.stderr
+            shutil.rmtree(project.root.with_name("second"), ignore_errors=True)
+            shutil.copytree(project.root, project.root.with_name("second"))
             shutil.copytree(project.root / "_build/html", project.root / "_build/shown")
             printed.write_text(done.stdout, encoding="utf-8")
     return project, printed.read_text(encoding="utf-8")
@@ -112,3 +115,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
 def project(built: tuple[Project, str]) -> Project:
     """The project after `make book PROFILE=smoke`."""
     return built[0]
+
+
+@pytest.fixture(scope="session")
+def second(built: tuple[Project, str]) -> Project:
+    """A copy of the project after `make book PROFILE=smoke`, for tests that run beside those of `project`."""
+    return Project(built[0].root.with_name("second"))

@@ -4,6 +4,8 @@ import re
 import shlex
 import shutil
 
+import pytest
+
 from .conftest import Project
 
 LONG = "takes an hour or more; `make book PROFILE=smoke` is tried in its stead"
@@ -19,6 +21,12 @@ NOT_HERE = {
     ".venv/bin/pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu": "needs the network",
 }
 TRIED = ("papermill", "for seed", "make compare")  # the blocks that begin so are tried whole
+
+
+@pytest.fixture
+def project(second: Project) -> Project:
+    """A copy of its own: these tests take long, and run beside the others."""
+    return second
 
 
 def blocks(page: str, language: str) -> list[str]:

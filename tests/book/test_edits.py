@@ -15,6 +15,12 @@ EDITS = {what: (stage, old, new) for what, stage, old, new in ROW.findall(PAGE)}
 RUN = "smoke/inference/gpt2-2x32/seed10"
 
 
+@pytest.fixture
+def project(second: Project) -> Project:
+    """A copy of its own: these tests take long, and run beside the others."""
+    return second
+
+
 def test_the_page_has_three_edits() -> None:
     assert list(EDITS) == ["another probe", "another ranking of neurons", "another figure"]
 
