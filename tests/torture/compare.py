@@ -1,8 +1,8 @@
 """Whether two projects hold the same results and the same book, byte for byte but for when and how fast they were made.
 
 Left out of a manifest: times, memory, and the notebook's digest; of a notebook and its page: what cells print of their
-progress, their random names, and the lines that say when and from which commit it was made; and the index of the search,
-in which the words of those lines stand.
+progress, their random names, and the lines that say when and from which commit it was made; and the index of the
+search, in which the words of those lines stand.
 """
 
 import json
