@@ -134,7 +134,7 @@ def stage_table(stage):
     """The user's own table, which the data of its task are made from (a function)."""
 
     def table(wildcards):
-        data = CELLS[Cell(wildcards.task, wildcards.model, int(wildcards.seed))].data
+        data = SETTINGS[wildcards.task, wildcards.model].data
         return [data["table"]] if stage.name == "data" and "table" in data else []
 
     return table
