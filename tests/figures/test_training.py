@@ -71,3 +71,9 @@ def test_accuracies():
 
 def test_curves_are_what_an_evaluation_returns():
     assert set(training.STACK) == {f"conflict_{name}" for name in behavior.LABELS}
+
+
+def test_a_model_as_it_comes():
+    chart = training.trajectory(TRAJECTORY[-1:].assign(step=0, flips=0.1), chosen=0)
+    check(chart)
+    assert {"memorization", "generalization"} & {row.get("text") for row in data_of(chart)}
