@@ -33,7 +33,12 @@ torch.set_num_threads(1)  # the models are tiny, and tests run side by side
 
 
 class Together(LoadScopeScheduling):
-    """Hands out tests one by one, but those of `TOGETHER` by folder."""
+    """Hands out tests one by one, but those of `TOGETHER` by folder; those of `SECOND` at the end, for they wait."""
+
+    def _assign_work_unit(self, node: object) -> None:
+        if "second" in self.workqueue:
+            self.workqueue.move_to_end("second")
+        super()._assign_work_unit(node)
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
