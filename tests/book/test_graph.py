@@ -12,7 +12,7 @@ import pytest
 from filelock import FileLock
 
 from tests.torture.compare import contents
-from tests.torture.kills import kill_after, start
+from tests.torture.kills import end_after, kill_after, start
 
 from .conftest import Project
 
@@ -154,6 +154,7 @@ def test_a_run_that_is_killed_at_random_moments_goes_on(project: Project) -> Non
     for said in ("", "synthesis: started", "synthesis: started"):
         seconds = moments.uniform(0, 8)
         print(f"killed {seconds:.1f} s after {said!r}:", kill_after(project, start(project), seconds, said))
+    end_after(project, start(project), "synthesis: started")
     (project.root / ".snakemake/locks").mkdir(exist_ok=True)
     (project.root / ".snakemake/locks/0.input.lock").write_text(
         "results/smoke\n"
