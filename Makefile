@@ -61,7 +61,7 @@ book: $(if $(CLUSTER),$(ENGINE)/.ready,$(READY))  ## Run what is missing or chan
 	@set -o pipefail; . $(BIN)/activate && $(if $(CLUSTER),PYTHONPATH="$(abspath $(ENGINE)):$$PYTHONPATH") snakemake \
 		$(if $(CLUSTER),--workflow-profile '$(CLUSTER)',--cores $(CORES) --resources accelerator=$(RUNS_PER_ACCELERATOR)) \
 		--config 'profile="$(PROFILE)"' threads=$(THREADS) \
-		--rerun-incomplete --keep-going --scheduler greedy --quiet rules reason host 2>&1 | (trap '' INT; sed -uE $(NOISE))
+		--rerun-incomplete --keep-going --scheduler greedy --quiet rules reason host 2>&1 | (trap '' INT TERM; sed -uE $(NOISE))
 	@echo "Results: results/$(PROFILE). The book, where the profile has one: _build/html/index.html (make serve shows it)"
 
 publish: $(READY)  ## Keep the small results of a finished PROFILE (full) in book/published

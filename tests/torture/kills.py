@@ -1,5 +1,7 @@
 """`kill -9` of a whole `make book`: of make, of Snakemake, of the stages and their kernels, all at once."""
 
+import os
+import signal
 import subprocess
 import time
 from contextlib import suppress
@@ -19,6 +21,7 @@ def start(project: Project, *words: str) -> subprocess.Popen:
             env=project.environment,
             stdout=printed,
             stderr=printed,
+            start_new_session=True,
         )
 
 
@@ -46,9 +49,27 @@ def kill_after(project: Project, process: subprocess.Popen, seconds: float, said
         with suppress(psutil.NoSuchProcess):
             each.kill()
     process.wait()
-    _, alive = psutil.wait_procs(tree[1:], timeout=10)
-    assert [each for each in alive if each.status() != psutil.STATUS_ZOMBIE] == [], "no process stays"
+    _wait_for_all(tree, 10)
     return sorted({stage for stage in stages if stage})
+
+
+def end_after(project: Project, process: subprocess.Popen, said: str) -> None:
+    """Ask it and all that it started to end (SIGTERM, as `timeout` and shutdowns do) once it said something."""
+    while said not in project.read(".snakemake/printed.txt"):
+        assert process.poll() is None
+        time.sleep(0.02)
+    tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    os.killpg(process.pid, signal.SIGTERM)
+    process.wait()
+    _wait_for_all(tree, 60)
+
+
+def _wait_for_all(tree: list[psutil.Process], seconds: float) -> None:
+    _, alive = psutil.wait_procs(tree, timeout=seconds)
+    stay = [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]
+    for each in stay:
+        each.kill()
+    assert stay == [], "no process stays"
 
 
 def _stage(process: psutil.Process) -> str:
