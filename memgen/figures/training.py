@@ -67,7 +67,8 @@ def trajectory(frame: pd.DataFrame, chosen: int, study: Mapping[str, float] | No
     )
     is_late = chosen > frame.place.mean()
     note = mark.mark_text(**label, align="right" if is_late else "left").encode(x="place:Q", text="note:N")
-    written = alt.Chart(_labels(frame[frame.lesson == ends.index[-1]])).mark_text(fontSize=13, color="white", fontWeight="bold")
+    texts = frame[frame.lesson == ends.index[-1]]
+    written = alt.Chart(_labels(texts)).mark_text(fontSize=13, color="white", fontWeight="bold")
     layers = [area, shade, names, flips, rule, note] if len(spans) else [area, flips, rule, note]
     layers.append(written.encode(x="place:Q", y="y:Q", text="text:N"))
     if study:
