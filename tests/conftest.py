@@ -33,11 +33,15 @@ torch.set_num_threads(1)  # the models are tiny, and tests run side by side
 
 
 class Together(LoadScopeScheduling):
-    """Hands out tests one by one, but those of `TOGETHER` by folder; those of `SECOND` at the end, for they wait."""
+    """Hands out tests one by one, but those of `TOGETHER` by folder.
+
+    One process makes the book for those of the first folder; what else needs it comes last, and need not wait.
+    """
 
     def _assign_work_unit(self, node: object) -> None:
-        if "second" in self.workqueue:
-            self.workqueue.move_to_end("second")
+        for scope in (*TOGETHER[1:], "second"):
+            if scope in self.workqueue:
+                self.workqueue.move_to_end(scope)
         super()._assign_work_unit(node)
 
     def _split_scope(self, nodeid: str) -> str:
