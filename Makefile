@@ -58,6 +58,8 @@ NOISE := -e 's/^(Finished jobid|Select jobs|Execute)[^▶]*▶/▶/' -e '/^Comma
 book: export XDG_CACHE_HOME := $(CURDIR)/.snakemake/cache
 book: export JUPYTER_DATA_DIR := $(CURDIR)/.snakemake/jupyter
 book: $(if $(CLUSTER),$(ENGINE)/.ready,$(READY))  ## Run what is missing or changed for PROFILE, then render _build/html (on a cluster: CLUSTER=slurm)
+	@for folder in . .snakemake results _build book/chapters; do test ! -e $$folder -o -w $$folder || \
+		{ echo "You may not write to $$folder of this project: make the book in a copy of your own, or ask its owner." >&2; exit 1; }; done
 	@set -o pipefail; . $(BIN)/activate && $(if $(CLUSTER),PYTHONPATH="$(abspath $(ENGINE)):$$PYTHONPATH") snakemake \
 		$(if $(CLUSTER),--workflow-profile '$(CLUSTER)',--cores $(CORES) --resources accelerator=$(RUNS_PER_ACCELERATOR)) \
 		--config 'profile="$(PROFILE)"' threads=$(THREADS) \
