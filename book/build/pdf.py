@@ -3,21 +3,21 @@
 import io
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 from pypdf import PdfReader, PdfWriter
 from pypdf.generic import ArrayObject, NameObject, NullObject
 
 import memgen
-from memgen.config import InputError, root
+from memgen.config import require, root
 
 HOW_TO_GET_IT = "no Chromium was found: install it (Debian, Ubuntu: apt-get install chromium), or name it in CHROMIUM"
-WIDTH = 850  # pixels of a page's text, for which the figures are drawn; SCALE makes them as wide as A4 within its margins
+WIDTH = 850  # pixels of a page's text, for which figures are drawn; SCALE makes them as wide as A4 within its margins
 SCALE = 0.8
+FLAGS = ["--no-sandbox", "--disable-gpu"]
 MARGINS: Any = dict.fromkeys(("top", "right", "bottom", "left"), "15mm")
 # Each figure with a specification has an `svg`, or `canvas`, beside it; models in the page are loaded.
 DRAWN = """() => !document.querySelector("#memgen-try:not([data-ready])") &&
@@ -33,43 +33,26 @@ def chromium() -> str | None:
     return next((found for name in names if name and (found := shutil.which(name))), None)
 
 
-def named_in_toc(toc: dict[str, Any]) -> Iterator[tuple[str | None, str, str | None]]:
-    """The part, the name, and the title where one is given, of each page of a table of contents."""
-    yield None, toc["root"], None
-    for part in toc["parts"]:
-        for page in part["chapters"]:
-            yield part["caption"], page["file"], page.get("title")
-
-
-def print_book(html: Path, toc: dict[str, Any], target: Path) -> int:
-    """Print the pages of a built book into one PDF with a bookmark for each; return the number of its sheets.
-
-    Raises
-    ------
-    InputError
-        If there is no Chromium.
-    """
-    program = chromium()
-    if program is None:
-        raise InputError(HOW_TO_GET_IT)
+def print_book(browser: Browser, html: Path, toc: dict[str, Any], target: Path) -> int:
+    """Print the pages of a built book into one PDF, with a bookmark for each; return the number of its sheets."""
+    pages = [(part["caption"], entry) for part in toc["parts"] for entry in part["chapters"]]
     writer, parts, starts, links = PdfWriter(), dict[str | None, Any]({None: None}), dict[str, int](), []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": WIDTH, "height": 1200}, color_scheme="light")
-        page.emulate_media(media="print")  # before it is opened: figures are drawn for the room that they find
-        for part, name, title in named_in_toc(toc):
-            address, start = (html / f"{name}.html").resolve().as_uri(), len(writer.pages)
-            page.goto(address)
-            page.wait_for_function(DRAWN)
-            page.add_style_tag(content=f"html {{ counter-reset: page {start}; }}")
-            printed = PdfReader(io.BytesIO(page.pdf(format="A4", scale=SCALE, margin=MARGINS)))
-            for sheet in printed.pages:
-                links += [(link, printed, start) for link in writer.add_page(sheet).get("/Annots", ())]
-            if part not in parts:
-                parts[part] = writer.add_outline_item(part, start)
-            writer.add_outline_item(title or page.evaluate(TITLE), start, parent=parts[part])
-            starts[address] = start
-        browser.close()
+    page = browser.new_page(viewport={"width": WIDTH, "height": 1200}, color_scheme="light")
+    page.emulate_media(media="print")  # before it is opened: figures are drawn for the room that they find
+    for part, entry in [(None, {"file": toc["root"]}), *pages]:
+        address, start = (html / f"{entry['file']}.html").resolve().as_uri(), len(writer.pages)
+        page.goto(address)
+        page.wait_for_function(DRAWN)
+        page.add_style_tag(content=f"html {{ counter-reset: page {start}; }}")
+        printed = PdfReader(io.BytesIO(page.pdf(format="A4", scale=SCALE, margin=MARGINS)))
+        for sheet in printed.pages:
+            links += [(link, printed, start) for link in writer.add_page(sheet).get("/Annots", ())]
+        if part not in parts:
+            parts[part] = writer.add_outline_item(title=part or "", page_number=start)
+        title = entry.get("title") or page.evaluate(TITLE)
+        writer.add_outline_item(title=title, page_number=start, parent=parts[part])
+        starts[address] = start
+    page.close()
     for link, printed, start in links:
         point_within(link.get_object(), printed, start, starts, writer)
     writer.add_metadata({"/Title": f"memgen {memgen.__version__}"})
@@ -86,7 +69,7 @@ def point_within(link: Any, printed: PdfReader, start: int, starts: dict[str, in
     place = printed.named_destinations.get(link.get("/Dest"))
     address = link.get("/A", {}).get("/URI", "").partition("#")[0]
     if place is not None:
-        number, top = start + printed.get_destination_page_number(place), place["/Top"]
+        number, top = start + (printed.get_destination_page_number(place) or 0), place["/Top"]
     elif address in starts:
         number, top = starts[address], NullObject()
         del link["/A"]
@@ -97,7 +80,15 @@ def point_within(link: Any, printed: PdfReader, start: int, starts: dict[str, in
 
 
 def make_pdf() -> tuple[Path, int]:
-    """Print ``_build/html`` into ``dist/``; return where it is and how many sheets it has."""
+    """Print ``_build/html`` into ``dist/``; return where the PDF is, and the number of its sheets.
+
+    Raises
+    ------
+    InputError
+        If there is no Chromium.
+    """
+    program, target = chromium(), root() / f"dist/memgen-book-{memgen.__version__}.pdf"
+    require(program is not None, HOW_TO_GET_IT)
     toc = yaml.safe_load((root() / "_toc.yml").read_text(encoding="utf-8"))
-    target = root() / f"dist/memgen-book-{memgen.__version__}.pdf"
-    return target, print_book(root() / "_build/html", toc, target)
+    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=program, args=FLAGS) as browser:
+        return target, print_book(browser, root() / "_build/html", toc, target)

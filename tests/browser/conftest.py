@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request, Response, Route, sync_playwright
 
-from book.build.pdf import DRAWN, HOW_TO_GET_IT, chromium
+from book.build.pdf import DRAWN, FLAGS, HOW_TO_GET_IT, chromium
 from tests.book.conftest import build_smoke
 
 REQUIRED = "MEMGEN_BROWSER_REQUIRED"  # where it is set (.ci/run), a missing browser is a failure
@@ -78,7 +78,7 @@ def browser() -> Iterator[Browser]:
     if program is None:
         (pytest.fail if os.environ.get(REQUIRED) else pytest.skip)(HOW_TO_GET_IT)
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        opened = playwright.chromium.launch(executable_path=program, args=FLAGS)
         yield opened
         opened.close()
 
