@@ -91,7 +91,7 @@ def run(given: argparse.Namespace) -> int:
             from book.build.pdf import make_pdf
 
             path, n_sheets = make_pdf()
-            print(f"The book in one PDF: {os.path.relpath(path)}, {n_sheets} pages, {path.stat().st_size / 1e6:.1f} MB.")
+            print(f"The book as a PDF: {os.path.relpath(path)}, {n_sheets} pages, {path.stat().st_size / 1e6:.1f} MB.")
     return 0
 
 
