@@ -68,11 +68,12 @@ def point_within(link: Any, printed: PdfReader, start: int, starts: dict[str, in
     """Let a link to a place on its own page, or to another page of the book, lead to a sheet of the whole."""
     place = printed.named_destinations.get(link.get("/Dest"))
     address = link.get("/A", {}).get("/URI", "").partition("#")[0]
+    if address.startswith("file:"):
+        del link["/A"]  # a place on this machine; the data of figures are not in the PDF
     if place is not None:
         number, top = start + (printed.get_destination_page_number(place) or 0), place["/Top"]
     elif address in starts:
         number, top = starts[address], NullObject()
-        del link["/A"]
     else:
         return
     sheet = writer.pages[number].indirect_reference
