@@ -51,7 +51,7 @@ def test_the_book_is_one_pdf_with_bookmarks_and_links(browser: Browser, html: Pa
     assert all(text.startswith(str(number)) for number, text in enumerate(texts, 1))
 
     assert not any(len(sheet.images) for sheet in read.pages), "figures are vectors"
-    assert {starts[2], starts[3]} <= leads_to(read, range(starts[2])), "the first page's links to both others"
+    assert starts[3] in leads_to(read, range(starts[2])), "the first page leads to the last"
     assert leads_to(read, range(*starts[2:])) & set(range(*starts[2:])), "those of the chapter to its own figures"
     links = [link.get_object() for sheet in read.pages for link in sheet.get("/Annots", ())]
     addresses = [link.get("/A", {}).get("/URI", "") for link in links]
