@@ -24,7 +24,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup model book publish check-published compare dist serve lab test test-slurm torture lint format bench lock clean
+.PHONY: help setup model book publish check-published compare dist pdf serve lab test test-slurm torture lint format bench lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +83,10 @@ dist: $(READY)  ## Pack the built book as dist/memgen-book-<version>.tar.gz: the
 		tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --transform "s,^html,$$NAME," \
 			--directory _build --create html | gzip --best --no-name > "dist/.$$NAME" && \
 		mv "dist/.$$NAME" "dist/$$NAME.tar.gz" && echo "The book in one file: dist/$$NAME.tar.gz"
+
+pdf: $(READY)  ## Print the built book as dist/memgen-book-<version>.pdf, with bookmarks (needs Chromium)
+	@test -e _build/html/index.html || { echo "There is no book yet: make book PROFILE=smoke makes a small one." >&2; exit 1; }
+	@$(BIN)/python -m book.build pdf
 
 serve: $(READY)  ## Show the book on http://localhost:8000 (PORT=...; in a container also ADDRESS=0.0.0.0)
 	@test -e _build/html/index.html || { echo "There is no book yet: make book PROFILE=smoke makes a small one." >&2; exit 1; }

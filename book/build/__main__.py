@@ -6,7 +6,8 @@
 - ``publish PROFILE``: keep the small results of a profile in the repository;
 - ``models PROFILE``: keep the models of its chapters, and what was found in them, in the repository;
 - ``check PROFILE CELL``: compare a run, task/model/seed<n>, with what was published;
-- ``compare A B``: show the numbers of two folders of results side by side.
+- ``compare A B``: show the numbers of two folders of results side by side;
+- ``pdf``: print the built book into one file, dist/memgen-book-<version>.pdf.
 """
 
 import argparse
@@ -41,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     comparing = commands.add_parser("compare", help="show the numbers of two folders of results side by side")
     for name in ("a", "b"):
         comparing.add_argument(name, help="the folder of a run or of a profile, or one of book/published/")
+    commands.add_parser("pdf", help="print the built book into one file, dist/memgen-book-<version>.pdf")
     given = parser.parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -85,6 +87,11 @@ def run(given: argparse.Namespace) -> int:
             from book.build.compare import side_by_side
 
             print(side_by_side(given.a, given.b))
+        case "pdf":
+            from book.build.pdf import make_pdf
+
+            path, n_sheets = make_pdf()
+            print(f"The book as a PDF: {os.path.relpath(path)}, {n_sheets} pages, {path.stat().st_size / 1e6:.1f} MB.")
     return 0
 
 

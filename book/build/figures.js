@@ -1,5 +1,5 @@
 // Draws the figures of a page from the specifications in it. chapters.py puts it behind the bundle of Vega, Vega-Lite and
-// Vega-Embed, so that a page needs one script and no network. Without it, and on paper, each figure's picture shows.
+// Vega-Embed, so that a page needs one script and no network. Without it, each figure's picture shows.
 (() => {
   const INK = "#757575"; // memgen.figures.theme.INK: text and lines; here they follow the page, light or dark
   const NARROWEST = 240; // a facet is never narrower than this; columns wrap instead

@@ -3,7 +3,6 @@
 import functools
 import http.server
 import os
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,18 +12,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request, Response, Route, sync_playwright
 
+from book.build.pdf import DRAWN, FLAGS, HOW_TO_GET_IT, chromium
 from tests.book.conftest import build_smoke
 
 REQUIRED = "MEMGEN_BROWSER_REQUIRED"  # where it is set (.ci/run), a missing browser is a failure
 READY_BOOK = "MEMGEN_BOOK"  # a folder of HTML to look at instead of the smoke profile's, such as _build/html
-HOW_TO_GET_IT = "no Chromium was found: install it (Debian, Ubuntu: apt-get install chromium), or name it in CHROMIUM"
 PATIENCE = 15_000  # milliseconds for one step; a busy machine draws slowly
-
-
-def chromium() -> str | None:
-    """The browser's program, if there is one."""
-    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
-    return next((found for name in names if name and (found := shutil.which(name))), None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -70,12 +63,6 @@ class Visit:
         return self.page
 
 
-# Each figure with a specification has an `svg`, or `canvas`, beside it; models in the page are loaded.
-DRAWN = """() => !document.querySelector("#memgen-try:not([data-ready])") &&
-    [...document.querySelectorAll("figure.memgen script[type='application/json']")].every(
-        (source) => source.parentElement.querySelector("svg.marks, canvas.marks"))"""
-
-
 @pytest.fixture(scope="session")
 def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the built book."""
@@ -91,7 +78,7 @@ def browser() -> Iterator[Browser]:
     if program is None:
         (pytest.fail if os.environ.get(REQUIRED) else pytest.skip)(HOW_TO_GET_IT)
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        opened = playwright.chromium.launch(executable_path=program, args=FLAGS)
         yield opened
         opened.close()
 

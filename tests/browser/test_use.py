@@ -1,5 +1,7 @@
 """What a reader does with the book: search, move a slider, take the data, go through a page by keyboard alone."""
 
+from pathlib import Path
+
 import pytest
 from playwright.sync_api import Browser
 
@@ -29,15 +31,19 @@ COUNT = """() => {
 FOCUSED = """() => document.activeElement?.dataset?.toReach ?? null"""
 
 
-def test_search_finds_a_word(visit: Visit) -> None:
-    page = visit.open("search.html?q=memorization")
-    first = page.locator("#search-results .search li a").first
-    first.wait_for()
-    page.wait_for_load_state("networkidle")  # the pages that it quotes from
-    first.click()
-    page.wait_for_load_state()
-    assert "memorization" in page.locator("main").inner_text().lower()
-    assert visit.problems == []
+@pytest.mark.parametrize("served", [True, False], ids=["served", "files"])
+def test_search_finds_a_word_and_shows_what_stands_around_it(
+    browser: Browser, base: str, html: Path, served: bool
+) -> None:
+    with visiting(browser, base if served else f"{html.as_uri()}/") as visit:
+        page = visit.open("search.html?q=memorization")
+        found = page.locator("#search-results .search > li", has=page.locator("p.context")).first
+        found.wait_for()
+        assert "memor" in found.locator("p.context").inner_text().lower()
+        found.locator("a").click()
+        page.wait_for_load_state()
+        assert "memorization" in page.locator("main").inner_text().lower()
+        assert visit.problems == []
 
 
 @pytest.mark.parametrize("name", ["book/index.html", "book/chapters/steering-addition.html", "book/references.html"])
