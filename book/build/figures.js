@@ -3,11 +3,24 @@
 (() => {
   const INK = "#757575"; // memgen.figures.theme.INK: text and lines; here they follow the page, light or dark
   const NARROWEST = 240; // a facet is never narrower than this; columns wrap instead
+  const LETTER = 8; // the width of a letter of a message, at most on the average
+
+  // The message of a figure in lines that fit a narrow column.
+  function wrap(lines, room) {
+    const most = Math.floor(room / LETTER), wrapped = [""];
+    for (const word of [lines].flat().join(" ").split(" ")) {
+      const last = wrapped.at(-1);
+      if (!last || last.length + word.length < most) wrapped[wrapped.length - 1] = `${last} ${word}`.trim();
+      else wrapped.push(word);
+    }
+    return wrapped;
+  }
 
   // Widths are given here, to facets and to views below one another, too, with room for labels and legends. Vega's own
   // "container" measures a column while a window grows, and gets it wrong.
   function fit(specification, room, labels) {
     const legend = specification.config?.legend;
+    if (room < 2 * NARROWEST && specification.title) specification.title = wrap(specification.title, room);
     if (room < 2 * NARROWEST && legend) Object.assign(legend, { columns: 1, layout: { direction: "vertical" } });
     if (specification.width === "container") {
       specification.width = room;

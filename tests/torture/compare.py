@@ -11,6 +11,7 @@ from pathlib import Path
 
 TIMING = {"begun", "finished", "resumed", "wall_seconds", "peak_memory_bytes", "git"}
 PRINTED = re.compile(rb'<div class="output stream .*?</pre>', re.DOTALL)
+SEARCH = {"searchindex.js", "texts.js"}
 MADE = re.compile(rb"<strong>(Finished|Code):</strong>[^\n]*|\\?\"?- \*\*(Finished|Code):\*\*[^\n]*")
 
 
@@ -20,7 +21,7 @@ def contents(project: Path, profile: str = "smoke") -> dict[str, bytes]:
         str(path.relative_to(project)): _timeless(path)
         for folder in (f"results/{profile}", "_build/html")
         for path in sorted((project / folder).rglob("*"))
-        if path.is_file() and path.parent.name != "log" and path.suffix != ".lock" and path.name != "searchindex.js"
+        if path.is_file() and path.parent.name != "log" and path.suffix != ".lock" and path.name not in SEARCH
     }
 
 
