@@ -30,6 +30,12 @@ STEERING = [
     for target, percents in zip(("generalization", "memorization"), of_targets, strict=True)
 ]
 
+#: The behaviour on conflicts (shares 0-1) at which it stopped training from scratch.
+STOPPED = {
+    "inference": {"memorization": 0.28, "generalization": 0.55, "other": 0.17},
+    "addition": {"memorization": 0.62, "generalization": 0.38, "other": 0.0},
+}
+
 _ACCURACIES = {  # model, task, number of layers: accuracy by layer, where the study's figures let it be read
     (_MEDIUM, "inference", 24): {0: 0.58, 12: 0.58, 23: 0.88},
     (_GPT2, "addition", 12): {0: 0.50, 2: 0.79, 8: 0.84},

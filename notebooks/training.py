@@ -55,6 +55,7 @@ from memgen.figures import training as figures
 from memgen.figures.theme import KIND_NAMES
 from memgen.progress import Progress
 from memgen.run import in_words
+from memgen.study import STOPPED
 from memgen.subject import Subject
 
 # %%
@@ -145,11 +146,7 @@ print(f"Rule: {config.checkpoint}. Step {chosen:,}.{'' if both_present else ' No
 # Diamonds show where the study stopped.
 
 # %%
-STUDY_STOP = {
-    "inference": {"memorization": 0.28, "generalization": 0.55, "other": 0.17},
-    "addition": {"memorization": 0.62, "generalization": 0.38, "other": 0.0},
-}
-study_stop = STUDY_STOP.get(run.config.base_task, {})
+study_stop = STOPPED.get(run.config.base_task, {})
 
 # %% tags=["main-figure"]
 run.figure(

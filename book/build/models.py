@@ -4,7 +4,6 @@ The weights are those that were trained, in single precision: a rerun labels eve
 part is kept, `PER_GROUP` originals of each kind and group with their variants.
 """
 
-import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -53,8 +52,7 @@ def publish_models(profile: str, results: str = "results") -> list[Path]:
                 write_json(target / place.stage / "manifest.json", manifest | {"inputs": {}, "outputs": outputs})
         card = _card(steering, manifests[steering.at("training")])
         (target / "README.md").write_text(card, encoding="utf-8")
-        files = sorted(path for path in target.rglob("*") if path.is_file())
-        sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(target)}\n" for path in files]
+        sums = [f"{entry['sha256']}  {name}\n" for name, entry in digest_folder(target).items()]
         (target / CHECKSUMS).write_text("".join(sums), encoding="utf-8")
         folders.append(target)
     return folders
