@@ -148,7 +148,9 @@ def test_a_port_that_cannot_be_had_is_told_in_a_sentence(tmp_path, port):
     (tmp_path / "_build/html/index.html").touch()
     with socket.create_server(("localhost", 0)) as taken:
         port = taken.getsockname()[1] if port == "in use" else port
-        command = ["make", f"VENV={sys.prefix}", "-o", f"{sys.prefix}/.ready", "serve", f"PORT={port}"]
+        # Within `make test`, a make of its own says which folder it enters.
+        command = ["make", "--no-print-directory", f"VENV={sys.prefix}", "-o", f"{sys.prefix}/.ready"]
+        command += ["serve", f"PORT={port}"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode != 0
     assert done.stderr.startswith(f"PORT={port} of ADDRESS=localhost is in use, or is none")

@@ -77,7 +77,7 @@ def test_a_second_run_does_nothing_and_says_so(project: Project) -> None:
         # A task that no run of this profile has, but described in the book.
         ("memgen/tasks/graded_joint.py", {"book", "all"}),
         ("memgen/progress.py", {"training", "localization", "prediction", *AFTER_STEERING}),
-        ("memgen/study.py", {"prediction", *AFTER_STEERING}),
+        ("memgen/study.py", {"training", "localization", "prediction", *AFTER_STEERING}),
         ("notebooks/synthesis.py", AFTER_CARRYOVER),
         ("notebooks/prediction.py", {"prediction", "carryover", *AFTER_CARRYOVER}),
         ("book/build/chapters.py", {"chapters", "book", "all"}),
