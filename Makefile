@@ -14,6 +14,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ENGINE := $(VENV)/cluster
+# The one package that the lock leaves out: which build of it there is depends on the machine (with CUDA, without).
+TORCH = $(shell sed -n 's/^\(torch==[0-9.]*\).*/\1/p' requirements.txt)
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PROFILES := $(sort $(basename $(notdir $(wildcard config/*.yaml))))
 
@@ -33,7 +35,7 @@ help:  ## List the targets
 setup: $(READY)  ## Make the environment .venv with the pinned packages (every other target does so when needed)
 
 # Where an attempt failed or was killed, the next one begins from scratch; nothing but an environment is ever removed.
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock requirements.txt pyproject.toml
 	@$(PYTHON) -c '$(SUPPORTED)' 2> /dev/null || \
 		{ echo "memgen needs Python 3.11, 3.12 or 3.13; $(PYTHON) is $$($(PYTHON) -V 2>&1). Name another one: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.11" >&2; exit 1; }
 	@echo "Setting up $(VENV) with the packages of requirements.lock (some minutes the first time) ..."
@@ -42,7 +44,8 @@ $(READY): requirements.lock pyproject.toml
 			{ echo "$(VENV) is there and is no environment of Python: move it away, or name another one: make $(or $(MAKECMDGOALS),setup) VENV=.venv2" >&2; exit 1; }; \
 		$(PYTHON) -m venv --clear $(VENV); }
 	@touch $(VENV)/.unfinished
-	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --requirement requirements.lock
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements.lock
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check $(TORCH)
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@rm $(VENV)/.unfinished
 	@touch $@
@@ -131,9 +134,9 @@ $(PEERS)/.ready: $(READY) benchmarks/requirements.txt
 bench: $(PEERS)/.ready  ## Measure training, recording of activations (beside peers), and every stage
 	@. $(BIN)/activate && OMP_NUM_THREADS=$(THREADS) PYTHONPATH=.:$(PEERS) python benchmarks/run.py
 
-lock: $(READY)  ## Write requirements.lock from what is installed
-	@set -o pipefail; { echo "# The whole resolution of requirements.txt: what make installs. Renewed by: make lock"; \
-		$(BIN)/python -m pip freeze --all --exclude pip --exclude memgen | sed -E 's/\+[a-z0-9.]+$$//'; } > .requirements.lock
+lock: $(READY)  ## Write requirements.lock, with the hashes of all files, from what is installed
+	@set -o pipefail; $(BIN)/python -m pip freeze --all --exclude pip --exclude memgen | grep --invert-match --extended-regexp '^(torch|triton|nvidia-|cuda-)' | \
+		$(BIN)/uv pip compile - --no-deps --generate-hashes --no-annotate --custom-compile-command 'make lock' --quiet > .requirements.lock
 	@mv .requirements.lock requirements.lock
 	@touch $(READY)
 

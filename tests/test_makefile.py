@@ -28,7 +28,7 @@ esac
 @pytest.fixture
 def setup(tmp_path):
     """Run `make setup` with that Python; return its exit status, what it said, and how often it made .venv so far."""
-    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+    for name in ("Makefile", "requirements.lock", "requirements.txt", "pyproject.toml"):
         shutil.copyfile(ROOT / name, tmp_path / name)
     (tmp_path / "config").mkdir()
     python(tmp_path / "bin")

@@ -153,13 +153,14 @@ def normalized(name: str) -> str:
 
 
 def test_requirements_are_pinned_and_installed() -> None:
-    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    lock = dict(line.split("==") for line in lines if not line.startswith("#"))
-    locked = {normalized(name): number for name, number in lock.items()}
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    entries = re.findall(r"^(\S+)==(\S+) \\\n((?: +--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", lock, flags=re.MULTILINE)
+    assert len(entries) == len(re.findall("==", lock)), "a package of the lock has no hash"
+    locked = {normalized(name): number for name, number, _ in entries} | {"torch": requirements()["torch"]}
     for name, number in requirements().items():
         assert locked[normalized(name)] == number, f"{name} in requirements.lock"
         assert version(name).split("+")[0] == number, f"{name} as installed"
-    assert not [number for number in lock.values() if "+" in number], "a lock names no build of one machine"
+    assert not [number for number in locked.values() if "+" in number], "a lock names no build of one machine"
 
 
 def test_what_the_code_imports_is_required() -> None:
