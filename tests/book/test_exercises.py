@@ -65,9 +65,12 @@ def test_an_analysis_takes_its_parameters(copied: Project, monkeypatch: pytest.M
     notebook, _, *words = shlex.split(command)[1:]
     given = {name: yaml.safe_load(value) for name, value in zip(words[1::3], words[2::3], strict=True)}
     cells = jupytext.read(copied.root / notebook).cells
-    check(given, declared(next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))))
+    (cell,) = (cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
+    check(given, declared(cell))
+    defaults: dict[str, object] = {}
+    exec(cell, {}, defaults)
     monkeypatch.chdir(copied.root)
-    run = begin(Path(notebook).stem, **given)
+    run = begin(Path(notebook).stem, **{name: given.get(name, defaults[name]) for name in declared(cell)})
     assert given.items() <= run.parameters.items()
 
 
