@@ -3,14 +3,14 @@
 (() => {
   const INK = "#757575"; // memgen.figures.theme.INK: text and lines; here they follow the page, light or dark
   const NARROWEST = 240; // a facet is never narrower than this; columns wrap instead
-  const LETTER = 8; // the width of a letter of a message, at most on the average
 
-  // The message of a figure in lines that fit a narrow column.
+  // The message of a figure in lines that fit its column.
   function wrap(lines, room) {
-    const most = Math.floor(room / LETTER), wrapped = [""];
+    const pen = document.createElement("canvas").getContext("2d"), wrapped = [""];
+    pen.font = "bold 13px system-ui, sans-serif"; // as in memgen.figures.theme
     for (const word of [lines].flat().join(" ").split(" ")) {
-      const last = wrapped.at(-1);
-      if (!last || last.length + word.length < most) wrapped[wrapped.length - 1] = `${last} ${word}`.trim();
+      const longer = `${wrapped.at(-1)} ${word}`.trim();
+      if (longer === word || pen.measureText(longer).width < room) wrapped[wrapped.length - 1] = longer;
       else wrapped.push(word);
     }
     return wrapped;
@@ -20,8 +20,9 @@
   // "container" measures a column while a window grows, and gets it wrong.
   function fit(specification, room, labels) {
     const legend = specification.config?.legend;
-    if (room < 2 * NARROWEST && specification.title) specification.title = wrap(specification.title, room);
-    if (room < 2 * NARROWEST && legend) Object.assign(legend, { columns: 1, layout: { direction: "vertical" } });
+    if (specification.title) specification.title = wrap(specification.title, room - 10);
+    if (legend) legend.layout = { direction: "vertical" }; // several stand below one another
+    if (room < 2 * NARROWEST && legend) legend.columns = 1;
     if (specification.width === "container") {
       specification.width = room;
       specification.autosize = { type: "fit-x", contains: "padding" };
