@@ -4,16 +4,17 @@
   const INK = "#757575"; // memgen.figures.theme.INK: text and lines; here they follow the page, light or dark
   const NARROWEST = 240; // a facet is never narrower than this; columns wrap instead
 
-  // The message of a figure in lines that fit its column.
+  // The message of a figure in lines that fit its column, as few and as even as can be.
   function wrap(lines, room) {
-    const pen = document.createElement("canvas").getContext("2d"), wrapped = [""];
+    const pen = document.createElement("canvas").getContext("2d"), [first, ...words] = [lines].flat().join(" ").split(" ");
     pen.font = "bold 13px system-ui, sans-serif"; // as in memgen.figures.theme
-    for (const word of [lines].flat().join(" ").split(" ")) {
-      const longer = `${wrapped.at(-1)} ${word}`.trim();
-      if (longer === word || pen.measureText(longer).width < room) wrapped[wrapped.length - 1] = longer;
-      else wrapped.push(word);
-    }
-    return wrapped;
+    const within = (width) => words.reduce((wrapped, word) => {
+      const longer = `${wrapped.at(-1)} ${word}`;
+      return pen.measureText(longer).width < width ? [...wrapped.slice(0, -1), longer] : [...wrapped, word];
+    }, [first]);
+    let width = room;
+    while (width > room / 2 && within(width - 10).length === within(room).length) width -= 10;
+    return within(width);
   }
 
   // Widths are given here, to facets and to views below one another, too, with room for labels and legends. Vega's own

@@ -61,9 +61,10 @@ def matrix(frame: pd.DataFrame) -> altair.TopLevelMixin:
     """
     estimate = ("value", "ci_low", "ci_high", "n")
     frame = theme.require(frame, "task", "target", "source", "destination", *estimate, "best_control")
-    for column in ("task", "source", "destination"):
-        frame[column] = frame[column].str.replace("_", " ")
-    frame["panel"] = frame.task + ", to " + frame.target
+    frame["task"] = frame.task.str.replace("_", " ")
+    for part in ("source", "destination"):
+        frame[part] = frame[part].str.removeprefix("graded_")
+    frame["panel"] = frame.task + ",\nto " + frame.target
     frame["note"] = [f"control {share:.0%}" for share in frame.best_control]
     names = theme.names_of(frame, "source")
     base = altair.Chart(frame).encode(
@@ -80,7 +81,7 @@ def matrix(frame: pd.DataFrame) -> altair.TopLevelMixin:
     notes = base.mark_text(fontSize=11, dy=9).encode(text="note:N", color=ink)
     alt = "Squares of parts fitted on by parts applied to, with the share and its control written in each."
     chart = theme.facet(paper + cells + values + notes, frame, "panel", height=60 * len(names))
-    return theme.finish(chart, alt, labels=90)
+    return theme.finish(chart, alt, labels=100)
 
 
 def checkpoints(frame: pd.DataFrame) -> altair.TopLevelMixin:

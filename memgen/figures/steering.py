@@ -149,7 +149,9 @@ def frontier(frame: pd.DataFrame, study: Mapping[str, float]) -> altair.TopLevel
     layers = corner.mark_rule(strokeDash=[3, 3]) + base.mark_circle(size=40, opacity=1)
     if study:
         layers += reported.mark_rule(strokeWidth=2)
-        layers += reported.mark_text(align="right", dy=-7, text="the study reports").encode(x=altair.datum(1))
+        for side, place, where in (("left", 0, "reported > 0.5"), ("right", 1, "reported <= 0.5")):  # off the diagonal
+            words = reported.transform_filter(f"datum.{where}").mark_text(align=side, dy=-7, text="the study reports")
+            layers += words.encode(x=altair.datum(place))
     layers += base.transform_filter("datum.is_chosen").mark_point(**CHOSEN)
     alt = (
         "For each target a point for each N and alpha: what the study's shift reaches, against its strongest control; "

@@ -85,22 +85,24 @@ def steering(frame: pd.DataFrame) -> altair.TopLevelMixin:
     frame["name"] = frame.method.map(theme.METHOD_NAMES).map(lambda name: textwrap.fill(name, 18))
     tooltip = theme.tooltip(frame, ["task", "name", "target"], ["value", "control"])
     base = altair.Chart(frame).encode(
-        y=altair.Y("name:N", title=None, sort=theme.names_of(frame, "name")).axis(labelExpr="split(datum.label, '\\n')"),
+        y=altair.Y("name:N", title=None, sort=theme.names_of(frame, "name")).axis(
+            labelExpr="split(datum.label, '\\n')"
+        ),
         yOffset=altair.YOffset("target:N"),
         color=theme.behavior_color("target", theme.TARGETS),
         tooltip=tooltip,
     )
     bars = base.mark_bar().encode(x=theme.share(altair.X, "value", "share that reaches the target"))
     has_interval = base.transform_filter("isValid(datum.ci_low)")
-    lines = has_interval.mark_rule(strokeWidth=1.5).encode(
-        x="ci_low:Q", x2="ci_high:Q", color=altair.value(theme.INK)
-    )
+    lines = has_interval.mark_rule(strokeWidth=1.5).encode(x="ci_low:Q", x2="ci_high:Q", color=altair.value(theme.INK))
     marks = base.mark_tick(thickness=3, size=14).encode(x="control:Q", color=altair.value(theme.INK))
     alt = (
         "A panel for each task: for each method a bar to memorization and a bar to generalization, with its interval "
         "over seeds and a mark for its best control."
     )
-    return theme.finish(theme.facet(bars + lines + marks, frame, "task", height=34 * frame.method.nunique()), alt, labels=140)
+    return theme.finish(
+        theme.facet(bars + lines + marks, frame, "task", height=34 * frame.method.nunique()), alt, labels=140
+    )
 
 
 def cells(frame: pd.DataFrame) -> altair.TopLevelMixin:

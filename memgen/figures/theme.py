@@ -128,7 +128,11 @@ def facet(
     chart: altair.Chart | altair.LayerChart, frame: pd.DataFrame, column: str, columns: int = 2, height: int = 200
 ) -> altair.FacetChart:
     """Repeat a chart for each value of `column`, in the order of `frame`, its data."""
-    panel = altair.Facet(f"{column}:N", header=altair.Header(title=None), sort=names_of(frame, column))
+    panel = altair.Facet(
+        f"{column}:N",
+        header=altair.Header(title=None, labelExpr="split(datum.label, '\\n')"),
+        sort=names_of(frame, column),
+    )
     return chart.properties(width=FACETS_WIDTH // columns, height=height).facet(facet=panel, columns=columns)
 
 

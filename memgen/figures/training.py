@@ -68,11 +68,16 @@ def trajectory(frame: pd.DataFrame, chosen: int, study: Mapping[str, float] | No
     is_late = chosen > frame.place.mean()
     note = mark.mark_text(**label, align="right" if is_late else "left").encode(x="place:Q", text="note:N")
     texts = frame[frame.lesson == ends.index[-1]]
-    named = alt.Chart(_labels(texts)).encode(x="place:Q", y="y:Q")
-    last = alt.Chart(rows[is_flips].tail(1)).encode(x="place:Q", y="value:Q", text="name:N")
-    written = last.mark_text(align="right", dx=-4, dy=-10, color="white")
+    labels = _labels(texts)
+    named = alt.Chart(labels).encode(x="place:Q", y="y:Q")
+    is_right = len(labels) > 0 and labels.place.iloc[0] > texts.place.median()
+    away = (texts.place - texts.place.quantile(0.2 if is_right else 0.8)).abs().idxmin()  # from the lowest area's name
+    there = texts.loc[[away]].assign(name=FLIPS)
+    line = alt.Chart(there).encode(x="place:Q", y="flips:Q", text="name:N")
+    flip: dict[str, Any] = {"dy": -10, "color": "black", "fontWeight": "bold"}
+    edge = line.mark_text(**flip, stroke=theme.CONTROLS[1], strokeWidth=4, strokeJoin="round")
     layers = [area, shade, names, flips, rule, note] if len(spans) else [area, flips, rule, note]
-    layers += [theme.write(named, "text", "text", fontSize=13, fontWeight="bold"), written]
+    layers += [theme.write(named, "text", "text", fontSize=13, fontWeight="bold"), edge, line.mark_text(**flip)]
     if study:
         stop = pd.DataFrame({"place": [chosen] * 2, "y": [study["memorization"], 1 - study["generalization"]]})
         stop["stop"] = [f"{name}, {study[name]:.0%}" for name in ("memorization", "generalization")]
