@@ -36,7 +36,7 @@ def retrained(frame: pd.DataFrame, study: Mapping[tuple[str, str], float]) -> al
     frame["reported"] = [study.get(place) for place in zip(frame.task, frame.target, strict=True)]
     frame["note"] = frame.value.map("{:.0%}".format)
     base = altair.Chart(frame).encode(
-        y=altair.Y("name:N", title=None, sort=list(MATCH_NAMES.values())).axis(labelExpr="split(datum.label, '\\n')"),
+        y=altair.Y("name:N", title=None, sort=list(MATCH_NAMES.values())).axis(labelExpr=theme.IN_LINES),
         tooltip=theme.tooltip(frame, ["panel", "name"], ["value", "reported"], form=".1%"),
     )
     value = theme.share(altair.X, "value", "share that reaches the target")

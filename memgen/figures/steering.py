@@ -48,9 +48,7 @@ def outcomes(frame: pd.DataFrame, study: Mapping[str, float] | None = None) -> a
     frame["reported"] = frame.target.map(study or {}).astype(float).where(is_study)
     order = theme.names_of(frame, "shift")
     base = altair.Chart(frame).encode(
-        y=altair.Y("name:N", title=None, sort=theme.names_of(frame, "name")).axis(
-            labelExpr="split(datum.label, '\\n')"
-        ),
+        y=altair.Y("name:N", title=None, sort=theme.names_of(frame, "name")).axis(labelExpr=theme.IN_LINES),
         yOffset=altair.YOffset("shift:N", sort=order),
         tooltip=theme.tooltip(frame, ["name", "shift", "target", "behavior"], form=".1%"),
     )
@@ -149,9 +147,10 @@ def frontier(frame: pd.DataFrame, study: Mapping[str, float]) -> altair.TopLevel
     layers = corner.mark_rule(strokeDash=[3, 3]) + base.mark_circle(size=40, opacity=1)
     if study:
         layers += reported.mark_rule(strokeWidth=2)
-        for side, place, where in (("left", 0, "reported > 0.5"), ("right", 1, "reported <= 0.5")):  # off the diagonal
-            words = reported.transform_filter(f"datum.{where}").mark_text(align=side, dy=-7, text="the study reports")
-            layers += words.encode(x=altair.datum(place))
+        label: dict[str, Any] = {"dy": -7, "text": "the study reports"}  # off the diagonal
+        high, low = (reported.transform_filter(f"datum.reported {where} 0.5") for where in (">", "<="))
+        layers += high.mark_text(align="left", **label).encode(x=altair.datum(0))
+        layers += low.mark_text(align="right", **label).encode(x=altair.datum(1))
     layers += base.transform_filter("datum.is_chosen").mark_point(**CHOSEN)
     alt = (
         "For each target a point for each N and alpha: what the study's shift reaches, against its strongest control; "

@@ -36,7 +36,7 @@ def quantities(seeds: pd.DataFrame, summary: pd.DataFrame, color: str, panel: st
     rows["row"] = rows.quantity.map(lambda name: textwrap.fill(name, WIDEST_LABEL))
     if panel:
         rows[panel] = rows[panel].str.replace("_", " ")
-    labels = altair.Axis(labelExpr="split(datum.label, '\\n')")
+    labels = altair.Axis(labelExpr=theme.IN_LINES)
     base = altair.Chart(rows).encode(
         y=altair.Y("row:N", title=None, sort=theme.names_of(rows, "row"), axis=labels),
         yOffset=altair.YOffset(f"{color}:N", sort=theme.names_of(rows, color)),
@@ -85,9 +85,7 @@ def steering(frame: pd.DataFrame) -> altair.TopLevelMixin:
     frame["name"] = frame.method.map(theme.METHOD_NAMES).map(lambda name: textwrap.fill(name, 18))
     tooltip = theme.tooltip(frame, ["task", "name", "target"], ["value", "control"])
     base = altair.Chart(frame).encode(
-        y=altair.Y("name:N", title=None, sort=theme.names_of(frame, "name")).axis(
-            labelExpr="split(datum.label, '\\n')"
-        ),
+        y=altair.Y("name:N", title=None, sort=theme.names_of(frame, "name")).axis(labelExpr=theme.IN_LINES),
         yOffset=altair.YOffset("target:N"),
         color=theme.behavior_color("target", theme.TARGETS),
         tooltip=tooltip,
@@ -117,7 +115,7 @@ def cells(frame: pd.DataFrame) -> altair.TopLevelMixin:
     frame["row"] = names.map(lambda name: textwrap.fill(name, WIDEST_LABEL))
     tooltip = theme.tooltip(frame, ["setting", "task", "target", "outcome", "ours"], ["study", "value"])
     base = altair.Chart(frame).encode(
-        y=altair.Y("row:N", title=None, sort=None, axis=altair.Axis(labelExpr="split(datum.label, '\\n')")),
+        y=altair.Y("row:N", title=None, sort=None, axis=altair.Axis(labelExpr=theme.IN_LINES)),
         yOffset=altair.YOffset("target:N", sort=list(theme.TARGETS)),
         color=theme.behavior_color("target", theme.TARGETS),
         tooltip=tooltip,

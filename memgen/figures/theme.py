@@ -1,16 +1,17 @@
 """The look that all figures share: colours, sizes, and the width of the page.
 
-The colours are those of Okabe & Ito (2008), which colour-blind readers can tell apart, the yellow darkened. Text and lines have a
-grey that is readable on light and on dark pages; the background is transparent.
+The colours are those of Okabe & Ito (2008), which colour-blind readers can tell apart, the yellow darkened. Text and
+lines have a grey that is readable on light and on dark pages; the background is transparent.
 """
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import altair
 import pandas as pd
 
+Axis = TypeVar("Axis", altair.X, altair.Y)
 MEMORIZATION = "#0072B2"
 GENERALIZATION = "#E69F00"
 OTHER = "#777777"
@@ -54,6 +55,7 @@ RANKING_NAMES = {"r": "|r|", "nmd": "|NMD|", "attribution": "|attribution|"}
 
 HEIGHT = 260
 TITLE_WIDTH = 62  # characters
+IN_LINES = "split(datum.label, '\\n')"  # of labels with line breaks
 FACETS_WIDTH = 560  # of all facets in a row, where the page does not decide
 
 TEXT = {
@@ -128,11 +130,8 @@ def facet(
     chart: altair.Chart | altair.LayerChart, frame: pd.DataFrame, column: str, columns: int = 2, height: int = 200
 ) -> altair.FacetChart:
     """Repeat a chart for each value of `column`, in the order of `frame`, its data."""
-    panel = altair.Facet(
-        f"{column}:N",
-        header=altair.Header(title=None, labelExpr="split(datum.label, '\\n')"),
-        sort=names_of(frame, column),
-    )
+    header = altair.Header(title=None, labelExpr=IN_LINES)
+    panel = altair.Facet(f"{column}:N", header=header, sort=names_of(frame, column))
     return chart.properties(width=FACETS_WIDTH // columns, height=height).facet(facet=panel, columns=columns)
 
 
@@ -155,13 +154,13 @@ def layer_axis() -> altair.X:
     return altair.X("layer:O", title="layer", axis=altair.Axis(labelAngle=0))
 
 
-def share(axis: type[altair.X] | type[altair.Y], column: str, title: str) -> altair.X | altair.Y:
+def share(axis: type[Axis], column: str, title: str) -> Axis:
     """Return an axis from 0 to 1, in percent."""
     return axis(f"{column}:Q", title=title, scale=altair.Scale(domain=[0, 1]), axis=altair.Axis(format="%"))
 
 
 def write(chart: altair.Chart, text: str, behavior: str, **mark: Any) -> altair.LayerChart:
-    """Write a column on marks of the behaviours in another, with an edge of their colour: text may be longer than they."""
+    """Write a column on marks of the behaviours in another; an edge of their colour serves text that is longer."""
     is_light = altair.datum[behavior] == "generalization"
     ink = altair.when(is_light).then(altair.value("black")).otherwise(altair.value("white"))
     edge = altair.when(is_light).then(altair.value(GENERALIZATION))
