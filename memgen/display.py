@@ -24,8 +24,9 @@ IN_HUNDREDTHS = ("%", "points")  # the end of a header: shares, or differences o
 #: By the column `unit` of a table: the scale of a number in it, and what follows it.
 UNITS = {"share 0-1": (100, " %"), "accuracy 0-1": (100, " %"), "difference of shares": (100, " points")}
 OF_UNIT = ("value", "reported")  # the columns that `unit` is about
-#: What cells name, in the words of the figures.
-WORDS = theme.KIND_NAMES | theme.POPULATION_NAMES | theme.METHOD_NAMES | theme.CONTROL_NAMES
+#: What cells name, in the words of the figures; in some columns also others.
+WORDS = theme.KIND_NAMES | theme.POPULATION_NAMES | theme.CONTROL_NAMES
+WORDS_OF = {"method": theme.METHOD_NAMES, "ranking": theme.RANKING_NAMES}
 SMALLEST = 0.001  # of what is smaller, only that is shown
 PICTURE_WIDTH = 640  # pixels, where the interactive figure fills its column
 
@@ -170,7 +171,8 @@ def _as_text(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
                 _with_interval(scale * row, scale, end) for row, (scale, end) in zip(numbers, units, strict=True)
             ]
         else:
-            cells = zip(frame[column].astype(object), units, strict=True)
+            named = frame[column].astype(object).replace(WORDS | WORDS_OF.get(column, {}))
+            cells = zip(named, units, strict=True)
             text[header] = [_readable(cell, scale, end) for cell, (scale, end) in cells]
     return pd.DataFrame(text, columns=list(columns.values()))
 
@@ -182,7 +184,7 @@ def _with_interval(numbers: np.ndarray, scale: int, end: str) -> str:
     if 0 < largest < SMALLEST:
         return _readable(value)
     form = "z.1f" if scale > 1 else "z.3f" if largest < 10 else "z.1f" if largest < 1000 else "z,.0f"
-    interval = f" [{low:{form}}, {high:{form}}]" if np.isfinite([low, high]).all() else ""
+    interval = f" [{low:{form}},\u00a0{high:{form}}]" if np.isfinite([low, high]).all() else ""
     return f"{value:{form}}{end}{interval}".replace("-", "\u2212") if np.isfinite(value) else "–"
 
 
@@ -197,4 +199,4 @@ def _readable(value: Any, scale: int = 1, end: str = "") -> str:
         if 0 < abs(value) < SMALLEST:
             return f"< {SMALLEST}" if value > 0 else f"> \u2212{SMALLEST}"
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}".replace("-", "\u2212")
-    return WORDS.get(value, value) if isinstance(value, str) else str(value)
+    return str(value)

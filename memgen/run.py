@@ -410,8 +410,8 @@ def _record(
 def in_words(record: dict[str, Any]) -> str:
     """A record as a sentence says it, ``97.4 % [95.1, 99.1]``; n stands where there is no interval.
 
-    Shares are in percent, differences of shares in percentage points. Spaces do not break, so that a number stays on
-    one line with its unit.
+    Shares are in percent, differences of shares in percentage points. A number stays on one line with its unit, and an
+    interval on one.
     """
     value, low, high = (_finite(record[field]) for field in ("value", "ci_low", "ci_high"))
     if value is None:
@@ -422,7 +422,7 @@ def in_words(record: dict[str, Any]) -> str:
         text += f" [{_digits(low, unit)}, {_digits(high, unit)}]"
     elif unit not in COUNTED:
         text += f" [n = {int(record['n'])}]"
-    return text.replace(" ", "\u00a0")
+    return text.replace(" ", "\u00a0").replace("\u00a0[", " [")
 
 
 def _digits(value: float, unit: str) -> str:

@@ -114,7 +114,7 @@ inputs = pd.concat(data.splits, names=["split", "row"]).reset_index()
 originals = inputs[(inputs.kind == "conflict") & (inputs.variant_of < 0)]
 grades = originals.groupby("memorized_share").group.agg(inputs="size", groups="nunique").reset_index()
 caption = "Conflicts of all splits, without variants, by the share of the memorized answer in training."
-run.table(grades, "grades", caption=caption) if len(grades) else "No training text shows a conflict."
+run.table(grades, "grades", caption=caption) if len(grades) else print("No training text shows a conflict.")
 
 # %% [markdown]
 # ## Inputs of each kind

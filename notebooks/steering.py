@@ -323,7 +323,7 @@ on_conflicts = rates[(rates.control.isna() | (rates.control == "best")) & (rates
 figure = run.figure(
     figures.outcomes(on_conflicts, of_study),
     "outcomes",
-    caption="What test conflicts of the opposite behaviour become under each shift, and (paler) under its strongest control.",
+    caption="What test conflicts of the opposite behaviour become under each shift, and (fainter) its strongest control.",
     data=on_conflicts,
 )
 figure
@@ -598,7 +598,8 @@ if min(n_receivers.values()) > 0:
         unit="share 0-1",
         coordinates=["layer", "control", "target"],
     )
-    columns = {"control": "instead of the direction", "target": "to", "value": "own other answer, %", "n": "n"}
+    swapped["control"] = swapped.control.fillna("the direction")
+    columns = {"control": "exchanged", "target": "to", "value": "own other answer, %", "n": "n"}
     caption = "Receivers that give their own other answer."
     display(run.table(swapped, "interchange", caption=caption, columns=columns))
 

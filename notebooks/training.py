@@ -320,7 +320,7 @@ run.record(
 graded = shown.query("split == 'test'").dropna(subset="memorized_share").sort_values("memorized_share", kind="stable")
 graded = intervals.estimate_by(graded, ["memorized_share", "behavior"])
 caption = "Behaviour on conflict test inputs by the share of the memorized answer in training."
-run.table(graded, "graded", caption=caption) if len(graded) else "No training text shows a conflict."
+run.table(graded, "graded", caption=caption) if len(graded) else print("No training text shows a conflict.")
 
 # %% [markdown]
 # ## The same input, sampled

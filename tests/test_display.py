@@ -17,7 +17,7 @@ CHART = altair.Chart(FRAME, description="The second bar is higher.").mark_bar().
 
 
 def html_of(shown):
-    return shown._repr_mimebundle_()["text/html"]
+    return shown._repr_mimebundle_()["text/html"].replace("\xa0", " ")
 
 
 def cells_of(frame):

@@ -3,25 +3,27 @@
 (() => {
   const INK = "#757575"; // memgen.figures.theme.INK: text and lines; here they follow the page, light or dark
   const NARROWEST = 240; // a facet is never narrower than this; columns wrap instead
-  const LETTER = 8; // the width of a letter of a message, at most on the average
 
-  // The message of a figure in lines that fit a narrow column.
+  // The message of a figure in lines that fit its column, as few and as even as can be.
   function wrap(lines, room) {
-    const most = Math.floor(room / LETTER), wrapped = [""];
-    for (const word of [lines].flat().join(" ").split(" ")) {
-      const last = wrapped.at(-1);
-      if (!last || last.length + word.length < most) wrapped[wrapped.length - 1] = `${last} ${word}`.trim();
-      else wrapped.push(word);
-    }
-    return wrapped;
+    const pen = document.createElement("canvas").getContext("2d"), [first, ...words] = [lines].flat().join(" ").split(" ");
+    pen.font = "bold 13px system-ui, sans-serif"; // as in memgen.figures.theme
+    const within = (width) => words.reduce((wrapped, word) => {
+      const longer = `${wrapped.at(-1)} ${word}`;
+      return pen.measureText(longer).width < width ? [...wrapped.slice(0, -1), longer] : [...wrapped, word];
+    }, [first]);
+    let width = room;
+    while (width > room / 2 && within(width - 10).length === within(room).length) width -= 10;
+    return within(width);
   }
 
   // Widths are given here, to facets and to views below one another, too, with room for labels and legends. Vega's own
   // "container" measures a column while a window grows, and gets it wrong.
   function fit(specification, room, labels) {
     const legend = specification.config?.legend;
-    if (room < 2 * NARROWEST && specification.title) specification.title = wrap(specification.title, room);
-    if (room < 2 * NARROWEST && legend) Object.assign(legend, { columns: 1, layout: { direction: "vertical" } });
+    if (specification.title) specification.title = wrap(specification.title, room - 10);
+    if (legend) legend.layout = { direction: "vertical" }; // several stand below one another
+    if (room < 2 * NARROWEST && legend) legend.columns = 1;
     if (specification.width === "container") {
       specification.width = room;
       specification.autosize = { type: "fit-x", contains: "padding" };

@@ -16,9 +16,9 @@ CHECKPOINT_PANELS = {
 
 MATCH_NAMES = {
     "own": "of the same model",
-    "index": "of another seed, same index",
-    "matched": "of another seed, matched",
-    "random": "random neurons, same norm",
+    "index": "of another seed,\nsame index",
+    "matched": "of another seed,\nmatched",
+    "random": "random neurons,\nsame norm",
 }
 
 
@@ -36,10 +36,10 @@ def retrained(frame: pd.DataFrame, study: Mapping[tuple[str, str], float]) -> al
     frame["reported"] = [study.get(place) for place in zip(frame.task, frame.target, strict=True)]
     frame["note"] = frame.value.map("{:.0%}".format)
     base = altair.Chart(frame).encode(
-        y=altair.Y("name:N", title=None, sort=list(MATCH_NAMES.values())),
+        y=altair.Y("name:N", title=None, sort=list(MATCH_NAMES.values())).axis(labelExpr=theme.IN_LINES),
         tooltip=theme.tooltip(frame, ["panel", "name"], ["value", "reported"], form=".1%"),
     )
-    value = theme.share(altair.X, "value", "share that reaches the target").axis(format="%")
+    value = theme.share(altair.X, "value", "share that reaches the target")
     bars = base.mark_bar().encode(x=value, color=theme.behavior_color("target", theme.TARGETS).legend(None))
     numbers = base.mark_text(align="left", dx=4).encode(x="value:Q", text="note:N")
     diamonds = base.transform_filter("datum.match == 'index'").mark_point(
@@ -51,7 +51,7 @@ def retrained(frame: pd.DataFrame, study: Mapping[tuple[str, str], float]) -> al
     )
     alt += "random neurons; diamonds are what the study reports for a retrained adapter."
     message = "The study's shift in the model of another seed, and (diamonds) in the study's retrained adapter"
-    return theme.finish(theme.facet(layers, frame, "panel", height=110), alt, labels=200, message=message)
+    return theme.finish(theme.facet(layers, frame, "panel", height=140), alt, labels=140, message=message)
 
 
 def matrix(frame: pd.DataFrame) -> altair.TopLevelMixin:
@@ -61,7 +61,10 @@ def matrix(frame: pd.DataFrame) -> altair.TopLevelMixin:
     """
     estimate = ("value", "ci_low", "ci_high", "n")
     frame = theme.require(frame, "task", "target", "source", "destination", *estimate, "best_control")
-    frame["panel"] = frame.task + ", to " + frame.target
+    frame["task"] = frame.task.str.replace("_", " ")
+    for part in ("source", "destination"):
+        frame[part] = frame[part].str.removeprefix("graded_")
+    frame["panel"] = frame.task + ",\nto " + frame.target
     frame["note"] = [f"control {share:.0%}" for share in frame.best_control]
     names = theme.names_of(frame, "source")
     base = altair.Chart(frame).encode(
@@ -75,10 +78,10 @@ def matrix(frame: pd.DataFrame) -> altair.TopLevelMixin:
     )
     ink = altair.value("black")
     values = base.mark_text(fontSize=14, dy=-7).encode(text=altair.Text("value:Q", format=".0%"), color=ink)
-    notes = base.mark_text(fontSize=10, dy=9).encode(text="note:N", color=ink)
+    notes = base.mark_text(fontSize=11, dy=9).encode(text="note:N", color=ink)
     alt = "Squares of parts fitted on by parts applied to, with the share and its control written in each."
     chart = theme.facet(paper + cells + values + notes, frame, "panel", height=60 * len(names))
-    return theme.finish(chart, alt, labels=90)
+    return theme.finish(chart, alt, labels=100)
 
 
 def checkpoints(frame: pd.DataFrame) -> altair.TopLevelMixin:
@@ -89,7 +92,7 @@ def checkpoints(frame: pd.DataFrame) -> altair.TopLevelMixin:
     where = ("task", "step", "measure", "behavior", "target", "control")
     frame = theme.require(frame, *where, "value", "ci_low", "ci_high", "n")
     frame["panel"] = frame.task + ", " + frame.measure.map(CHECKPOINT_PANELS)
-    frame["line"] = frame.behavior.fillna(frame.target).fillna("shared with the analysed checkpoint")
+    frame["line"] = frame.behavior.fillna(frame.target).fillna("shared with the analysed step")
     frame["kind"] = frame.control.map(theme.CONTROL_NAMES).fillna("model")
     dashes = altair.Scale(domain=["model", theme.CONTROL_NAMES["random_direction"]], range=[[1, 0], [4, 3]])
     chart = (
@@ -104,4 +107,4 @@ def checkpoints(frame: pd.DataFrame) -> altair.TopLevelMixin:
         )
     )
     alt = "Lines over training steps, for each task three panels: behaviour, steering, top neurons."
-    return theme.finish(theme.facet(chart, frame, "panel", columns=3, height=150), alt, legend_columns=4)
+    return theme.finish(theme.facet(chart, frame, "panel", columns=3, height=150), alt)

@@ -17,7 +17,8 @@ def composition(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Show how many inputs of each kind each split has: columns split, kind, n."""
     frame = theme.require(frame, "split", "kind", "n")
     frame["name"], frame["rank"] = frame.kind.map(theme.KIND_NAMES), frame.kind.map(list(COLORS).index)
-    scale = alt.Scale(domain=[theme.KIND_NAMES[kind] for kind in COLORS], range=list(COLORS.values()))
+    shown = {theme.KIND_NAMES[kind]: color for kind, color in COLORS.items() if kind in set(frame.kind)}
+    scale = alt.Scale(domain=list(shown), range=list(shown.values()))
     chart = (
         alt.Chart(frame, height=alt.Step(40))
         .mark_bar()

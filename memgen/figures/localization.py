@@ -62,7 +62,7 @@ def patched(frame: pd.DataFrame, place: str, title: str, message: str = "") -> a
     frame["panel"] = "to " + frame.target
     base = alt.Chart(frame).encode(
         x=alt.X(f"{place}:N", title=place, sort=theme.names_of(frame, place), axis=alt.Axis(labelAngle=0)),
-        y=alt.Y("layer:O", title="patched after layer", sort="descending"),
+        y=alt.Y("layer:O", title="layer", sort="descending"),
         tooltip=theme.tooltip(frame, ["target", "layer", place]),
     )
     paper = base.mark_rect(color="white")  # the same shades on a dark page
@@ -89,7 +89,7 @@ def patched_sets(frame: pd.DataFrame, title: str) -> alt.TopLevelMixin:
     panels = frame.loc[~is_random, ["site", "ranking"]].drop_duplicates()
     everywhere = frame[is_random].drop(columns="ranking").merge(panels, on="site")
     frame = pd.concat([frame[~is_random], everywhere], ignore_index=True)
-    frame["panel"] = frame.site + ", |" + frame.ranking + "|"
+    frame["panel"] = frame.site + ", " + frame.ranking.replace(theme.RANKING_NAMES)
     frame["to"] = "to " + frame.target
     sizes = alt.Axis(values=sorted(set(frame.share)), format="~%", labelOverlap=True)
     base = alt.Chart(frame).encode(

@@ -1,7 +1,5 @@
 """Figures of the prediction chapter."""
 
-from typing import Any
-
 import altair
 import pandas as pd
 
@@ -24,7 +22,7 @@ def accuracy(
     frame = pd.concat([probes, everywhere], ignore_index=True)
     frame[x] = frame[x].astype("Int64")
     tooltip = theme.tooltip(frame, [panel, x, "kind", "probe"])
-    y: Any = theme.share(altair.Y, "value", "accuracy").axis(format="%")
+    y = theme.share(altair.Y, "value", "accuracy")
     base = altair.Chart(frame).encode(y=y, tooltip=tooltip)
     lines = base.transform_filter(f"datum.{x} !== null").encode(
         x=altair.X(f"{x}:O", title=x, axis=altair.Axis(labelAngle=0)), color=theme.color(probes, "probe")

@@ -13,7 +13,7 @@ SHARE = altair.Scale(domain=[0, 1])
 ESTIMATE = ("value", "ci_low", "ci_high", "n")
 MEASURE_NAMES = {
     "reached": "reach the target",
-    "best_control": "best control",
+    "best_control": "strongest control",
     "other": "other answers",
     "wrong_way": "pushed away",
     "lost_memorized_only": "lost, memorized-only",
@@ -23,7 +23,7 @@ MEASURE_NAMES = {
 }
 CHOSEN: dict[str, Any] = {"filled": True, "shape": "diamond", "size": 140, "stroke": "black", "opacity": 1}
 AT_SLIDERS = "datum.at_n === at_n && datum.at_alpha === at_alpha"
-METHOD_COLORS = (*theme.CONTROLS[:4], theme.INK, "#332288", theme.CONTROLS[4])
+METHOD_COLORS = (*theme.CONTROLS[:4], theme.INK, "#9A7FD1", theme.CONTROLS[4])
 
 
 def outcomes(frame: pd.DataFrame, study: Mapping[str, float] | None = None) -> altair.TopLevelMixin:
@@ -48,30 +48,27 @@ def outcomes(frame: pd.DataFrame, study: Mapping[str, float] | None = None) -> a
     frame["reported"] = frame.target.map(study or {}).astype(float).where(is_study)
     order = theme.names_of(frame, "shift")
     base = altair.Chart(frame).encode(
-        y=altair.Y("name:N", title=None, sort=theme.names_of(frame, "name")).axis(
-            labelExpr="split(datum.label, '\\n')"
-        ),
+        y=altair.Y("name:N", title=None, sort=theme.names_of(frame, "name")).axis(labelExpr=theme.IN_LINES),
         yOffset=altair.YOffset("shift:N", sort=order),
         tooltip=theme.tooltip(frame, ["name", "shift", "target", "behavior"], form=".1%"),
     )
     bars = base.mark_bar().encode(
-        x=altair.X("value:Q", title="share of inputs", scale=SHARE).axis(format="%"),
+        x=theme.share(altair.X, "value", "share of inputs"),
         color=theme.behavior_color("behavior"),
-        opacity=altair.Opacity("shift:N", sort=order, title=None).scale(domain=order, range=[1, 0.5]),
+        opacity=altair.Opacity("shift:N", sort=order, legend=None).scale(domain=order, range=[1, 0.5]),
         order="rank:Q",
     )
-    numbers = base.mark_text(align="left", fontWeight="bold").encode(
-        x=altair.value(4), text="note:N", color=altair.value("white")
-    )
+    reached = base.transform_filter("datum.note !== ''").encode(x=altair.value(4))
+    numbers = theme.write(reached, "note", "target", align="left", fontWeight="bold")
     diamonds = base.transform_filter("isValid(datum.reported)").mark_point(
         shape="diamond", size=90, filled=True, opacity=1, color="white", stroke="black", yOffset=-7
     )
     layers = bars + numbers + diamonds.encode(x="reported:Q")
     alt = "Stacked bars for each method and target, those of its control below: what reaches, stays, or is other."
     chart = theme.facet(layers, frame, "title", height=44 * frame.method.nunique())
-    reached = " and ".join(f"{row.note} to {row.target}" for row in frame[is_study].itertuples())
-    message = f"The study's shift brings {reached}" + (" (diamonds: as the study reports)" if study else "")
-    return theme.finish(chart, alt, labels=140, message=message if reached else "")
+    brought = " and ".join(f"{row.note} to {row.target}" for row in frame[is_study].itertuples())
+    message = f"The study's shift brings {brought}" + (" (diamonds: as the study reports)" if study else "")
+    return theme.finish(chart, alt, labels=140, message=message if brought else "")
 
 
 def sweep(frame: pd.DataFrame) -> altair.TopLevelMixin:
@@ -92,7 +89,7 @@ def sweep(frame: pd.DataFrame) -> altair.TopLevelMixin:
     )
     paper = base.mark_rect(color="white")  # the same shades on a dark page
     opacity = altair.Opacity("value:Q", legend=None).scale(domain=[0, 1], range=[0, 1])
-    cells = base.mark_rect().encode(theme.behavior_color("target", theme.TARGETS), opacity, tooltip=shown)
+    cells = base.mark_rect().encode(theme.behavior_color("target", theme.TARGETS).legend(None), opacity, tooltip=shown)
     is_dark = (altair.datum.value > 0.6) & (altair.datum.target == "memorization")
     ink = altair.when(is_dark).then(altair.value("white")).otherwise(altair.value("black"))
     numbers = base.mark_text().encode(text=altair.Text("value:Q", format=".0%"), color=ink, tooltip=shown)
@@ -108,20 +105,20 @@ def sweep(frame: pd.DataFrame) -> altair.TopLevelMixin:
     alt = (
         "Two heat maps of N by alpha, one for each target; below each, for one N and alpha, three bars: the share that "
     )
-    alt += "reaches the target, the best control, and other answers."
+    alt += "reaches the target, the strongest control, and other answers."
     chart = theme.stack([grid, _at_sliders(frame)], sliders)
     return theme.finish(chart, alt, labels=110, steps=steps, pick={"at_n": "at_n", "at_alpha": "at_alpha"})
 
 
 def _at_sliders(frame: pd.DataFrame) -> altair.FacetChart:
-    shades = theme.BEHAVIOR_COLORS | {"other answers": theme.OTHER, "best control": theme.CONTROLS[1]}
+    shades = theme.BEHAVIOR_COLORS | {"other answers": theme.OTHER, "strongest control": theme.CONTROLS[1]}
     rows = frame[frame.measure.isin(["reached", "other", "best_control"])].copy()
     rows["name"] = rows.measure.map(MEASURE_NAMES)
     rows["shade"] = rows.target.where(rows.measure == "reached", rows.name)
     scale = altair.Scale(domain=list(shades), range=list(shades.values()))
     base = altair.Chart(rows).transform_filter(AT_SLIDERS)
     base = base.encode(
-        x=altair.X("value:Q", title="share of inputs", scale=SHARE),
+        x=theme.share(altair.X, "value", "share of inputs"),
         y=altair.Y("name:N", title=None, sort=list(MEASURE_NAMES.values())),
         tooltip=theme.tooltip(rows, ["name", "target", "n_neurons", "alpha"], form=".1%"),
     )
@@ -147,10 +144,13 @@ def frontier(frame: pd.DataFrame, study: Mapping[str, float]) -> altair.TopLevel
     )
     corner = altair.Chart(frame).encode(x=altair.datum(0), y=altair.datum(0), x2=altair.datum(1), y2=altair.datum(1))
     reported = altair.Chart(frame).encode(y="mean(reported):Q")
-    layers = corner.mark_rule(strokeDash=[3, 3]) + base.mark_circle(size=40, opacity=0.7)
+    layers = corner.mark_rule(strokeDash=[3, 3]) + base.mark_circle(size=40, opacity=1)
     if study:
         layers += reported.mark_rule(strokeWidth=2)
-        layers += reported.mark_text(align="left", dx=4, dy=-7, text="the study reports").encode(x=altair.datum(0))
+        label: dict[str, Any] = {"dy": -7, "text": "the study reports"}  # off the diagonal
+        high, low = (reported.transform_filter(f"datum.reported {where} 0.5") for where in (">", "<="))
+        layers += high.mark_text(align="left", **label).encode(x=altair.datum(0))
+        layers += low.mark_text(align="right", **label).encode(x=altair.datum(1))
     layers += base.transform_filter("datum.is_chosen").mark_point(**CHOSEN)
     alt = (
         "For each target a point for each N and alpha: what the study's shift reaches, against its strongest control; "

@@ -34,7 +34,9 @@ def quantities(seeds: pd.DataFrame, summary: pd.DataFrame, color: str, panel: st
     tooltip = theme.tooltip(summary, places)
     rows = pd.concat([seeds, summary], ignore_index=True)
     rows["row"] = rows.quantity.map(lambda name: textwrap.fill(name, WIDEST_LABEL))
-    labels = altair.Axis(labelExpr="split(datum.label, '\\n')")
+    if panel:
+        rows[panel] = rows[panel].str.replace("_", " ")
+    labels = altair.Axis(labelExpr=theme.IN_LINES)
     base = altair.Chart(rows).encode(
         y=altair.Y("row:N", title=None, sort=theme.names_of(rows, "row"), axis=labels),
         yOffset=altair.YOffset(f"{color}:N", sort=theme.names_of(rows, color)),
@@ -46,7 +48,7 @@ def quantities(seeds: pd.DataFrame, summary: pd.DataFrame, color: str, panel: st
     lines = has_interval.mark_rule(strokeWidth=2).encode(x="ci_low:Q", x2="ci_high:Q", tooltip=tooltip)
     ticks = mean.mark_tick(thickness=3, size=12).encode(x=value, tooltip=tooltip)
     dots = seed.mark_circle(size=45, opacity=0.6).encode(x=value, tooltip=theme.tooltip(seeds, [*places, "seed"]))
-    height = max(30, 10 * (1 + rows[color].nunique())) * rows.row.nunique()  # a label has up to two lines
+    height = max(34, 10 * (1 + rows[color].nunique())) * rows.row.nunique()  # a label has up to two lines
     chart = (lines + ticks + dots).properties(height=height)
     alt = (
         f"For each quantity and {color} a dot for each seed, and a tick and a line for the mean and its 95 % interval."
@@ -65,7 +67,7 @@ def depth(frame: pd.DataFrame, color: str) -> altair.TopLevelMixin:
         .encode(
             x=theme.layer_axis(),
             y=altair.Y("value:Q", title="AUROC within pairs", scale=altair.Scale(zero=False)),
-            color=theme.color(frame, color),
+            color=theme.color(frame, color).title(color),
             detail="seed:N",
             tooltip=theme.tooltip(frame, ["base_task", color, "seed", "layer"]),
         )
@@ -80,25 +82,25 @@ def steering(frame: pd.DataFrame) -> altair.TopLevelMixin:
     Columns task, method, target, value, ci_low, ci_high, n, control.
     """
     frame = theme.require(frame, "task", "method", "target", "value", "ci_low", "ci_high", "n", "control")
-    frame["name"] = frame.method.map(theme.METHOD_NAMES)
+    frame["name"] = frame.method.map(theme.METHOD_NAMES).map(lambda name: textwrap.fill(name, 18))
     tooltip = theme.tooltip(frame, ["task", "name", "target"], ["value", "control"])
     base = altair.Chart(frame).encode(
-        y=altair.Y("name:N", title=None, sort=theme.names_of(frame, "name"), axis=altair.Axis(labelLimit=260)),
+        y=altair.Y("name:N", title=None, sort=theme.names_of(frame, "name")).axis(labelExpr=theme.IN_LINES),
         yOffset=altair.YOffset("target:N"),
         color=theme.behavior_color("target", theme.TARGETS),
         tooltip=tooltip,
     )
-    bars = base.mark_bar(opacity=0.7).encode(x=theme.share(altair.X, "value", "share that reaches the target"))
+    bars = base.mark_bar().encode(x=theme.share(altair.X, "value", "share that reaches the target"))
     has_interval = base.transform_filter("isValid(datum.ci_low)")
-    lines = has_interval.mark_rule(strokeWidth=1.5).encode(
-        x="ci_low:Q", x2="ci_high:Q", color=altair.value(theme.OTHER)
-    )
-    marks = base.mark_tick(thickness=3, size=9).encode(x="control:Q", color=altair.value(theme.CONTROLS[1]))
+    lines = has_interval.mark_rule(strokeWidth=1.5).encode(x="ci_low:Q", x2="ci_high:Q", color=altair.value(theme.INK))
+    marks = base.mark_tick(thickness=3, size=14).encode(x="control:Q", color=altair.value(theme.INK))
     alt = (
         "A panel for each task: for each method a bar to memorization and a bar to generalization, with its interval "
         "over seeds and a mark for its best control."
     )
-    return theme.finish(theme.facet(bars + lines + marks, frame, "task"), alt, labels=200)
+    return theme.finish(
+        theme.facet(bars + lines + marks, frame, "task", height=34 * frame.method.nunique()), alt, labels=140
+    )
 
 
 def cells(frame: pd.DataFrame) -> altair.TopLevelMixin:
@@ -113,7 +115,7 @@ def cells(frame: pd.DataFrame) -> altair.TopLevelMixin:
     frame["row"] = names.map(lambda name: textwrap.fill(name, WIDEST_LABEL))
     tooltip = theme.tooltip(frame, ["setting", "task", "target", "outcome", "ours"], ["study", "value"])
     base = altair.Chart(frame).encode(
-        y=altair.Y("row:N", title=None, sort=None, axis=altair.Axis(labelExpr="split(datum.label, '\\n')")),
+        y=altair.Y("row:N", title=None, sort=None, axis=altair.Axis(labelExpr=theme.IN_LINES)),
         yOffset=altair.YOffset("target:N", sort=list(theme.TARGETS)),
         color=theme.behavior_color("target", theme.TARGETS),
         tooltip=tooltip,
@@ -121,7 +123,7 @@ def cells(frame: pd.DataFrame) -> altair.TopLevelMixin:
     value = theme.share(altair.X, "value", "share of inputs")
     lines = base.transform_filter("isValid(datum.ci_low)").mark_rule(strokeWidth=2).encode(x="ci_low:Q", x2="ci_high:Q")
     ticks = base.transform_filter("isValid(datum.value)").mark_tick(thickness=3, size=12).encode(x=value)
-    points = base.mark_point(shape="diamond", size=60, filled=True, opacity=0.6).encode(x="study:Q")
+    points = base.mark_point(shape="diamond", size=60, filled=True, opacity=1).encode(x="study:Q")
     alt = "For each task and outcome a row for each cell: the study's share as a diamond, our mean and its interval."
     chart = theme.facet(lines + ticks + points, frame, "panel", height=34 * frame.row.nunique())
     return theme.finish(chart, alt, labels=180)

@@ -1,20 +1,21 @@
 """The look that all figures share: colours, sizes, and the width of the page.
 
-The colours are those of Okabe & Ito (2008), which colour-blind readers can tell apart. Text and lines have a
-grey that is readable on light and on dark pages; the background is transparent.
+The colours are those of Okabe & Ito (2008), which colour-blind readers can tell apart, the yellow darkened. Text and
+lines have a grey that is readable on light and on dark pages; the background is transparent.
 """
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import altair
 import pandas as pd
 
+Axis = TypeVar("Axis", altair.X, altair.Y)
 MEMORIZATION = "#0072B2"
 GENERALIZATION = "#E69F00"
 OTHER = "#777777"
-CONTROLS = ("#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")  # what is not a behaviour, in this order
+CONTROLS = ("#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#A08C00")  # what is not a behaviour, in this order
 INK = "#757575"  # text and lines; the book's script gives them the colour of the page's own text
 BEHAVIOR_COLORS = {"memorization": MEMORIZATION, "generalization": GENERALIZATION, "other": OTHER}
 TARGETS = ("memorization", "generalization")
@@ -48,10 +49,13 @@ CONTROL_NAMES = {
     "least_correlated": "least correlated neurons",
     "best": "strongest control",
     "uniform": "random baseline",
+    "whole_state": "the whole state",
 }
+RANKING_NAMES = {"r": "|r|", "nmd": "|NMD|", "attribution": "|attribution|"}
 
 HEIGHT = 260
 TITLE_WIDTH = 62  # characters
+IN_LINES = "split(datum.label, '\\n')"  # of labels with line breaks
 FACETS_WIDTH = 560  # of all facets in a row, where the page does not decide
 
 TEXT = {
@@ -66,8 +70,8 @@ CONFIG: dict[str, Any] = {
     "font": "system-ui, sans-serif",
     "view": {"stroke": None},
     "axis": TEXT | {"domainColor": INK, "tickColor": INK, "gridColor": INK, "gridOpacity": 0.2, "labelLimit": 180},
-    "axisQuantitative": {"tickCount": 5},
-    "legend": TEXT | {"labelLimit": 220, "titleLimit": 280, "orient": "top", "gradientLength": 140, "symbolOpacity": 1},
+    "axisQuantitative": {"tickCount": 5, "labelOverlap": True, "labelSeparation": 6},
+    "legend": TEXT | {"labelLimit": 260, "titleLimit": 280, "orient": "top", "gradientLength": 140, "symbolOpacity": 1},
     "title": {"color": INK, "anchor": "start", "fontSize": 13, "fontWeight": "bold", "offset": 8},
     "header": TEXT | {"labelFontWeight": "bold"},
     "line": {"strokeWidth": 2},
@@ -126,7 +130,8 @@ def facet(
     chart: altair.Chart | altair.LayerChart, frame: pd.DataFrame, column: str, columns: int = 2, height: int = 200
 ) -> altair.FacetChart:
     """Repeat a chart for each value of `column`, in the order of `frame`, its data."""
-    panel = altair.Facet(f"{column}:N", header=altair.Header(title=None), sort=names_of(frame, column))
+    header = altair.Header(title=None, labelExpr=IN_LINES)
+    panel = altair.Facet(f"{column}:N", header=header, sort=names_of(frame, column))
     return chart.properties(width=FACETS_WIDTH // columns, height=height).facet(facet=panel, columns=columns)
 
 
@@ -149,9 +154,22 @@ def layer_axis() -> altair.X:
     return altair.X("layer:O", title="layer", axis=altair.Axis(labelAngle=0))
 
 
-def share(axis: type[altair.X] | type[altair.Y], column: str, title: str) -> altair.X | altair.Y:
-    """Return an axis from 0 to 1."""
-    return axis(f"{column}:Q", title=title, scale=altair.Scale(domain=[0, 1]))
+def share(axis: type[Axis], column: str, title: str) -> Axis:
+    """Return an axis from 0 to 1, in percent."""
+    return axis(f"{column}:Q", title=title, scale=altair.Scale(domain=[0, 1]), axis=altair.Axis(format="%"))
+
+
+def write(chart: altair.Chart, text: str, behavior: str, **mark: Any) -> altair.LayerChart:
+    """Write a column on marks of the behaviours in another; an edge of their colour serves text that is longer."""
+    is_light = altair.datum[behavior] == "generalization"
+    ink = altair.when(is_light).then(altair.value("black")).otherwise(altair.value("white"))
+    edge = altair.when(is_light).then(altair.value(GENERALIZATION))
+    edge = edge.when(altair.datum[behavior] == "memorization").then(altair.value(MEMORIZATION))
+    words = chart.encode(text=f"{text}:N")
+    below = words.mark_text(**mark, strokeWidth=4, strokeJoin="round").encode(
+        color=ink, stroke=edge.otherwise(altair.value(OTHER))
+    )
+    return below + words.mark_text(**mark).encode(color=ink)
 
 
 def tooltip(

@@ -42,7 +42,7 @@ def trajectory(frame: pd.DataFrame, chosen: int, study: Mapping[str, float] | No
         {"lesson": ends.index[:-1], "left": edges[:-1], "right": edges[1:], "steps": np.diff([0, *ends])[:-1]}
     )
     spans["middle"] = (spans.left + spans.right) / 2
-    title = "training step" + (" (the lessons before the texts are not to scale)" if len(spans) else "")
+    title = "training step" + (" (lessons not to scale)" if len(spans) else "")
     axis = alt.Axis(labelExpr=f"datum.value < {begin} ? '' : datum.label", grid=False, tickCount=8)
     x = alt.X("place:Q", title=title, axis=axis, scale=alt.Scale(nice=False, domain=[edges[0], int(frame.step.max())]))
 
@@ -53,7 +53,7 @@ def trajectory(frame: pd.DataFrame, chosen: int, study: Mapping[str, float] | No
     rows["rank"] = rows.name.map(domain.index)
     encoding = {"x": x, "color": color, "tooltip": theme.tooltip(rows, ["name", "step"])}
     is_flips = rows.name == FLIPS
-    share = theme.share(alt.Y, "value", "share of conflicts").axis(format="%")
+    share = theme.share(alt.Y, "value", "share of conflicts")
     area = alt.Chart(rows[~is_flips]).mark_area().encode(y=share.stack(True), order="rank:Q", **encoding)
     flips = alt.Chart(rows[is_flips]).mark_line(strokeWidth=3).encode(y="value:Q", **encoding)
 
@@ -68,9 +68,16 @@ def trajectory(frame: pd.DataFrame, chosen: int, study: Mapping[str, float] | No
     is_late = chosen > frame.place.mean()
     note = mark.mark_text(**label, align="right" if is_late else "left").encode(x="place:Q", text="note:N")
     texts = frame[frame.lesson == ends.index[-1]]
-    written = alt.Chart(_labels(texts)).mark_text(fontSize=13, color="white", fontWeight="bold")
+    labels = _labels(texts)
+    named = alt.Chart(labels).encode(x="place:Q", y="y:Q")
+    is_right = len(labels) > 0 and labels.place.iloc[0] > texts.place.median()
+    away = (texts.place - texts.place.quantile(0.2 if is_right else 0.8)).abs().idxmin()  # from the lowest area's name
+    there = texts.loc[[away]].assign(name=FLIPS)
+    line = alt.Chart(there).encode(x="place:Q", y="flips:Q", text="name:N")
+    flip: dict[str, Any] = {"dy": -10, "color": "black", "fontWeight": "bold"}
+    edge = line.mark_text(**flip, stroke=theme.CONTROLS[1], strokeWidth=4, strokeJoin="round")
     layers = [area, shade, names, flips, rule, note] if len(spans) else [area, flips, rule, note]
-    layers.append(written.encode(x="place:Q", y="y:Q", text="text:N"))
+    layers += [theme.write(named, "text", "text", fontSize=13, fontWeight="bold"), edge, line.mark_text(**flip)]
     if study:
         stop = pd.DataFrame({"place": [chosen] * 2, "y": [study["memorization"], 1 - study["generalization"]]})
         stop["stop"] = [f"{name}, {study[name]:.0%}" for name in ("memorization", "generalization")]
@@ -90,7 +97,7 @@ def _labels(frame: pd.DataFrame) -> pd.DataFrame:
     for column, name in STACK.items():
         middle = below + frame[column] / 2
         at = frame[column].to_numpy().argmax()
-        inside = min(max(frame.place.iloc[at], frame.place.quantile(0.1)), frame.place.quantile(0.88))
+        inside = min(max(frame.place.iloc[at], frame.place.quantile(0.2)), frame.place.quantile(0.8))
         at = (frame.place - inside).abs().to_numpy().argmin()
         if frame[column].iloc[at] > SMALLEST_LABELLED:
             rows.append({"place": frame.place.iloc[at], "y": middle.iloc[at], "text": name})

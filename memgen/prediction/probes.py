@@ -111,6 +111,7 @@ def fit_probe(
     if not isinstance(classifier, LogisticRegression):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # how long an MLP is trained is a setting
+            warnings.filterwarnings("ignore", "Got .batch_size.")  # of fewer rows than a batch
             return pipeline.fit(features, labels)
     # With few groups a fold may leave a single label to learn from; where it is asked for one, the labels are named.
     folds = GroupKFold(min(FOLDS, n_groups)).split(features, labels, groups)

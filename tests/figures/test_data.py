@@ -14,7 +14,7 @@ COUNTS["n"] = [300, 20, 150, 10]
 def test_composition():
     before = COUNTS.copy()
     chart = data.composition(COUNTS)
-    check(chart, {theme.MEMORIZATION, theme.GENERALIZATION})
+    check(chart, {theme.MEMORIZATION, theme.CONTROLS[1]})
     assert "in test, most (150) are conflict" in chart.description
     assert {row["name"]: row["rank"] for row in data_of(chart)} == {"memorized-only": 0, "conflict": 3}
     pd.testing.assert_frame_equal(COUNTS, before)

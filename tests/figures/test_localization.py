@@ -51,7 +51,7 @@ def test_heat_map_is_centred_on_zero():
 def test_random_sets_stand_in_every_panel_of_their_site():
     shown = pd.DataFrame(data_of(localization.patched_sets(SETS, "share")))
     panels = shown[shown.end == "random"].groupby("panel").value.agg(["size", "mean"])
-    assert set(panels.index) == {f"{site}, |{ranking}|" for site in SITES for ranking in ("r", "nmd")}
+    assert set(panels.index) == {f"{site}, |{ranking}|" for site in SITES for ranking in ("r", "NMD")}
     assert (panels["size"] == 2 * 2).all()  # sizes, targets
     assert panels["mean"].to_list() == pytest.approx([0.2] * 4)
 
