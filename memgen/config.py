@@ -229,6 +229,19 @@ class AnalysisConfig(Settings):
     random_draws: Count = 3
 
 
+class PlantedConfig(Settings):
+    """Planted memory: in each block of a model that infers, an adapter of each of the `ranks`; without any, none.
+
+    The models are those of the first seed of the `runs`. An adapter is trained for at most so many `steps`.
+    """
+
+    runs: tuple[str, ...] = ("inference",)
+    ranks: tuple[Count, ...] = ()
+    steps: Count = 400
+    batch_size: Count = 64
+    learning_rate: Positive = 1e-2
+
+
 class RunSpec(Settings):
     """A run as a profile names it.
 
@@ -294,6 +307,7 @@ class Profile(Grid):
     data: dict[str, dict[str, Any]] = Field(default_factory=dict)
     training: dict[str, dict[str, Any]] = Field(default_factory=dict)
     analysis: AnalysisConfig = AnalysisConfig()
+    planted: PlantedConfig = PlantedConfig()
 
     @model_validator(mode="after")
     def _runs_agree(self) -> Self:
@@ -398,6 +412,7 @@ STAGES = {
         Stage("localization", ("data", "training"), ("analysis.batch_size", "analysis.n_permutations")),
         Stage("prediction", ("data", "training", "localization"), ("analysis.batch_size",)),
         Stage("steering", ("data", "training", "localization"), ("analysis",)),
+        Stage("planted", (), ("planted", "analysis"), of_profile=True),
         Stage("carryover", (), ("analysis",), of_profile=True),
         Stage("synthesis", ("carryover",), ("analysis",), of_profile=True),
     )

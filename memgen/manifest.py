@@ -29,7 +29,7 @@ NUMBER_FIELDS = ("value", "ci_low", "ci_high", "n", "unit", "definition")
 #: Columns of every frame of records, filled where they apply; a record may have others.
 COORDINATES = (
     "site layer neuron method control target population inputs kind probe baseline ranking end share dose alpha "
-    "source destination form conflicts split step statistic answer behavior"
+    "source destination form conflicts split step statistic answer behavior rank"
 ).split()
 
 

@@ -42,6 +42,7 @@ METHOD_NAMES = {
     "fitted_mlp": "fitted, MLP",
     "fitted_mlp_tenth": "fitted, a tenth of the MLP",
     "fitted_random_tenth": "fitted, a random tenth of the MLP",
+    "switched_off": "adapter off",
 }
 CONTROL_NAMES = {
     "random_neurons": "random neurons",
@@ -51,7 +52,13 @@ CONTROL_NAMES = {
     "uniform": "random baseline",
     "whole_state": "the whole state",
 }
-RANKING_NAMES = {"r": "|r|", "nmd": "|NMD|", "attribution": "|attribution|"}
+RANKING_NAMES = {
+    "r": "|r|",
+    "nmd": "|NMD|",
+    "attribution": "|attribution|",
+    "summed_attribution": "attribution",
+    "patching": "patching",
+}
 
 HEIGHT = 260
 TITLE_WIDTH = 62  # characters

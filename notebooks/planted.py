@@ -1,0 +1,183 @@
+# %% [markdown]
+# # Planted memory
+#
+# **Question.** Localizers name neurons, heads and layers "that memorize". Nobody knows where a model really keeps what it remembers, so
+# nobody can say whether they are right. What do they say where the place is known?
+#
+# **Answer.** A model that only infers was taught to remember by an adapter in one block, all else frozen. Of {glue:text}`plantings` such
+# models of both tasks, this many were seen through, that is, the block with the highest score was the planted one (by chance:
+# {glue:text}`chance`):
+#
+# | Localizer | Found |
+# | --- | --- |
+# | mean $\lvert r \rvert$ of the block's outputs (the study's) | {glue:text}`found_r` |
+# | mean $\lvert \mathrm{NMD} \rvert$ of its outputs (the study's) | {glue:text}`found_nmd` |
+# | {term}`attribution`, summed over its outputs | {glue:text}`found_summed_attribution` |
+# | {term}`activation patching` of its output | {glue:text}`found_patching` |
+#
+# Switching the adapter off brings {glue:text}`off` of the remembered conflicts back to generalization; the study's shift brings
+# {glue:text}`study`, the best control of the same norm {glue:text}`control`.
+
+# %% tags=["parameters"]
+profile: str = "default"  # a file of config/, such as smoke, default or full
+results: str = "results"  # the folder that holds the results
+
+# %%
+from memgen.run import begin
+
+run = begin("planted", profile=profile, results=results)
+
+# %% [markdown]
+# ## How
+#
+# The base is the first checkpoint of a run that infers and hardly remembers. An adapter (LoRA) in the attention or the MLP of one layer
+# learns to give the memorized answer to a random half of the conflicts of training groups, the inferred answer to the other half, until
+# both behaviours are frequent. Other conflicts of the same groups then give {term}`flip pairs <flip pair>`, and each localizer scores all
+# blocks by what they add to the residual stream at the last token. This is done for every block and several ranks.
+
+# %%
+import dataclasses
+
+import pandas as pd
+from IPython.display import display
+
+from memgen import behavior, planted
+from memgen.carryover import tables
+from memgen.figures import localization as figures
+from memgen.run import in_words
+from memgen.subject import Subject
+
+# %%
+config, analysis = run.config.planted, run.config.analysis
+shelves = [found for found in [run.published("full")] if found]
+cells = [cell for cell in run.config.shown() if cell.task in config.runs and config.ranks]
+
+
+# %%
+def base_of(cell):
+    """The first checkpoint of a run that infers; None if there is none."""
+    step = planted.first_that_infers(pd.read_parquet(run.input("training", "trajectory.parquet", cell=cell)))
+    if step is None:
+        return None
+    last = Subject.load(run.input("training", "model", cell=cell), analysis.batch_size)
+    folder = run.input("training", "checkpoints", f"step{step}", cell=cell)
+    return dataclasses.replace(last, model=Subject.load(folder).model)
+
+
+# %% [markdown]
+# ## Planting, and looking for it
+
+# %%
+examined = []
+for cell in cells:
+    base = base_of(cell)
+    thirds = planted.parts(
+        pd.read_parquet(run.input("data", "train.parquet", cell=cell)), run.rng(f"parts {cell.task}")
+    )
+    for place in planted.places(base, config.ranks) if base else []:
+        rng = run.rng(f"planted {cell.task} {place}")
+        tables_of = planted.examine(base, thirds, place, config, analysis, rng)
+        examined.append({name: table.assign(task=cell.task) for name, table in tables_of.items()})
+        print(cell.task, place, tables_of["planted"].to_dict("records"))
+
+
+# %%
+def together(name):
+    """One table of all plantings, or the published one."""
+    parts = [tables_of[name] for tables_of in examined if name in tables_of]
+    ours = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    return tables.or_published(ours, shelves, lambda shelf: shelf.table("planted", name))
+
+
+plantings, note = together("planted")
+if len(plantings):
+    columns = {"site": "planted in", "layer": "layer", "rank": "rank", "steps": "steps", "pairs": "flip pairs"}
+    columns |= {name: f"{name}, %" for name in behavior.LABELS}
+    caption = f"The models with planted memory, and their behaviour on conflicts that were not learnt.{note}"
+    display(run.table(plantings, "planted", caption=caption, columns=columns))
+else:
+    print("Neither this profile nor the published results have planted memory.")
+
+# %% [markdown]
+# ## What was found
+
+# %% tags=["main-figure"]
+found, note = together("found")
+if len(found):
+    looks = found.assign(block=planted.block(found.site, found.layer))
+    looks["found_block"] = planted.block(found.found_site, found.found_layer)
+    caption = f"The block with a localizer's highest score against the planted one, larger for several ranks.{note}"
+    display(run.figure(figures.planted(looks), "found", caption=caption, data=found))
+
+# %% [markdown]
+# How often was it right, over all plantings and by rank?
+
+# %%
+caption = (
+    "How often the planted block had a localizer's highest score: a share of the models, its interval over blocks."
+)
+if len(found):
+    hits = planted.hits(found)
+    columns = {"ranking": "localizer", "rank": "rank", "value": "found, %", "n": "models"}
+    display(run.table(hits, "hits", caption=caption + note, columns=columns))
+
+# %% [markdown]
+# ## What undoes it
+#
+# The ideal intervention switches the adapter off. N and alpha of the study's shift are chosen on one part of the conflicts, and tried on
+# another, beside controls of the same norm.
+
+# %%
+undone, note = together("undone")
+caption = "What becomes of remembered conflicts: mean over blocks."
+if len(undone):
+    rates = planted.undone_rates(undone)
+    columns = {"method": "intervention", "control": "control", "measure": "outcome", "value": "share, %", "n": "blocks"}
+    itself = (undone.measure == "reached") & undone.control.isna()
+    of_each = {"site": "planted in", "layer": "layer", "rank": "rank", "method": "intervention", "value": "reached, %"}
+    by_model = f"Remembered conflicts that reach generalization, by model.{note}"
+    display(run.table(undone, "undone", caption=by_model, columns=of_each, rows=itself))
+    display(run.table(rates, "rates", caption=caption + note, columns=columns))
+
+# %% [markdown]
+# ## Numbers for the text
+
+# %%
+if examined and len(found):
+    run.record_table(
+        hits,
+        measure="planted_found",
+        definition="Share of models with planted memory in which the highest {ranking} was that of the planted block "
+        "(rank of the adapter: {rank}; missing: all ranks).",
+        unit="share 0-1",
+        coordinates=["ranking", "rank"],
+    )
+    run.record_table(
+        rates.assign(measure="planted_" + rates.measure, under=rates.control.fillna("itself")),
+        definition="{method}, {under}: share of remembered conflicts, {measure}, mean over blocks with planted memory.",
+        unit="share 0-1",
+        coordinates=["method", "control"],
+    )
+
+# %%
+SHARE = {"unit": "share 0-1"}
+keys = ["found_r", "found_nmd", "found_summed_attribution", "found_patching", "off", "study", "control"]
+said = dict.fromkeys(["plantings", "chance", *keys], "not measured")
+if len(found):
+    of_all = hits[hits["rank"].isna()].set_index("ranking")
+    said |= {f"found_{name}": in_words(row | SHARE) for name, row in of_all.to_dict("index").items()}
+    reached = rates[rates.measure == "reached"].set_index(rates.control.fillna(rates.method)).to_dict("index")
+    names = {"off": "switched_off", "study": "study", "control": "best"}
+    said |= {key: in_words(reached[name] | SHARE) for key, name in names.items()}
+    said |= {"plantings": str(len(found) // len(of_all)), "chance": f"1 of {found.n_blocks.iloc[0]}"}
+for key, text in said.items():
+    run.glue_text(key, text)
+run.finish()
+
+# %% [markdown]
+# ## What this means
+#
+# - **Where it differs is not where it was written.** A localizer that reads flip pairs sees where the decision between two answers shows
+#   at the last token. What was changed to make the model remember may lie elsewhere, above all where it acts on earlier tokens.
+# - **What undoes memory need not know its place.** The study's shift is compared with the ideal one, not with nothing.
+# - **Limits.** One base model of one task, one way of planting; all blocks are read at the last token alone.
