@@ -235,8 +235,8 @@ class PlantedConfig(Settings):
     The models are those of the first seed of the `runs`. An adapter is trained for at most so many `steps`.
     """
 
-    runs: Annotated[tuple[str, ...], Several] = ("inference",)
-    ranks: Annotated[tuple[Count, ...], Several] = ()
+    runs: Annotated[tuple[str, ...], Field(strict=False)] = ("inference",)
+    ranks: Annotated[tuple[Count, ...], Field(strict=False)] = ()
     steps: Count = 400
     batch_size: Count = 64
     learning_rate: Positive = 1e-2

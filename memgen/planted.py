@@ -213,7 +213,7 @@ def undo(
     Returns
     -------
     pandas.DataFrame
-        `method` (``switched_off``, ``study``)`, control, measure, value, ci_low, ci_high, n`, on the remembered ones of
+        `method` (``adapter off``, ``study``)`, control, measure, value, ci_low, ci_high, n`, on the remembered ones of
         `tested_on`; of the study's shift the rates of :func:`memgen.steering.outcomes.summary`.
     """
     subject, target = planted.subject, GENERALIZATION
@@ -231,7 +231,7 @@ def undo(
     tried = sweep(trials, candidates, SITE, kinds, rng)
     shift = tried.shifts[NAMES[target], choose(tried.tried, target).trial]
     found = summary(on_remembered.compare(SITE, [shift], target, kinds, rng), ["trial"]).drop(columns="trial")
-    ideal = pd.DataFrame([{"method": "switched_off", "measure": "reached", **off._asdict()}])
+    ideal = pd.DataFrame([{"method": "adapter off", "measure": "reached", **off._asdict()}])
     return pd.concat([ideal, found.assign(method="study")], ignore_index=True)
 
 

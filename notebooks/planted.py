@@ -43,7 +43,7 @@ from IPython.display import display
 
 from memgen import behavior, planted
 from memgen.carryover import tables
-from memgen.figures import localization as figures
+from memgen.figures import planted as figures
 from memgen.run import in_words
 from memgen.subject import Subject
 
@@ -107,7 +107,7 @@ if len(found):
     looks = found.assign(block=planted.block(found.site, found.layer))
     looks["found_block"] = planted.block(found.found_site, found.found_layer)
     caption = f"The block with a localizer's highest score against the planted one, larger for several ranks.{note}"
-    display(run.figure(figures.planted(looks), "found", caption=caption, data=found))
+    display(run.figure(figures.found(looks), "found", caption=caption, data=found))
 
 # %% [markdown]
 # How often was it right, over all plantings and by rank?
@@ -167,7 +167,7 @@ if len(found):
     of_all = hits[hits["rank"].isna()].set_index("ranking")
     said |= {f"found_{name}": in_words(row | SHARE) for name, row in of_all.to_dict("index").items()}
     reached = rates[rates.measure == "reached"].set_index(rates.control.fillna(rates.method)).to_dict("index")
-    names = {"off": "switched_off", "study": "study", "control": "best"}
+    names = {"off": "adapter off", "study": "study", "control": "best"}
     said |= {key: in_words(reached[name] | SHARE) for key, name in names.items()}
     said |= {"plantings": str(len(found) // len(of_all)), "chance": f"1 of {found.n_blocks.iloc[0]}"}
 for key, text in said.items():

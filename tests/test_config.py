@@ -335,7 +335,7 @@ def test_models_of_the_study(monkeypatch):
 
 def test_stages_read_earlier_ones_of_their_run():
     names = list(STAGES)
-    assert names[-2:] == ["carryover", "synthesis"]
+    assert names[-3:] == ["planted", "carryover", "synthesis"]
     for name, stage in STAGES.items():
         assert all(names.index(earlier) < names.index(name) for earlier in stage.reads)
 

@@ -130,4 +130,4 @@ def test_memory_is_planted_looked_for_and_undone(base):
     assert (tables["planted"][["memorization", "generalization", "other"]].sum(axis=1) == 1).all()
     if len(tables) > 1:
         assert len(tables["found"]) == 4
-        assert set(tables["undone"].method) == {"switched_off", "study"}
+        assert set(tables["undone"].method) == {"adapter off", "study"}

@@ -46,6 +46,7 @@ MAY_IMPORT = {
     "localization": ANALYSIS,
     "prediction": ANALYSIS,
     "steering": ANALYSIS | {"config", "localization"},  # the neurons that come first in its ranking
+    "planted": ANALYSIS | {"config", "localization", "steering"},
     "carryover": ANALYSIS | {"config", "localization", "prediction", "steering"},
     "synthesis": {"config", "intervals", "localization", "prediction", "steering", "carryover"},
 }

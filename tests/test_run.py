@@ -314,7 +314,7 @@ def test_prose_pastes_the_number_that_a_query_selects(project, monkeypatch):
     with pytest.raises(ValueError, match="2 records answer \"measure == 'mean'\""):
         run.glue("both", "measure == 'mean'")
     assert glued == {
-        "last": ("75.0\u00a0% [n\u00a0=\u00a08]".replace(" ", "\u00a0"), False),
+        "last": ("75.0\u00a0% [n\u00a0=\u00a08]", False),
         "none": (NOT_MEASURED, False),
         "verdict": ("replicated", False),
     }

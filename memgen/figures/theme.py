@@ -42,7 +42,6 @@ METHOD_NAMES = {
     "fitted_mlp": "fitted, MLP",
     "fitted_mlp_tenth": "fitted, a tenth of the MLP",
     "fitted_random_tenth": "fitted, a random tenth of the MLP",
-    "switched_off": "adapter off",
 }
 CONTROL_NAMES = {
     "random_neurons": "random neurons",

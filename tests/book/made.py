@@ -17,7 +17,7 @@ seeds: [0]
 comparisons: {seeds: [1], runs: {inference: {models: [gpt2-2x32]}}}
 """
 RUN_STAGES = ("data", "training", "localization", "prediction", "steering")
-PROFILE_STAGES = ("carryover", "synthesis")
+PROFILE_STAGES = ("planted", "carryover", "synthesis")
 FRAME = pd.DataFrame({"layer": [0, 1], "value": [0.25, 0.75]})
 CHART = altair.Chart(FRAME, description="It rises.").mark_bar().encode(x="layer:O", y="value:Q", tooltip="value:Q")
 

@@ -17,7 +17,7 @@ from tests.torture.kills import end_after, kill_after, start
 from .conftest import Project
 
 AFTER_CARRYOVER = {"synthesis", "chapters", "book", "all"}
-AFTER_STEERING = {"steering", "carryover", *AFTER_CARRYOVER}
+AFTER_STEERING = {"steering", "planted", "carryover", *AFTER_CARRYOVER}
 LOCK = ".snakemake/memgen.lock"
 STEERING_STAMP = "results/smoke/inference/{model}/seed10/log/steering.json"
 
@@ -79,7 +79,7 @@ def test_a_second_run_does_nothing_and_says_so(project: Project) -> None:
         ("memgen/progress.py", {"training", "localization", "prediction", *AFTER_STEERING}),
         ("memgen/study.py", {"training", "localization", "prediction", *AFTER_STEERING}),
         ("notebooks/synthesis.py", AFTER_CARRYOVER),
-        ("notebooks/prediction.py", {"prediction", "carryover", *AFTER_CARRYOVER}),
+        ("notebooks/prediction.py", {"prediction", "planted", "carryover", *AFTER_CARRYOVER}),
         ("book/build/chapters.py", {"chapters", "book", "all"}),
         ("book/index.md", {"book", "all"}),
         ("README.md", set()),
@@ -99,7 +99,7 @@ def test_a_changed_setting_runs_only_the_stages_that_read_it(project: Project) -
 
 
 def test_what_was_published_of_another_profile_is_an_input(project: Project) -> None:
-    for profile, expected in (("huge", {"carryover", *AFTER_CARRYOVER}), ("smoke", set())):
+    for profile, expected in (("huge", {"planted", "carryover", *AFTER_CARRYOVER}), ("smoke", set())):
         folder = project.root / "book/published" / profile
         folder.mkdir(parents=True)
         (folder / "README.json").write_text("{}")

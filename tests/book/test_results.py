@@ -42,7 +42,7 @@ def runs(project: Project) -> list[Path]:
 @pytest.fixture(scope="module")
 def stages(project: Project, runs: list[Path]) -> list[Path]:
     """The folder of every finished stage."""
-    of_profile = [project.root / "results/smoke" / stage for stage in ("carryover", "synthesis")]
+    of_profile = [project.root / "results/smoke" / stage for stage in ("planted", "carryover", "synthesis")]
     return [run / stage for run in runs for stage in STAGES] + of_profile
 
 

@@ -132,8 +132,7 @@ def test_the_studys_probe_tells_what_no_direction_tells(rng):
 def test_the_studys_probe_can_be_fitted_to_few_rows(rng):
     """A held-out row of each label is there to stop by, even of four pairs."""
     features, labels, groups = noisy(rng, n=8, n_groups=4)
-    with pytest.warns(UserWarning, match="batch_size"):
-        probe = prediction.fit_probe(features, labels, groups, functools.partial(prediction.study_probe, WIDTH, 0))
+    probe = prediction.fit_probe(features, labels, groups, functools.partial(prediction.study_probe, WIDTH, 0))
     assert set(probe.predict(features)) <= {-1, 1}
 
 
