@@ -343,6 +343,8 @@ run.record_table(
     unit="difference of shares",
     coordinates=["method", "target", "population"],
 )
+
+# %%
 run.table(
     net,
     "net",
@@ -552,6 +554,8 @@ run.record_table(
     unit="share 0-1",
     coordinates=["target", "quantile"],
 )
+
+# %%
 largest = masked[masked.method != "random_mask"].set_index("target").value.rename("largest tenth")
 tenths_reached = quantiles.pivot(index="target", columns="quantile", values="value").join(largest).reset_index()
 tenths_reached.columns = tenths_reached.columns.astype(str)

@@ -20,7 +20,7 @@ from memgen.tasks import graded_inference as inference
 # Tests of these folders share a book, which some of them change, and stay with one of the processes of `make test`.
 # Those of `SECOND` share a copy of it; those of `APART` have a copy of their own, or none.
 TOGETHER = ("tests/book", "tests/browser")
-SECOND = ("tests/book/test_commands.py", "tests/book/test_edits.py")
+SECOND = ("tests/book/test_commands.py", "tests/book/test_edits.py", "tests/book/test_exercises.py")
 APART = ("tests/book/test_newtask.py", "tests/book/test_launch.py", "tests/book/test_outside.py")
 ARCHITECTURES = ("gpt2-2x32", "llama-2x32")
 TASKS = {
