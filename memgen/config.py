@@ -414,7 +414,7 @@ STAGES = {
         Stage("steering", ("data", "training", "localization"), ("analysis",)),
         Stage("planted", (), ("planted", "analysis"), of_profile=True),
         Stage("carryover", (), ("analysis",), of_profile=True),
-        Stage("synthesis", ("carryover",), ("analysis",), of_profile=True),
+        Stage("synthesis", ("carryover", "planted"), ("analysis",), of_profile=True),
     )
 }
 

@@ -500,7 +500,8 @@ def test_a_stage_of_the_whole_profile_made_from_other_runs_is_refused(project):
     message = "carryover of tiny was made from another inference/gpt2-2x32/seed1/data/metrics"
     with pytest.raises(InputError, match=message):
         started("synthesis")
-    make("carryover")
+    for stage in ("planted", "carryover"):
+        make(stage)
     started("synthesis")
     (project / "config/tiny.yaml").write_text(SMALL.replace("joint: {models: [gpt2-1x16], analysed: false}", ""))
     with pytest.raises(InputError, match="carryover of tiny was made from other runs than the profile has now"):

@@ -68,11 +68,11 @@ def test_only_small_results_of_finished_stages_are_published(project):
     folder = publish("tiny")
     assert folder == project / "book/published/tiny"
     tables = {f"{CELL}/{stage}/tables/sevenths.csv" for stage in OF_RUN}
-    tables |= {f"{stage}/tables/sevenths.csv" for stage in ("carryover", "synthesis")}
+    tables |= {f"{stage}/tables/sevenths.csv" for stage in ("planted", "carryover", "synthesis")}
     assert {str(path) for path in snapshot(folder)} == {"README.json", "metrics.parquet", "manifests.json", *tables}
     manifests = json.loads((folder / "manifests.json").read_text())
     stages = [(manifest["run"], manifest["stage"]) for manifest in manifests]
-    assert len(set(stages)) == len(stages) == 5 + 5 + 2 + 2
+    assert len(set(stages)) == len(stages) == 5 + 5 + 2 + 3
     assert {("joint/gpt2-1x16/seed1", "training"), ("tiny", "carryover")} <= set(stages)
     training = manifests[stages.index((CELL, "training"))]
     assert set(training["outputs"]) == {"metrics.json", "tables/sevenths.csv"}, "no checkpoints"
