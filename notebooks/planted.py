@@ -166,7 +166,8 @@ said = dict.fromkeys(["plantings", "chance", *keys], "not measured")
 if len(found):
     of_all = hits[hits["rank"].isna()].set_index("ranking")
     said |= {f"found_{name}": in_words(row | SHARE) for name, row in of_all.to_dict("index").items()}
-    reached = rates[rates.measure == "reached"].set_index(rates.control.fillna(rates.method)).to_dict("index")
+    reached = rates[rates.measure == "reached"]
+    reached = reached.set_index(reached.control.fillna(reached.method)).to_dict("index")
     names = {"off": "adapter off", "study": "study", "control": "best"}
     said |= {key: in_words(reached[name] | SHARE) for key, name in names.items()}
     said |= {"plantings": str(len(found) // len(of_all)), "chance": f"1 of {found.n_blocks.iloc[0]}"}
@@ -177,7 +178,8 @@ run.finish()
 # %% [markdown]
 # ## What this means
 #
-# - **Where it differs is not where it was written.** A localizer that reads flip pairs sees where the decision between two answers shows
-#   at the last token. What was changed to make the model remember may lie elsewhere, above all where it acts on earlier tokens.
-# - **What undoes memory need not know its place.** The study's shift is compared with the ideal one, not with nothing.
+# - **Localizers answer different questions.** NMD grows with what a block writes, and so with what was added to it. $|r|$ is blind to
+#   scale. Attribution and patching say which block the answer hangs on, be it the one that was changed or one that reads it later. A
+#   neuron or block found by one of them is not "where memory is" for another.
+# - **What undoes memory need not know its place**, and the measure for it is the ideal intervention, not nothing.
 # - **Limits.** One base model of one task, one way of planting; all blocks are read at the last token alone.
