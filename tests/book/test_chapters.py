@@ -83,7 +83,7 @@ def test_chapters_are_the_shown_runs_and_nothing_else(whole: Path, capsys: pytes
     (whole / "book/chapters").mkdir(parents=True)
     (whole / "book/chapters/stale.ipynb").write_text("{}")
     assert main(["stage", "tiny"]) == 0
-    assert "7 chapters" in capsys.readouterr().out
+    assert "8 chapters" in capsys.readouterr().out
     names = {path.stem for path in (whole / "book/chapters").iterdir()}
     assert names == {f"{stage}-inference" for stage in made.RUN_STAGES} | set(made.PROFILE_STAGES)
 
