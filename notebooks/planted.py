@@ -32,7 +32,7 @@ run = begin("planted", profile=profile, results=results)
 #
 # The base is the first checkpoint of a run that infers and hardly remembers. An adapter (LoRA) in the attention or the MLP of one layer
 # learns to give the memorized answer to a random half of the conflicts of training groups, the inferred answer to the other half, until
-# both behaviours are frequent. Other conflicts of the same groups then give {term}`flip pairs <flip pair>`, and each localizer scores all
+# both behaviours are frequent. Other conflicts of the same groups then give flip {term}`pairs <pair>`, and each localizer scores all
 # blocks by what they add to the residual stream at the last token. This is done for every block and several ranks.
 
 # %%
