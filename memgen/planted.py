@@ -262,7 +262,7 @@ def examine(
     pairs = behavior.flip_pairs(chosen_on, chosen_on.behavior)
     about = {"site": site, "layer": layer, "rank": rank}
     shares = behavior.rates(tested_on.behavior)
-    tables = {"planted": pd.DataFrame([{"steps": planted.n_steps, "pairs": len(pairs), **shares}])}
+    tables = {"planted": pd.DataFrame([{"steps": planted.n_steps, "pairs": len(pairs), "n": len(tested_on), **shares}])}
     if len(pairs) >= LEAST_PAIRS:
         tables["found"] = find(score_blocks(planted.subject, chosen_on, pairs, rng), site, layer)
         tables["undone"] = undo(planted, chosen_on, tested_on, pairs, analysis, rng)

@@ -90,6 +90,25 @@ def together(name):
 
 
 plantings, note = together("planted")
+
+# %% tags=["main-figure"]
+if len(plantings):
+    shares = plantings.assign(block=planted.block(plantings.site, plantings.layer))
+    shares = shares.melt(["site", "layer", "rank", "block", "n"], list(behavior.LABELS), var_name="behavior")
+    caption = f"What models with planted memory do on conflicts that were not learnt.{note}"
+    display(run.figure(figures.behaviors(shares), "behaviors", caption=caption, data=shares))
+
+# %%
+if examined:
+    run.record_table(
+        shares,
+        measure="planted_behavior_share",
+        definition="Memory planted in {block} by an adapter of rank {rank}: share of conflicts with {behavior}.",
+        unit="share 0-1",
+        coordinates=["site", "layer", "rank", "behavior"],
+    )
+
+# %%
 if len(plantings):
     columns = {"site": "planted in", "layer": "layer", "rank": "rank", "steps": "steps", "pairs": "flip pairs"}
     columns |= {name: f"{name}, %" for name in behavior.LABELS}
@@ -101,7 +120,7 @@ else:
 # %% [markdown]
 # ## What was found
 
-# %% tags=["main-figure"]
+# %%
 found, note = together("found")
 if len(found):
     looks = found.assign(block=planted.block(found.site, found.layer))

@@ -6,6 +6,26 @@ import pandas as pd
 from memgen.figures import theme
 
 
+def behaviors(frame: pd.DataFrame) -> alt.TopLevelMixin:
+    """Show what models with planted memory do on conflicts: columns block, rank, behavior, value (0-1)."""
+    frame = theme.require(frame, "block", "rank", "behavior", "value")
+    frame["planted"] = frame.block + ", rank " + frame["rank"].astype(str)
+    bars = (
+        alt.Chart(frame)
+        .mark_bar()
+        .encode(
+            x=theme.share(alt.X, "value", "share of conflicts").stack("zero"),
+            y=alt.Y("planted:N", title=None, sort=theme.names_of(frame, "planted")),
+            color=theme.behavior_color("behavior"),
+            tooltip=theme.tooltip(frame, ["planted", "behavior"]),
+        )
+        .properties(height=16 * frame.planted.nunique())
+    )
+    words = "Bars, one for each model with planted memory: the shares of conflicts that it remembers, infers, or "
+    words += "answers otherwise."
+    return theme.finish(bars, words, labels=130)
+
+
 def found(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Show the block that a localizer found against the one that was planted, a panel for each localizer.
 
