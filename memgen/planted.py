@@ -11,6 +11,7 @@ import contextlib
 import copy
 import dataclasses
 import itertools
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -121,7 +122,8 @@ def plant(
     layers = linear_layers(changed, site, layer)
     is_conv = isinstance(changed.model.get_submodule(layers[0]), Conv1D)
     settings = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=layers, fan_in_fan_out=is_conv)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks for a name that transformers gave up
         torch.manual_seed(int(rng.integers(2**31)))
         adapter = peft.get_peft_model(changed.model, settings).eval()
     trained = [parameter for parameter in adapter.parameters() if parameter.requires_grad]
