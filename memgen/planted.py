@@ -70,10 +70,9 @@ def first_that_infers(trajectory: pd.DataFrame) -> int | None:
 
     `trajectory` has the columns `step, kept, conflict_memorization, conflict_generalization`.
     """
-    infers = (trajectory.conflict_generalization >= LEAST_INFERRED) & (
-        trajectory.conflict_memorization <= MOST_MEMORIZED
-    )
-    steps = trajectory.step[trajectory.kept & infers]
+    infers = trajectory.conflict_generalization >= LEAST_INFERRED
+    forgets = trajectory.conflict_memorization <= MOST_MEMORIZED
+    steps = trajectory.step[trajectory.kept & infers & forgets]
     return int(steps.min()) if len(steps) else None
 
 
@@ -132,9 +131,8 @@ def plant(
     for n_steps in range(1, config.steps + 1):
         rows = taught.sample(min(config.batch_size, len(taught)), random_state=rng)
         optimizer.zero_grad()
-        for batch in behavior.prepare(
-            changed, rows
-        ):  # long answers of the two behaviours each take a pass of their own
+        # Long answers of the two behaviours each take a pass of their own.
+        for batch in behavior.prepare(changed, rows):
             from_memory = torch.tensor(remembered[batch.rows].to_list(), device=changed.device)
             scores = behavior.score(behavior.run(changed, batch), batch)
             right = [log_p[from_memory == (name == "memorization")] for name, (log_p, _) in scores.items()]

@@ -5,7 +5,7 @@
 # nobody can say whether they are right. What do they say where the place is known?
 #
 # **Answer.** A model that only infers was taught to remember by an adapter in one block, all else frozen. Of {glue:text}`plantings` such
-# models of both tasks, this many were seen through, that is, the block with the highest score was the planted one (by chance:
+# models, this many were seen through, that is, the block with the highest score was the planted one (by chance:
 # {glue:text}`chance`):
 #
 # | Localizer | Found |
@@ -122,6 +122,7 @@ else:
 
 # %%
 found, note = together("found")
+is_ours = len(found) > 0 and not note
 if len(found):
     looks = found.assign(block=planted.block(found.site, found.layer))
     looks["found_block"] = planted.block(found.found_site, found.found_layer)
@@ -162,7 +163,7 @@ if len(undone):
 # ## Numbers for the text
 
 # %%
-if examined and len(found):
+if is_ours:
     run.record_table(
         hits,
         measure="planted_found",

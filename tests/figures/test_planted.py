@@ -22,3 +22,12 @@ def test_a_point_says_what_was_planted_and_what_was_found():
     assert "62%" in " ".join(specification["title"])
     encoding = specification["spec"]["encoding"]
     assert encoding["x"]["scale"]["domain"] == BLOCKS == encoding["y"]["scale"]["domain"][::-1]
+
+
+def test_bars_are_whole_and_in_the_order_of_the_plantings():
+    shares = {"memorization": 0.5, "generalization": 0.3, "other": 0.2}
+    rows = [(block, 4, name, value) for block in BLOCKS for name, value in shares.items()]
+    chart = planted.behaviors(pd.DataFrame(rows, columns=["block", "rank", "behavior", "value"]))
+    shown = pd.DataFrame(data_of(chart))
+    assert (shown.groupby("planted").value.sum().round(9) == 1).all()
+    assert chart.to_dict()["encoding"]["y"]["sort"] == [f"{block}, rank 4" for block in BLOCKS]
