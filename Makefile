@@ -134,8 +134,10 @@ $(PEERS)/.ready: $(READY) benchmarks/requirements.txt
 bench: $(PEERS)/.ready  ## Measure training, recording of activations (beside peers), and every stage
 	@. $(BIN)/activate && OMP_NUM_THREADS=$(THREADS) PYTHONPATH=.:$(PEERS) python benchmarks/run.py
 
+# Left out is what jsonschema tells internationalized addresses by, which nothing here asks for: wherever jsonschema is
+# imported, by altair as by nbformat, it builds a grammar for more than a second.
 lock: $(READY)  ## Write requirements.lock, with the hashes of all files, from what is installed
-	@set -o pipefail; $(BIN)/python -m pip freeze --all --exclude pip --exclude memgen | grep --invert-match --extended-regexp '^(torch|triton|nvidia-|cuda-)' | \
+	@set -o pipefail; $(BIN)/python -m pip freeze --all --exclude pip --exclude memgen --exclude rfc3987-syntax --exclude lark | grep --invert-match --extended-regexp '^(torch|triton|nvidia-|cuda-)' | \
 		$(BIN)/uv pip compile - --no-deps --generate-hashes --no-annotate --custom-compile-command 'make lock' --quiet > .requirements.lock
 	@mv .requirements.lock requirements.lock
 	@touch $(READY)

@@ -16,6 +16,7 @@ import json
 import os
 import sys
 
+from memgen import config
 from memgen.config import InputError
 
 
@@ -66,9 +67,11 @@ def run(given: argparse.Namespace) -> int:
 
             bring_in_line(tidy=given.tidy)
         case "stage":
-            from book.build.chapters import stage_book
+            from book.build import chapters, tryit
 
-            print(f"Staged {len(stage_book(given.profile, given.results))} chapters of the profile {given.profile}.")
+            staged = chapters.stage_book(given.profile, given.results)
+            tryit.write(config.root() / chapters.DOWNLOADS)
+            print(f"Staged {len(staged)} chapters of the profile {given.profile}.")
         case "publish":
             from book.build.publish import publish
 

@@ -12,7 +12,7 @@ import nbformat
 import vl_convert
 from bs4 import BeautifulSoup
 
-from book.build import meaning, tryit
+from book.build import meaning
 from memgen.config import STAGES, InputError, Profile, load_profile, require, root, stages_of
 from memgen.manifest import digest, load_manifest, load_metrics, write_json
 from memgen.place import NOTEBOOK, Place, sync
@@ -69,7 +69,6 @@ def stage_book(profile: str, results: str = "results") -> list[Path]:
         finish_figures(notebook, chapter)
         say_what_it_means(notebook, sentences.get(chapter, []), places[chapter], chapter)
         nbformat.write(notebook, root() / CHAPTERS / f"{chapter}.ipynb")
-    tryit.write(root() / DOWNLOADS)
     answer = meaning.as_list(sentences.get("index", []), load_metrics(places["synthesis"].folder), "index")
     (root() / DOWNLOADS / "answer.md").write_text(answer, encoding="utf-8")  # the first page includes it
     write_vega_bundle(root() / SCRIPT)

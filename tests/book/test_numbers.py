@@ -11,6 +11,7 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup, Tag
 
+from memgen.published import read_metrics
 from memgen.study import STEERING
 
 from .conftest import Project
@@ -26,6 +27,9 @@ VERDICTS = {"replicated", "smaller than reported", "not replicated", "not testab
 # What the miniature has no runs for: a second seed of addition, the matched form, what is published of `full`;
 # and pairs in its test groups.
 NOT_IN_SMOKE = re.compile(r"carried_\w+_addition|published_\w+")
+
+# Chapters that show what is published where their profile has nothing to show.
+SHOWS_PUBLISHED = ("planted",)
 
 # Pages of which no run could give the numbers.
 NOT_OF_THIS_BOOKS_RUNS = {
@@ -101,12 +105,20 @@ def says(text: str, record: dict) -> bool:
     return match[5] is None or int(match[5]) == record["n"]
 
 
-def records(project: Project, chapter: str) -> list[dict]:
-    """The numbers of the stage behind a chapter."""
-    stage, _, task = chapter.partition("-")
+def records(project: Project, name: str) -> list[dict]:
+    """The numbers that a chapter may show: those of its stage."""
+    stage, _, task = name.partition("-")
     model = yaml.safe_load(project.read("config/smoke.yaml"))["runs"][task]["models"][0] if task else ""
     folder = f"results/smoke/{task}/{model}/seed10/{stage}" if task else f"results/smoke/{stage}"
-    return json.loads(project.read(f"{folder}/metrics.json"))
+    made_here = json.loads(project.read(f"{folder}/metrics.json"))
+    return made_here + (published_records(project, name) if name in SHOWS_PUBLISHED else [])
+
+
+def published_records(project: Project, stage: str) -> list[dict]:
+    """What is published of a stage of the profile `full`."""
+    frame = read_metrics(project.root / "book/published/full")
+    frame = frame[frame.stage == stage].astype(object)
+    return frame.where(frame.notna(), None).to_dict("records")
 
 
 def chapter(project: Project, name: str) -> nbformat.NotebookNode:
