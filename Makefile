@@ -44,8 +44,9 @@ $(READY): requirements.lock requirements.txt pyproject.toml
 			{ echo "$(VENV) is there and is no environment of Python: move it away, or name another one: make $(or $(MAKECMDGOALS),setup) VENV=.venv2" >&2; exit 1; }; \
 		$(PYTHON) -m venv --clear $(VENV); }
 	@touch $(VENV)/.unfinished
-	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements.lock
-	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check $(TORCH)
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes --requirement requirements.lock
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-compile $(TORCH)
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null 2>&1 || true  # on all cores, as pip does on one
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@rm $(VENV)/.unfinished
 	@touch $@
