@@ -200,4 +200,4 @@ run.finish()
 # %% [markdown]
 # ## What this means
 #
-# The greedy answer to a conflict says whether the model chose memory or evidence.
+# The greedy answer to a conflict says whether the model went by memory, by the evidence, or by neither.

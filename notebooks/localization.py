@@ -6,8 +6,9 @@
 #
 # **Answer.** In {glue:text}`pairs` {term}`pairs <pair>`, a direction in the residual stream tells which member of an unseen pair is
 # the memorized one with an AUROC of {glue:text}`auroc_first` after the first block and of {glue:text}`auroc_last` after the last
-# (first layer above chance: {glue:text}`onset`). Patched from one member into the other, the top tenth of the MLP neurons turns
-# {glue:text}`top_to_memorization` of the receivers to memorization and {glue:text}`top_to_generalization` to generalization, a random
+# (first layer above chance, counted from 0: {glue:text}`onset`). Patched from one member into the other at the last token, the tenth
+# of the MLP neurons with the largest attribution turns {glue:text}`top_to_memorization` of the receivers to memorization and
+# {glue:text}`top_to_generalization` to generalization, a random
 # tenth {glue:text}`random_to_memorization` and {glue:text}`random_to_generalization`.
 
 # %% tags=["parameters"]
@@ -386,8 +387,6 @@ run.glue("null_any", "measure == 'null_any_selected' and site == 'all'")
 # %%
 tenth = f"measure == 'patched_units' and site == '{MLP}' and share == 0.1 and target == @target"
 for target in patching.ROLES:
-    first_layer = "measure == 'patched_part' and part == 'last' and layer == 0 and target == @target"
-    run.glue(f"first_layer_to_{target}", first_layer, target=target)
     run.glue(f"top_to_{target}", f"{tenth} and ranking == 'attribution' and end == 'top'", target=target)
     run.glue(f"random_to_{target}", f"{tenth} and ranking == 'random'", target=target)
 
@@ -416,8 +415,7 @@ run.finish()
 # - **Single neurons.** {glue:text}`selected_resid_post` of the neurons of the residual stream and
 #   {glue:text}`selected_mlp.hook_post` of those of the MLPs differ at q < 0.05; under shuffled labels, {glue:text}`null_any` of the draws
 #   select any.
-# - **Where it decides.** Patched at the last token, the state after the first block turns {glue:text}`first_layer_to_memorization` of
-#   the receivers to memorization. The head that turns most is {glue:text}`head`: {glue:text}`head_to_memorization` and, to
-#   generalization, {glue:text}`head_to_generalization`.
+# - **Single heads.** Patched alone at the last token, the head that turns most of the training pairs is {glue:text}`head`: it brings
+#   {glue:text}`head_to_memorization` of the receivers to memorization and {glue:text}`head_to_generalization` to generalization.
 # - **One right answer.** With the top tenth of the MLP neurons at its mean, {glue:text}`right_attribution` of the
 #   {glue:text}`kind` inputs are right, with a random tenth {glue:text}`right_random`, with none {glue:text}`right_none`.

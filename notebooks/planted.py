@@ -4,8 +4,8 @@
 # **Question.** Localizers name neurons, heads and layers "that memorize". Nobody knows where a model really keeps what it remembers, so
 # nobody can say whether they are right. What do they say where the place is known?
 #
-# **Answer.** A model that only infers was taught to remember by an adapter in one block, all else frozen. Of {glue:text}`plantings` such
-# models, this many were seen through, that is, the block with the highest score was the planted one (by chance:
+# **Answer.** A model that infers and hardly remembers was taught to remember by an adapter in one block, all else frozen. For each
+# localizer the table tells in what share of {glue:text}`plantings` such models the planted block had the highest score (by chance:
 # {glue:text}`chance`):
 #
 # | Localizer | Found |
@@ -32,7 +32,8 @@ run = begin("planted", profile=profile, results=results)
 #
 # The base is the first checkpoint of a run that infers and hardly remembers. An adapter (LoRA) in the attention or the MLP of one layer
 # learns to give the memorized answer to a random half of the conflicts of training groups, the inferred answer to the other half, until
-# both behaviours are frequent. Other conflicts of the same groups then give flip {term}`pairs <pair>`, and each localizer scores all
+# both behaviours are frequent or its steps are used up. Other conflicts of the same groups then give flip {term}`pairs <pair>`, and each
+# localizer scores all
 # blocks by what they add to the residual stream at the last token. This is done for every block and several ranks.
 
 # %%
@@ -201,5 +202,5 @@ run.finish()
 # - **Localizers answer different questions.** NMD grows with what a block writes, and so with what was added to it. $|r|$ is blind to
 #   scale. Attribution and patching say which block the answer hangs on, be it the one that was changed or one that reads it later. A
 #   neuron or block found by one of them is not "where memory is" for another.
-# - **What undoes memory need not know its place**, and the measure for it is the ideal intervention, not nothing.
+# - **What undoes memory** has to be measured against the ideal intervention, and not against controls alone.
 # - **Limits.** One base model of one task, one way of planting; all blocks are read at the last token alone.

@@ -43,8 +43,9 @@ record_accuracy = functools.partial(run.record_table, unit="accuracy 0-1", coord
 # %% [markdown]
 # ## Inputs
 #
-# The conflicts on which the model shows one of the two behaviours. Probes are fitted on *train*, what is chosen is chosen on
-# *validation*, and reported is *test*: three splits without a common group. {term}`Seen <seen>` is the study's own random split: new inputs
+# The conflicts on which the model shows one of the two behaviours. Probes are fitted on *train*, choices are made on
+# *validation*, and results are reported on *test*: three splits without a common group. {term}`Seen <seen>` is the study's own random
+# split: new inputs
 # about the groups of *train*.
 
 # %%
@@ -77,8 +78,8 @@ for split, frame in frames.items():
 # ## The study's probe
 #
 # The study fits one MLP a layer: two hidden layers of twice the width, ReLU, Adam, batches of [32]{.study}, at most [100]{.study}
-# epochs, early stopping. So do we, but its learning rate of [1e-5]{.study} suits [80,000]{.study} pairs and would leave an MLP of a few
-# hundred where it began: we take [1e-3]{.set}. The *linear* probe is a logistic regression, regularized by cross-validation over
+# epochs, early stopping. So do we, but its learning rate of [1e-5]{.study} suits [80,000]{.study} pairs and would leave an MLP fitted on
+# a few hundred where it began: we take [1e-3]{.set}. The *linear* probe is a logistic regression, regularized by cross-validation over
 # training groups. Any classifier of scikit-learn can take its place, such as an SVM: `from sklearn.svm import SVC as make_probe`.
 
 # %%

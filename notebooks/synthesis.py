@@ -68,7 +68,7 @@ for task in metrics.task.unique():
 # So a null result is never *replicated*, and a wide interval decides nothing. Steering is *replicated* only if it also costs at
 # most [10 points]{.set} of accuracy on any kind of input with one right answer, and if [half]{.set} of its effect is left where both
 # answers have one format (addition's {term}`matched form`; in inference both are colours anyway). Three seeds or fewer have no interval
-# and decide nothing. Nor does what was measured on groups that the analysis was fitted on.
+# and decide nothing. Nor do numbers from groups that the analysis was fitted on.
 
 # %%
 table = verdicts.verdicts(metrics, matched=everything)
@@ -288,7 +288,8 @@ if len(separation):
         run.figure(
             chart,
             "depth",
-            caption="AUROC of within-pair differences by layer; a line for each seed." + note,
+            caption="AUROC of within-pair differences at resid_post by layer, on pairs of validation groups; "
+            "a line for each seed." + note,
             data=depth,
         )
     )

@@ -152,8 +152,9 @@ study_stop = STOPPED.get(run.config.base_task, {})
 run.figure(
     figures.trajectory(trajectory, chosen, study_stop),
     "trajectory",
-    caption="Behaviour on the watched conflicts during training; pink line: the share of their variants that flip it; diamonds: "
-    "where the study stopped.",
+    caption="Share of the watched conflicts (never of test groups) with each behaviour, stacked, by training step; "
+    "pink line: the share of their variants that flip it; dashed rule: the analysed step; diamonds: where the study "
+    "stopped.",
     data=trajectory,
 )
 

@@ -11,7 +11,6 @@ from .conftest import Project
 LONG = "takes an hour or more; `make book PROFILE=smoke` is tried in its stead"
 NOT_HERE = {
     "make book": LONG,
-    "make book PROFILE=paper": "needs a graphics card, and days",
     "source .venv/bin/activate": "tests run in the environment that they were started in",
     "RUN=graded_addition/gpt2-3x64/seed0": "belongs to the two lines below it",
     "snakemake --cores 2 --config profile=graded -- results/graded/$RUN/log/{prediction,steering}.json": LONG,
