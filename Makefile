@@ -9,7 +9,7 @@ THREADS ?= 1
 PORT ?= 8000
 ADDRESS ?= localhost
 RUNS_PER_ACCELERATOR ?= 1
-TESTERS ?= 2
+TESTERS ?= 3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -102,7 +102,7 @@ serve: $(READY)  ## Show the book on http://localhost:8000 (PORT=...; in a conta
 lab: $(READY)  ## Open JupyterLab on the notebooks; the .py and .ipynb of a pair are saved together
 	@. $(BIN)/activate && python -m book.build pairs && jupyter lab notebooks
 
-test: $(READY) lint  ## Run all tests, TESTERS=2 at a time, the smoke profile and the strict book build among them
+test: $(READY) lint  ## Run all tests, TESTERS=3 at a time, the smoke profile and the strict book build among them
 	@. $(BIN)/activate && python -m pytest --numprocesses $(TESTERS)
 
 test-slurm: $(ENGINE)/.ready  ## Run the smoke profile on a SLURM of this machine that loses a job and a node (needs the daemons)

@@ -89,7 +89,7 @@ def test_every_command_is_tried_or_needs_the_analyses() -> None:
 
 
 def test_every_chapter_has_three_exercises_with_folded_solutions() -> None:
-    assert len(CHAPTERS) == 7
+    assert len(CHAPTERS) == 8
     for chapter, text in CHAPTERS.items():
         assert re.findall(r"^\*\*(\w+)\.\*\*", text, flags=re.MULTILINE) == ["Think", "Change", "Write"], chapter
         assert len(re.findall(r"^````\{admonition\} Solution\n:class: dropdown\n", text, flags=re.MULTILINE)) == 3

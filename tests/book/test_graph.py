@@ -127,19 +127,18 @@ def test_published_results_are_compared_with_a_run(project: Project) -> None:
 
 def test_a_failed_stage_keeps_its_notebook_and_harms_nothing(project: Project) -> None:
     assert planned(project) == set(), "all edits were taken back"
-    stamp = STEERING_STAMP.format(model=model_of(project))
-    folder = stamp.replace("log/steering.json", "steering")
+    folder, stamp = "results/smoke/synthesis", "results/smoke/log/synthesis.json"
     results, book = project.contents(folder), project.contents("_build/html")
     begin = "from memgen.run import begin"
     command = ("snakemake", "--cores", "1", "--config", "profile=smoke", "--quiet", "all", "--", stamp)
-    with edited(project, "notebooks/steering.py", begin, begin + '\nraise ValueError("planted failure")'):
+    with edited(project, "notebooks/synthesis.py", begin, begin + '\nraise ValueError("planted failure")'):
         done = project.run(*command)
         assert done.returncode != 0
-        assert "steering failed: ValueError: planted failure" in done.stdout
+        assert "smoke synthesis failed: ValueError: planted failure" in done.stdout
         notebook = re.search(r"The notebook with the error: (\S+);", done.stdout)
         assert notebook is not None
         assert "planted failure" in project.read(notebook[1])
-        assert "steering" in planned(project), "the failed stage is still to be done"
+        assert "synthesis" in planned(project), "the failed stage is still to be done"
     assert project.contents(folder) == results
     assert project.contents("_build/html") == book
     assert project.run(*command).returncode == 0, "the next run goes on"
@@ -248,11 +247,11 @@ def test_papermill_alone_refuses_bad_input_in_a_sentence(project: Project, param
 
 def test_papermill_alone_gives_the_same_bytes(project: Project) -> None:
     """A stage run by itself, into other results, makes what the graph made."""
-    given = "-p profile smoke -p task addition -p seed 10 -p results again".split()
+    given = "-p profile smoke -p task inference -p seed 10 -p results again".split()
     for stage in ("data", "training"):
         done = project.run("papermill", f"notebooks/{stage}.ipynb", "out.ipynb", "--no-progress-bar", *given)
         assert done.returncode == 0, done.stderr
-    run = f"smoke/addition/{model_of(project, 'addition')}/seed10"
+    run = f"smoke/inference/{model_of(project)}/seed10"
     for name in ("data/train.parquet", "data/tokenizer/tokenizer.json", "training/model/model.safetensors"):
         assert (project.root / "again" / run / name).read_bytes() == (
             project.root / "results" / run / name

@@ -17,7 +17,7 @@ from tests.book.conftest import build_smoke
 
 REQUIRED = "MEMGEN_BROWSER_REQUIRED"  # where it is set (.ci/run), a missing browser is a failure
 READY_BOOK = "MEMGEN_BOOK"  # a folder of HTML to look at instead of the smoke profile's, such as _build/html
-PATIENCE = 15_000  # milliseconds for one step; a busy machine draws slowly
+PATIENCE = 30_000  # milliseconds for one step; a busy machine draws slowly
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
