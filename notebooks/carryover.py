@@ -44,6 +44,7 @@ from memgen.carryover import checkpoints, matching, retrained, tables, transfer
 from memgen.figures import carryover as figures
 from memgen.figures.synthesis import quantities
 from memgen.intervals import seeds_by
+from memgen.run import in_words
 from memgen.steering.interventions import Intervention
 from memgen.study import STEERING
 from memgen.subject import Subject
@@ -276,10 +277,8 @@ KEYS = {
 }
 for task in ("inference", "addition"):
     for key, query in KEYS.items():
-        if members:
-            run.glue(f"{key}_{task}", f"{query} and task == '{task}'")
-        else:
-            run.glue_text(f"{key}_{task}", "not measured")
+        rows = carried.query(f"{query} and task == '{task}'").to_dict("records") if len(carried) else []
+        run.glue_text(f"{key}_{task}", in_words(rows[0] | {"unit": "share 0-1"}) if rows else "not measured")
 
 # %%
 to_generalization = (

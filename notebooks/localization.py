@@ -10,6 +10,8 @@
 # of the MLP neurons with the largest attribution turns {glue:text}`top_to_memorization` of the receivers to memorization and
 # {glue:text}`top_to_generalization` to generalization, a random
 # tenth {glue:text}`random_to_memorization` and {glue:text}`random_to_generalization`.
+#
+# All numbers of this page are of one model; over seeds they stand in [Synthesis](synthesis.ipynb).
 
 # %% tags=["parameters"]
 profile: str = "default"  # a file of config/: smoke, default, full or paper

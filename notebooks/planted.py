@@ -91,11 +91,12 @@ def together(name):
 
 
 plantings, note = together("planted")
+if len(plantings):
+    plantings["block"] = planted.block(plantings.site, plantings.layer)
 
 # %% tags=["main-figure"]
 if len(plantings):
-    shares = plantings.assign(block=planted.block(plantings.site, plantings.layer))
-    shares = shares.melt(["site", "layer", "rank", "block", "n"], list(behavior.LABELS), var_name="behavior")
+    shares = plantings.melt(["site", "layer", "rank", "block", "n"], list(behavior.LABELS), var_name="behavior")
     caption = f"What models with planted memory do on conflicts that were not learnt.{note}"
     display(run.figure(figures.behaviors(shares), "behaviors", caption=caption, data=shares))
 
@@ -111,7 +112,7 @@ if examined:
 
 # %%
 if len(plantings):
-    columns = {"site": "planted in", "layer": "layer", "rank": "rank", "steps": "steps", "pairs": "flip pairs"}
+    columns = {"block": "planted in", "rank": "rank", "steps": "steps", "pairs": "flip pairs"}
     columns |= {name: f"{name}, %" for name in behavior.LABELS}
     caption = f"The models with planted memory, and their behaviour on conflicts that were not learnt.{note}"
     display(run.table(plantings, "planted", caption=caption, columns=columns))
@@ -153,9 +154,10 @@ undone, note = together("undone")
 caption = "What becomes of remembered conflicts: mean over blocks."
 if len(undone):
     rates = planted.undone_rates(undone)
+    undone["block"] = planted.block(undone.site, undone.layer)
     columns = {"method": "intervention", "control": "control", "measure": "outcome", "value": "share, %", "n": "blocks"}
     itself = (undone.measure == "reached") & undone.control.isna()
-    of_each = {"site": "planted in", "layer": "layer", "rank": "rank", "method": "intervention", "value": "reached, %"}
+    of_each = {"block": "planted in", "rank": "rank", "method": "intervention", "value": "reached, %"}
     by_model = f"Remembered conflicts that reach generalization, by model.{note}"
     display(run.table(undone, "undone", caption=by_model, columns=of_each, rows=itself))
     display(run.table(rates, "rates", caption=caption + note, columns=columns))

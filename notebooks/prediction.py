@@ -8,6 +8,8 @@
 # layer; on new inputs of groups that it was fitted on, which is how the study tests, for {glue:text}`study_probe_seen`. A guess is
 # right for half. Over all conflicts of new groups the best probe is right for {glue:text}`accuracy_conflicts`, the best predictor
 # without hidden states for {glue:text}`best_baseline_accuracy_conflicts`: a gain of {glue:text}`gain_conflicts`.
+#
+# All numbers of this page are of one model; over seeds they stand in [Synthesis](synthesis.ipynb).
 
 # %% tags=["parameters"]
 profile: str = "default"  # a file of config/: smoke, default, full or paper

@@ -14,6 +14,8 @@
 # | a shift fitted to MLP neurons | {glue:text}`reached_fitted_mlp_generalization` | {glue:text}`reached_fitted_mlp_memorization` |
 # | beyond its strongest control | {glue:text}`net_fitted_mlp_generalization` | {glue:text}`net_fitted_mlp_memorization` |
 # | accuracy that this costs where one answer is right | {glue:text}`lost_fitted_mlp_generalization` | {glue:text}`lost_fitted_mlp_memorization` |
+#
+# All numbers of this page are of one model; over seeds they stand in [Synthesis](synthesis.ipynb).
 
 # %% tags=["parameters"]
 profile: str = "default"  # a file of config/: smoke, default, full or paper
@@ -132,7 +134,7 @@ study = sweep(trials, candidates, SITE, controls("study", neurons, SITE), run.rn
 interventions, sweeps = {"study": study.intervention("study")}, [study]
 
 # %% [markdown]
-# The sliders start where the net effect is largest.
+# The sliders start where the net effect to memorization is largest.
 
 # %%
 run.figure(

@@ -57,26 +57,35 @@ for task in metrics.task.unique():
 # ## The verdicts
 #
 # Each task has six endpoints, with a value for each seed. Is there an *effect*: does Student's t-test over seeds reject what an
-# empty claim gives, at [5 %]{.set}, Holm-corrected for the six? Is the *reported size excluded*: does the 95 % interval of the
-# mean end below it?
+# empty claim gives (nothing; of the rarer behaviour [a tenth]{.set} of the conflicts, which could be errors), at [5 %]{.set},
+# Holm-corrected for the six? Is the *reported size excluded*: does the 95 % interval of the mean end below it?
 #
 # |  | reported size not excluded | reported size excluded |
 # | --- | --- | --- |
 # | **effect** | replicated | smaller than reported |
 # | **no effect** | not testable here | not replicated |
 #
-# So a null result is never *replicated*, and a wide interval decides nothing. Steering is *replicated* only if it also costs at
+# So a null result is never *replicated*, and a wide interval decides nothing. Intervals stay within their bounds and are not corrected
+# for the six tests, so that one may leave out zero where no effect is certain enough. What a probe gains is taken as a share of what the
+# best predictor without states leaves, for both the study and us: in points, the reported gain over a guess could not be reached over a
+# good predictor. That was decided after these seeds had been seen, so the verdict on b is *exploratory*. Steering is *replicated* only if it also costs at
 # most [10 points]{.set} of accuracy on any kind of input with one right answer, and if [half]{.set} of its effect is left where both
 # answers have one format (addition's {term}`matched form`; in inference both are colours anyway). Three seeds or fewer have no interval
 # and decide nothing. Nor do numbers from groups that the analysis was fitted on.
 
 # %%
 table = verdicts.verdicts(metrics, matched=everything)
+table["matched"] = table.matched.where(~table.task.isin(verdicts.ONE_FORMAT))
 
 # %% tags=["main-figure"]
 shown = ["claim", "endpoint", "task", "unit", "reported", "value", "ci_low", "ci_high", "n", "verdict", "status"]
-columns = {"claim": "claim", "task": "task", "endpoint": "what is measured", "reported": "study"}
-columns |= {"value": "mean [95 % interval]", "n": "seeds", "verdict": "verdict"}
+columns = {"claim": "claim", "task": "task", "endpoint": "what is measured"}
+columns |= {
+    "reported": "study, or what its words imply",
+    "value": "mean [95 % interval]",
+    "n": "seeds",
+    "verdict": "verdict",
+}
 run.table(
     table[shown].sort_values("claim", kind="stable"),
     "verdicts",
@@ -156,7 +165,7 @@ def show_cells(name, settings, caption):
 
 
 # %%
-show_cells("same_model", ["scratch", "lora", "random"], "The study's shift, and random ones, in the same model.")
+show_cells("same_model", ["scratch", "random"], "The study's shift, and random ones, in the same model.")
 
 # %% [markdown]
 # Its Table 3: a retrained model. The study trains a second adapter on one base model. Ours are models from scratch with another

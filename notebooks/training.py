@@ -20,6 +20,8 @@
 #
 # The study stops at [28]{.study} % memorization and [55]{.study} % generalization of the conflicts (inference), and at
 # [62]{.study} % and [38]{.study} % (addition): its models are half-trained by design.
+#
+# All numbers of this page are of one model; over seeds they stand in [Synthesis](synthesis.ipynb).
 
 # %% tags=["parameters"]
 profile: str = "default"  # a file of config/: smoke, default, full or paper

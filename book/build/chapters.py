@@ -16,6 +16,7 @@ from book.build import meaning
 from memgen.config import STAGES, InputError, Profile, load_profile, require, root, stages_of
 from memgen.manifest import digest, load_manifest, load_metrics, write_json
 from memgen.place import NOTEBOOK, Place, sync
+from memgen.published import published
 
 PAGES = Path("book")
 CHAPTERS = PAGES / "chapters"
@@ -148,10 +149,15 @@ def open_with_main_figure(notebook: Any) -> None:
 
 
 def say_what_it_means(notebook: Any, sentences: list[dict[str, Any]], place: Place, chapter: str) -> None:
-    """Put the sentences of a chapter below their heading, each held against the numbers of the stage."""
+    """Put the sentences of a chapter below their heading, each held against the numbers of the stage.
+
+    A stage of the whole profile shows what is published where it has nothing itself; so do its sentences.
+    """
+    shelf = published() if STAGES[place.stage].of_profile and place.profile != "full" else None
+    elsewhere = shelf.stage_metrics(place.stage) if shelf else None
     for cell in notebook.cells:
         if sentences and cell.cell_type == "markdown" and cell.source.startswith(MEANING):
-            cell.source += "\n\n" + meaning.as_list(sentences, load_metrics(place.folder), chapter)
+            cell.source += "\n\n" + meaning.as_list(sentences, load_metrics(place.folder), chapter, elsewhere)
 
 
 def footer(manifest: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ import pandas as pd
 import yaml
 
 HOLDS, CONTRADICTED, NOT_MEASURED = "", "**These results contradict this:** ", "*Not measured here:* "
+HOLDS_IN_PUBLISHED = "*In the published runs:* "
 
 
 def read(path: Path) -> dict[str, list[dict[str, Any]]]:
@@ -41,11 +42,18 @@ def _met(condition: dict[str, Any], metrics: pd.DataFrame) -> bool | None:
     )
 
 
-def as_list(sentences: list[dict[str, Any]], metrics: pd.DataFrame, page: str) -> str:
-    """Sentences as a Markdown list; those that the numbers contradict are marked, and printed."""
+def as_list(
+    sentences: list[dict[str, Any]], metrics: pd.DataFrame, page: str, published: pd.DataFrame | None = None
+) -> str:
+    """Sentences as a Markdown list; those that the numbers contradict are marked, and printed.
+
+    What they do not measure is held against `published` numbers, if given, and marked as such.
+    """
     lines = []
     for sentence in sentences:
         found, words = verdict(sentence, metrics), " ".join(sentence["says"].split())
+        if found == NOT_MEASURED and published is not None and verdict(sentence, published) == HOLDS:
+            found = HOLDS_IN_PUBLISHED
         lines.append(f"- {found}{words}")
         if found == CONTRADICTED:
             print(f"The results contradict a sentence of {page}: {words}")

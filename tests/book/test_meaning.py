@@ -64,6 +64,15 @@ def test_a_sentence_holds_where_all_its_conditions_are_met(
     assert told == ("The results contradict a sentence of a page: It does.\n" if found == meaning.CONTRADICTED else "")
 
 
+@pytest.mark.parametrize(
+    ("measure", "mark"),
+    [("top", meaning.HOLDS_IN_PUBLISHED), ("none", meaning.NOT_MEASURED), ("random", meaning.NOT_MEASURED)],
+)
+def test_what_is_not_measured_may_hold_in_published_numbers(measure: str, mark: str) -> None:
+    sentence = {"says": "It does.", "holds": [{"these": f"measure == '{measure}'", "above": 0.5}]}
+    assert meaning.as_list([sentence], NUMBERS[:0], "a page", NUMBERS) == f"- {mark}It does."
+
+
 @pytest.fixture(scope="module")
 def graded() -> pd.DataFrame:
     """The published main runs of the graded design, of which pages speak without numbers."""

@@ -29,7 +29,7 @@ VERDICTS = {"replicated", "smaller than reported", "not replicated", "not testab
 NOT_IN_SMOKE = re.compile(r"carried_\w+_addition|published_\w+")
 
 # Chapters that show what is published where their profile has nothing to show.
-SHOWS_PUBLISHED = ("planted",)
+SHOWS_PUBLISHED = ("planted", "carryover")
 
 # Pages of which no run could give the numbers.
 NOT_OF_THIS_BOOKS_RUNS = {
