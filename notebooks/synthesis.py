@@ -4,7 +4,7 @@
 # **Question.** What is left of each claim of the study when every number stands over several seeds, each trained anew,
 # with its interval and beside its control?
 #
-# **Answer.** [The table](#table-verdicts) has a verdict on each claim in each task. The verdicts are
+# **Answer.** [The table](#table-verdicts) has a verdict on each claim in each task. But for claim b, the verdicts are
 # {glue:text}`status_inference` for inference and {glue:text}`status_addition` for addition: *confirmatory* where nothing about the
 # analysis was decided after test groups of these seeds had been seen, else *exploratory*. Below, the study's numbers stand beside
 # ours, cell by cell.
