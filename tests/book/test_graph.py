@@ -19,7 +19,7 @@ from .conftest import Project
 AFTER_CARRYOVER = {"synthesis", "chapters", "book", "all"}
 AFTER_STEERING = {"steering", "planted", "carryover", *AFTER_CARRYOVER}
 LOCK = ".snakemake/memgen.lock"
-STEERING_STAMP = "results/smoke/inference/{model}/seed10/log/steering.json"
+DATA_STAMP = "results/smoke/inference/{model}/seed10/log/data.json"
 
 
 @contextmanager
@@ -192,7 +192,7 @@ def test_an_edit_in_a_notebook_counts_before_anything_runs(project: Project) -> 
     notebook["cells"][-1]["source"].append("\nAn edit.")
     try:
         pair.write_text(json.dumps(notebook), encoding="utf-8")
-        stamp = STEERING_STAMP.format(model=model_of(project)).replace("steering.json", "data.json")
+        stamp = DATA_STAMP.format(model=model_of(project))
         done = project.run("snakemake", "--cores", "1", "--config", "profile=smoke", "--", stamp)
         assert done.returncode == 0, done.stdout + done.stderr
         assert source.read_text(encoding="utf-8").endswith("\n# An edit.\n")
