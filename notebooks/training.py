@@ -80,6 +80,7 @@ lessons = generator.lessons(memory, corpus, config, run.config.seed)
 # %%
 TEACHES = {
     "copy": "random words, twice in a row: to look up what followed a word",
+    "memory": "names with colours of their own and no story: to remember",
     "retrieval": "sentences, told again in another order and either way round: to find what was told",
     "told": "questions about what was told, few of them with a hop",
     "kind": "mostly questions with a second hop: from a kind to the colour of one of that kind",

@@ -115,9 +115,9 @@ class Task(common.BaseTask):
         return TaskData(memory, corpus, splits)
 
     def lessons(self, memory: pd.DataFrame, corpus: pd.DataFrame, config: TrainingConfig, seed: int) -> list[Lesson]:
-        """The curriculum: copying, retrieval, a chain of hops that grows, and the texts, all drawn without end."""
+        """The curriculum: copying, memory, retrieval, a chain of hops that grows, and the texts; all drawn without end."""
         writer = _Writer(self, memory)
-        draws: dict[str, Draw] = {"retrieval": writer.retrieval}
+        draws: dict[str, Draw] = {"memory": writer.memory, "retrieval": writer.retrieval}
         draws |= {name: functools.partial(writer.questions, shares) for name, shares in QUESTION_SHARES.items()}
         allowed = ["copy", *draws]
         for name in config.lessons:
@@ -188,6 +188,13 @@ class _Writer:
         is_asked = np.zeros(ids.shape, dtype=bool)
         is_asked[:, -2 : -4 * n_asked : -4] = True
         return ids, is_asked
+
+    def memory(self, rng: np.random.Generator, n: int) -> tuple[NDArray, NDArray]:
+        """Names, each with one of its own colours, and no story: nothing to infer from. The colours are asked."""
+        first, count = self.ids[NAMES[0]], self.task.kinds_per_story
+        names = _distinct(rng, n, self.task.n_names, count)
+        colors = np.where(self.belongs[names], rng.random((n, count, self.task.n_colors)), -1).argmax(2)
+        return self._text(first + names, first + self.task.n_names + self.task.n_kinds + colors, count)
 
     def retrieval(self, rng: np.random.Generator, n: int) -> tuple[NDArray, NDArray]:
         """Sentences `name is value`, and the same again in another order, half of them turned round: values asked."""

@@ -17,7 +17,7 @@ from memgen.tasks.inference import COLORS, KINDS, NAMES, QUESTION_SHARES, Task
 from memgen.tasks.lessons import IGNORED
 
 SMALL = {"corpus_size": 400, "conflicts_per_group": 12, "aligned_per_group": 4}
-LESSONS = {"copy": 7, "retrieval": 20, "told": 11, "kind": 12, "hops": 13, "mixed": 14}
+LESSONS = {"copy": 7, "memory": 9, "retrieval": 20, "told": 11, "kind": 12, "hops": 13, "mixed": 14}
 EDGES = {
     "fewest": {"n_names": 12, "n_kinds": 6, "n_colors": 6, "colors_per_name": 5, "kinds_per_story": 6},
     "one color": {"colors_per_name": 1, "kinds_per_story": 4},
@@ -229,7 +229,7 @@ def test_curriculum(made):
 
 @pytest.mark.parametrize("name", ["texts", "hop", "Copy"])
 def test_unknown_lessons(made, name):
-    with pytest.raises(InputError, match=f"'{name}' is unknown; allowed are copy, retrieval, told, kind, hops, mixed"):
+    with pytest.raises(InputError, match=f"'{name}' is unknown; allowed are copy, memory, retrieval, told, kind, hops, mixed"):
         lessons_of(made, {"copy": 3, name: 5})
 
 
@@ -245,6 +245,18 @@ def test_seed_lesson_and_step_decide_a_batch(made):
             assert all(torch.equal(left, right) for left, right in zip(batch, backwards[step], strict=True))
             seen |= {batch[0].numpy().tobytes(), other[name].batch(step)[0].numpy().tobytes()}
     assert len(seen) == 2 * 3 * len(lessons)
+
+
+def test_memory(made):
+    """Names with colours of their own, each of them equally often, and nothing else: every colour is asked."""
+    asked = Counter()
+    for words, labels in rows(made, lessons_of(made)["memory"], n_batches=40):
+        sentences, rest = read([*words, ""])
+        assert rest == "" and len(dict(sentences)) == len(sentences) == 3
+        assert all(color in made.colors[name] for name, color in sentences)
+        assert labels == [word for _, color in sentences for word in (None, None, color, None)]
+        asked += Counter(sentences)
+    assert len(asked) == 26 * 5 and max(asked.values()) < 2.5 * min(asked.values())
 
 
 def test_retrieval(made):
