@@ -15,6 +15,8 @@ reads it, normed, or after the last block what the final norm makes of it. Other
 - In GPT-NeoX with a parallel residual, attention and MLP both read `resid_pre`: there is no `resid_mid`, and
   `resid_post = resid_pre + attn_out + mlp_out`.
 
+The path of a linear layer in a block, such as `self_attn.q_proj`, is a site, too: what the layer puts out.
+
 Hooks live in context managers only: when a context ends, also by an error, the model is as it was.
 """
 
@@ -131,9 +133,11 @@ def blocks(model: PreTrainedModel) -> list[nn.Module]:
 
 def _block(model: PreTrainedModel, site: str, layer: int) -> nn.Module:
     """The block of a layer, if site and layer exist."""
-    if site not in SITES:
-        raise ValueError(f"The site {site!r} is unknown; allowed are {', '.join(SITES)}.")
     layers = blocks(model)
+    if site not in SITES and not isinstance(dict(layers[0].named_modules()).get(site), nn.Linear):
+        raise ValueError(
+            f"The site {site!r} is unknown; allowed are {', '.join(SITES)}, or the path of a linear layer in a block."
+        )
     is_parallel = getattr(model.config, "use_parallel_residual", False)
     require(site != "resid_mid" or not is_parallel, "A GPT-NeoX with a parallel residual has no resid_mid.")
     if not 0 <= layer < len(layers):
@@ -145,6 +149,8 @@ def width(model: PreTrainedModel, site: str) -> int:
     """The number of neurons (dimensions) at a site of one layer."""
     block, names = _block(model, site, 0), architecture(model.config.model_type)
     projections = {"attn.hook_z": names.head_projection, "mlp.hook_post": names.down_projection}
+    if site not in SITES:
+        return int(getattr(block.get_submodule(site), "out_features"))  # noqa: B009, of a linear layer
     if site not in projections:
         return int(model.config.hidden_size)
     projection: Any = block.get_submodule(projections[site])
@@ -190,7 +196,7 @@ def _attach(
         "attn_out": (names.adds_attention, _hook_output),
         "mlp_out": (names.adds_mlp, _hook_output),
         "mlp.hook_post": (names.down_projection, _hook_input),
-    }[site]
+    }.get(site, (site, _hook_output))
     return hook(block.get_submodule(part), function)
 
 

@@ -109,9 +109,24 @@ def base_of(folder: Path) -> PretrainedConfig:
     return PretrainedConfig.from_name(named.get(name, name))
 
 
-def merged(folder: Path) -> PreTrainedModel:
-    """The model that an adapter in a folder adapts, with the adapter added to its weights."""
+def _with_adapter(folder: Path) -> Any:
     import peft
 
-    whole = peft.PeftModel.from_pretrained(_load(checked(base_of(folder))), folder).merge_and_unload()
+    return peft.PeftModel.from_pretrained(_load(checked(base_of(folder))), folder)
+
+
+def merged(folder: Path) -> PreTrainedModel:
+    """The model that an adapter in a folder adapts, with the adapter added to its weights."""
+    whole: PreTrainedModel = _with_adapter(folder).merge_and_unload()
     return whole.requires_grad_(True)  # attribution follows gradients through weights that were frozen
+
+
+def side_by_side(folder: Path) -> PreTrainedModel:
+    """The same model with the adapter beside its weights: adapted layers have a `base_layer`, `lora_A` and `lora_B`."""
+    model: PreTrainedModel = _with_adapter(folder).get_base_model()
+    return model.eval()
+
+
+def without(folder: Path) -> PreTrainedModel:
+    """The model that an adapter in a folder adapts, without the adapter."""
+    return _load(checked(base_of(folder))).eval()

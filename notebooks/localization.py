@@ -36,10 +36,11 @@ analysis = run.config.analysis
 # %%
 import numpy as np
 import pandas as pd
+from IPython.display import display
 
-from memgen import behavior, intervals
+from memgen import behavior, intervals, pretrained
 from memgen.figures import localization as figures
-from memgen.localization import attribution, differences, patching, rankings, separation
+from memgen.localization import adapters, attribution, differences, patching, rankings, separation
 from memgen.subject import Subject
 
 subject = Subject.load(run.input("training", "model"), batch_size=analysis.batch_size)
@@ -196,6 +197,23 @@ run.record_table(
     unit="share 0-1",
     coordinates=["site"],
 )
+
+# %% [markdown]
+# In a model with an adapter, also the projections that it adapts: what the base's weights put out, and what the adapter adds to it.
+
+# %%
+folder = run.input("training", "model")
+if pretrained.is_adapter(folder):
+    of_projections = adapters.projection_nmd(subject, folder, train, pairs)
+    run.record_table(
+        of_projections,
+        definition="NMD at {projection} of layer {layer}, {part} part: absolute values, over the layer's neurons.",
+        unit="activation",
+        coordinates=["projection", "part", "layer"],
+    )
+    means = of_projections[of_projections.measure == "projection_nmd"]
+    caption = f"Mean |NMD| over {len(pairs)} pairs at the adapted projections: the base's part, and the adapter's."
+    display(run.figure(figures.projections(means), "projections", caption=caption, data=means))
 
 # %% [markdown]
 # ## Heat map

@@ -10,9 +10,11 @@
 # | --- | --- | --- |
 # | the study reports | {glue:text}`reported_generalization` | {glue:text}`reported_memorization` |
 # | its shift, here | {glue:text}`reached_study_generalization` | {glue:text}`reached_study_memorization` |
-# | beyond its strongest control | {glue:text}`net_study_generalization` | {glue:text}`net_study_memorization` |
+# | its strongest control | {glue:text}`control_study_generalization` | {glue:text}`control_study_memorization` |
+# | the shift minus this control | {glue:text}`net_study_generalization` | {glue:text}`net_study_memorization` |
 # | a shift fitted to MLP neurons | {glue:text}`reached_fitted_mlp_generalization` | {glue:text}`reached_fitted_mlp_memorization` |
-# | beyond its strongest control | {glue:text}`net_fitted_mlp_generalization` | {glue:text}`net_fitted_mlp_memorization` |
+# | its strongest control | {glue:text}`control_fitted_mlp_generalization` | {glue:text}`control_fitted_mlp_memorization` |
+# | the shift minus this control | {glue:text}`net_fitted_mlp_generalization` | {glue:text}`net_fitted_mlp_memorization` |
 # | accuracy that this costs where one answer is right | {glue:text}`lost_fitted_mlp_generalization` | {glue:text}`lost_fitted_mlp_memorization` |
 #
 # All numbers of this page are of one model; over seeds they stand in [Synthesis](synthesis.ipynb).
@@ -57,13 +59,14 @@ import pandas as pd
 from IPython.display import display
 from safetensors.torch import save_file
 
+from memgen import pretrained
 from memgen.behavior import NAMES, TARGETS
-from memgen.config import fraction_to_count
+from memgen.config import PretrainedConfig, fraction_to_count
 from memgen.figures import steering as figures
 from memgen.figures import theme
 from memgen.localization.rankings import top_neurons
 from memgen.run import in_words
-from memgen.steering import answers, das, effects, outcomes, shifts
+from memgen.steering import answers, das, effects, english, outcomes, shifts
 from memgen.steering.controls import controls, random_direction
 from memgen.steering.fitting import NeuronSet, fit, inputs_to_fit, layer_sets
 from memgen.steering.interventions import Intervention
@@ -219,11 +222,12 @@ for method, intervention in interventions.items():
 tried = pd.concat([part.tried for part in sweeps], ignore_index=True)
 tried.to_csv(run.path("tables", "all_trials.csv"), index=False, quoting=csv.QUOTE_NONNUMERIC)
 grid = frontier(tried)
-columns = {"method": "shift", "target": "steered to", "candidate": "where", "dose": "dose", "value": "reached, %"}
+columns = {"method": "shift", "target": "steered to", "candidate": "where", "n_neurons": "neurons", "alpha": "alpha"}
+columns |= {"dose": "dose", "value": "reached, %"}
 run.table(
     grid[grid.is_chosen],
     "chosen",
-    caption=f"The chosen trials, on validation groups: {RULE}.",
+    caption=f"The chosen trials, on validation groups: {RULE}. The residual stream has {total} neurons in all.",
     columns=columns | {"cost_value": "strongest control, %"},
     rows=grid[grid.is_chosen].cost == "best_control",
 )
@@ -337,7 +341,13 @@ beside
 # The net effect compares each input with itself under the strongest control (the mean over its draws).
 
 # %%
-net = summary[summary.measure == "net"].drop(columns=["control", "measure"])
+strongest = outcomes.strongest(summary)
+strongest["strongest"] = strongest.strongest.map(theme.CONTROL_NAMES)
+net = (
+    summary[summary.measure == "net"]
+    .drop(columns=["control", "measure"])
+    .merge(strongest[[*outcomes.SHIFT, "strongest"]])
+)
 run.record_table(
     net,
     measure="net",
@@ -356,6 +366,7 @@ run.table(
         "target": "steered to",
         "population": "inputs",
         "value": "net effect, points",
+        "strongest": "strongest control",
         "n": "n",
     },
     rows=net.population.isin(["conflicts"]),
@@ -450,6 +461,27 @@ run.table(
 )
 
 # %% [markdown]
+# A pretrained model reads plain English, which has nothing to do with the task: how well does it predict
+# sentences that were written for this purpose, without its adapter, and with a shift at every token?
+
+# %%
+folder = run.input("training", "model")
+if isinstance(run.config.model, PretrainedConfig):
+    base = pretrained.without(folder) if pretrained.is_adapter(folder) else None
+    made = {method: interventions[method] for method in compared}
+    read = english.collateral(subject, base, made, neurons, analysis, run.rng)
+    run.record_table(
+        read.assign(under=read.control.fillna("the shift itself"), goal=read.target.fillna("no target")),
+        definition="Plain English, {method} ({under}) to {goal}: mean over sentences of nats a token.",
+        unit="nats",
+        coordinates=["method", "control", "target"],
+    )
+    read["quantity"] = read.measure.map({"english_loss": "-log p", "english_kl": "KL from unsteered"})
+    columns = {"method": "model, or shift", "control": "control", "target": "steered to", "quantity": "quantity"}
+    caption = f"Plain English: means over {len(english.SENTENCES)} sentences, each of the mean over its tokens."
+    display(run.table(read, "english", caption=caption, columns=columns | {"value": "nats a token"}))
+
+# %% [markdown]
 # ## Does an average hide an answer?
 #
 # A shift could be a direction towards some answers rather than towards a behaviour: what is the lowest rate of any answer with five
@@ -526,8 +558,9 @@ reached = at_tokens[at_tokens.measure == "reached"].fillna({"control": "study's 
 run.table(
     reached[["n_tokens", "target", "control", "value", "ci_low", "ci_high", "n"]],
     "positions",
-    caption="Share that reaches the target, of the study's shift at the last tokens and of its strongest control.",
-    columns={"n_tokens": "last tokens", "target": "steered to", "control": "shift", "value": "reached, %"},
+    caption=f"Share that reaches the target, of the study's shift at the last tokens and of its strongest control, in a sample "
+    f"of {len(shifted)} conflicts.",
+    columns={"n_tokens": "last tokens", "target": "steered to", "control": "shift", "value": "reached, %", "n": "n"},
 )
 
 # %% [markdown]
@@ -576,7 +609,8 @@ run.table(
 # In *distributed alignment search* ({term}`DAS`, {cite}`geiger2024finding`) an input's state at the last token gets, along one
 # direction, the coordinate of another input that shows the opposite behaviour and is of another group. If the direction holds the
 # behaviour and nothing else, the receiver gives *its own* other answer. Directions are fitted on training groups, the layer is
-# chosen on validation groups.
+# chosen on validation groups. The *whole state* of the other input is no ceiling: it brings along what that input's answer is, so
+# that the receiver often gives the other input's answer and not its own.
 
 # %%
 rng = run.rng("interchange")
@@ -638,6 +672,11 @@ for method in ("study", "fitted_mlp", "fitted_mlp_tenth", "fitted_random_tenth")
         on_conflicts = f"{where} and population == 'conflicts' and control.isna()"
         run.glue(f"reached_{method}_{target}", f"measure == 'reached' and {on_conflicts}")
         run.glue(f"net_{method}_{target}", f"measure == 'net' and {on_conflicts}")
+        named = [
+            f"{row['strongest']}: {in_words(row | {'unit': 'share 0-1'})}"
+            for row in strongest.query(f"{where} and population == 'conflicts'").to_dict("records")
+        ]
+        run.glue_text(f"control_{method}_{target}", (named or ["not measured"])[0])
         most = lost[(lost.method == method) & (lost.target == target)].nlargest(1, "value").inputs.to_list()
         run.glue(f"lost_{method}_{target}", f"measure == 'lost' and inputs in @most and {where}", most=most)
 

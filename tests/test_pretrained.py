@@ -11,8 +11,20 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
-from memgen import behavior, pretrained, tasks, training
-from memgen.config import InputError, LoraConfig, PretrainedConfig, RunConfig, TrainingConfig, read_model
+from memgen import activations, behavior, pretrained, tasks, training
+from memgen.config import (
+    AnalysisConfig,
+    InputError,
+    LoraConfig,
+    PretrainedConfig,
+    RunConfig,
+    TrainingConfig,
+    read_model,
+)
+from memgen.localization import differences
+from memgen.localization.adapters import projection_nmd
+from memgen.steering import english
+from memgen.steering.interventions import Intervention
 from memgen.subject import Subject
 from memgen.tasks import addition, inference
 from memgen.tasks.lessons import IGNORED
@@ -233,3 +245,73 @@ def test_layers_that_the_model_does_not_have_are_refused(tiny):
     config = LORA.model_copy(update={"lora": LoraConfig(targets=("c_attn",))})
     with pytest.raises(InputError, match=r"c_attn.*q_proj"):
         pretrained.adapted(tiny, config)
+
+
+def test_the_adapters_part_of_a_projection(tiny, tmp_path, worded):
+    """The base's part and the adapter's add up to what the merged projection puts out; NMD is that of their means."""
+    fitted(tiny, tmp_path, worded)
+    folder = tmp_path / "step4"
+    subject, frame = Subject.load(folder), worded.generate(np.random.default_rng(0)).splits["train"]
+    beside = pretrained.side_by_side(folder)
+    ids = torch.tensor([frame.input_ids[0].tolist()])
+    adapted = ["self_attn.q_proj", "self_attn.v_proj"]
+    sites = [f"{path}.{part}" for path in adapted for part in ("base_layer", "lora_B.default")]
+    with (
+        torch.no_grad(),
+        activations.record(beside, sites) as parts,
+        activations.record(subject.model, adapted) as sums,
+    ):
+        beside(ids)
+        subject.model(ids)
+    scale = activations.blocks(beside)[0].self_attn.q_proj.scaling["default"]
+    for path in adapted:
+        for layer, merged in enumerate(sums[path]):
+            added = parts[f"{path}.lora_B.default"][layer]
+            assert added.abs().max() > 1e-3
+            torch.testing.assert_close(parts[f"{path}.base_layer"][layer] + scale * added, merged, rtol=0, atol=1e-5)
+    variants = frame.index[frame.variant_of >= 0]
+    pairs = pd.DataFrame({"memorization": variants, "generalization": frame.variant_of[variants].to_numpy()})
+    pairs["group"] = frame.group[variants].to_numpy()
+    found = projection_nmd(subject, folder, frame, pairs).set_index(["projection", "part", "layer", "measure"]).value
+    assert len(found) == 2 * 2 * 2 * 2
+    whole = differences.accumulate(subject, frame, pairs, adapted)
+    for path in adapted:
+        together = np.abs(whole[path].nmd_and_r()["nmd"].reshape(2, -1))
+        for layer in range(2):
+            of_parts = found[path.rpartition(".")[2]]
+            base, added = (of_parts[part, layer, "projection_largest_nmd"] for part in ("base", "adapter"))
+            assert abs(base - added) - 1e-5 <= together[layer].max() <= base + added + 1e-5
+        assert found[path.rpartition(".")[2], "base", 0].abs().max() == 0  # the last token is the same in both members
+        assert 0 < of_parts["adapter", 1, "projection_nmd"] < added
+
+
+def test_plain_english_with_and_without_the_adapter_and_steered(tiny, tmp_path, worded, monkeypatch):
+    """A shift of nothing changes nothing; the adapter off is the base; losses are those of Hugging Face."""
+    monkeypatch.setattr(english, "SENTENCES", english.SENTENCES[:5])
+    fitted(tiny, tmp_path, worded)
+    subject, base = Subject.load(tmp_path / "step4"), pretrained.without(tmp_path / "step4")
+    shift = torch.zeros(2, 32)
+    shift[1, 3] = 5.0
+    interventions = {
+        "study": Intervention("resid_post", 1, memorization=shift * 0, generalization=shift),
+        "mean_difference": Intervention("resid_post", 2, memorization=shift, generalization=shift),
+    }
+    table = pd.DataFrame({"site": "resid_post", "layer": np.repeat([0, 1], 32), "neuron": [*range(32)] * 2, "r": 0.1})
+    settings = AnalysisConfig(random_draws=2)
+    found = english.collateral(subject, base, interventions, table, settings, lambda _name: np.random.default_rng(0))
+    assert (found.n == 5).all()
+    plain = found[found.control.isna()].fillna({"target": "none"})
+    value = plain.set_index(["measure", "method", "target"]).value
+    loss = {}
+    for name, model in (("none", subject.model), ("adapter off", base)):
+        texts = [torch.tensor([subject.tokenizer(text).input_ids]) for text in english.SENTENCES]
+        loss[name] = np.mean([model(ids, labels=ids).loss.item() for ids in texts])
+        assert value["english_loss", name, "none"] == pytest.approx(loss[name], abs=1e-4)
+    assert abs(loss["none"] - loss["adapter off"]) > 1e-3
+    assert value["english_kl", "adapter off", "none"] > 1e-4
+    assert value["english_kl", "study", "memorization"] == pytest.approx(0, abs=1e-6)
+    assert value["english_kl", "study", "generalization"] > 1e-3
+    steered = {"study": "generalization", "mean_difference": "memorization"}  # at all tokens, however many of a prompt
+    ours = [value["english_kl", method, target] for method, target in steered.items()]
+    assert ours[0] == pytest.approx(ours[1], rel=1e-4)
+    assert set(found.control.dropna()) == {"random_neurons", "random_direction"}

@@ -53,6 +53,26 @@ def by_layer(
     return theme.finish(theme.facet(band + line, frame, panel), words, message=message)
 
 
+def projections(frame: pd.DataFrame) -> alt.TopLevelMixin:
+    """Show what an adapter's projections put out, by layer: columns projection, part (base, adapter), layer, value.
+
+    Zeros, as in the first layer, have no place on the logarithmic axis and are left out.
+    """
+    frame = theme.require(frame, "projection", "part", "layer", "value")
+    frame = frame[frame.value > 0].reset_index(drop=True)
+    line = alt.Chart(frame).mark_line(point=True)
+    line = line.encode(
+        x=theme.layer_axis(),
+        y=alt.Y("value:Q", title="mean |NMD| of the neurons", scale=alt.Scale(type="log"), axis=alt.Axis(tickCount=4)),
+        color=theme.color(frame, "part"),
+        tooltip=theme.tooltip(frame, ["projection", "part", "layer"], form=".2g"),
+    )
+    words = (
+        "Lines over layers on a logarithmic scale, a panel for each adapted projection: mean absolute NMD of what the "
+    )
+    return theme.finish(theme.facet(line, frame, "projection"), words + "base puts out, and of what the adapter adds.")
+
+
 def patched(frame: pd.DataFrame, place: str, title: str, message: str = "") -> alt.TopLevelMixin:
     """Show a share, layers x `place` (heads, or parts of the prompt), a panel for each target.
 

@@ -132,6 +132,14 @@ def summary(outcomes: pd.DataFrame, keys: Sequence[str] = SHIFT) -> pd.DataFrame
     return pd.DataFrame(rows, columns=[*keys, "control", "measure", *Estimate._fields])
 
 
+def strongest(summary: pd.DataFrame, keys: Sequence[str] = SHIFT) -> pd.DataFrame:
+    """The control that :func:`summary` has as ``best``: `keys, strongest` (its name)`, value, ci_low, ci_high, n`."""
+    named = summary.control.notna() & ~summary.control.isin(["best", *BASELINES])
+    reached = summary[named & (summary.measure == "reached")].drop(columns="measure")
+    best = reached.loc[reached.groupby(list(keys), sort=False).value.idxmax()]  # the first of equals
+    return best.rename(columns={"control": "strongest"}).reset_index(drop=True)
+
+
 def by_answer(outcomes: pd.DataFrame) -> pd.DataFrame:
     """The share that reaches the target for each answer with at least `LEAST_INPUTS` inputs.
 

@@ -115,7 +115,7 @@ class Task(common.BaseTask):
         return TaskData(memory, corpus, splits)
 
     def lessons(self, memory: pd.DataFrame, corpus: pd.DataFrame, config: TrainingConfig, seed: int) -> list[Lesson]:
-        """The curriculum: copying, memory, retrieval, a chain of hops that grows, and the texts; all drawn without end."""
+        """Copying, memory, retrieval, a chain of hops that grows, and the texts; all drawn without end."""
         writer = _Writer(self, memory)
         draws: dict[str, Draw] = {"memory": writer.memory, "retrieval": writer.retrieval}
         draws |= {name: functools.partial(writer.questions, shares) for name, shares in QUESTION_SHARES.items()}

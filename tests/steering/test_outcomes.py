@@ -198,3 +198,14 @@ class TestOnTest:
         made = {"fitted_mlp_tenth": intervention("resid_post", planted_shift(planted, 1.0))}
         outcomes.on_test(trials, made, ["fitted_mlp_tenth"], neurons, make_rng)
         assert asked == ["controls of gradient-guided MLP 10% 1", "controls of gradient-guided MLP 10% -1"]
+
+
+def test_the_strongest_control_has_a_name():
+    """It is the one whose rates stand as those of ``best``, the first of equals, and never a baseline."""
+    kinds = {"weak": [-1] * 5, "strong": [1, 0, -1, 1, 1], "as strong": [0, 1, -1, 1, 1], "uniform": [1] * 5}
+    outcome = pd.concat([rows(), *(rows(name, after=after) for name, after in kinds.items())], ignore_index=True)
+    found = outcomes.summary(outcome)
+    (named,) = outcomes.strongest(found).to_dict("records")
+    assert named["strongest"] == "strong" and named["value"] == pytest.approx(1 / 3)
+    (best,) = found[(found.control == "best") & (found.measure == "reached")].to_dict("records")
+    assert all(named[name] == best[name] for name in ("method", "target", "value", "ci_low", "ci_high", "n"))

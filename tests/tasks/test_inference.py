@@ -229,7 +229,9 @@ def test_curriculum(made):
 
 @pytest.mark.parametrize("name", ["texts", "hop", "Copy"])
 def test_unknown_lessons(made, name):
-    with pytest.raises(InputError, match=f"'{name}' is unknown; allowed are copy, memory, retrieval, told, kind, hops, mixed"):
+    with pytest.raises(
+        InputError, match=f"'{name}' is unknown; allowed are copy, memory, retrieval, told, kind, hops, mixed"
+    ):
         lessons_of(made, {"copy": 3, name: 5})
 
 
@@ -247,7 +249,7 @@ def test_seed_lesson_and_step_decide_a_batch(made):
     assert len(seen) == 2 * 3 * len(lessons)
 
 
-def test_memory(made):
+def test_the_lesson_of_memory(made):
     """Names with colours of their own, each of them equally often, and nothing else: every colour is asked."""
     asked = Counter()
     for words, labels in rows(made, lessons_of(made)["memory"], n_batches=40):

@@ -1,0 +1,41 @@
+"""Where an adapter tells the members of a pair apart: NMD of what the adapted projections put out."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from memgen import activations, pretrained
+from memgen.localization import differences
+from memgen.subject import Subject
+
+
+def projection_nmd(subject: Subject, folder: Path, frame: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+    """NMD over flip pairs of `frame` at every adapted projection: of the base's part of its output, and the adapter's.
+
+    `subject` is the model with the adapter that `folder` holds. In it an adapted projection puts out ``W x + s B A x``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `projection` (such as ``q_proj``)`, part` (``base``: of ``W x``; ``adapter``: of ``s B A x``)`, layer, measure,
+        value, n` (neurons). Measures are the mean over a layer's neurons of |NMD| (`projection_nmd`), and the largest
+        one (`projection_largest_nmd`).
+    """
+    model: Any = pretrained.side_by_side(folder)
+    subject = dataclasses.replace(subject, model=model.to(subject.device))
+    modules = activations.blocks(subject.model)[0].named_modules()
+    adapted = {path: layer.scaling["default"] for path, layer in modules if hasattr(layer, "lora_B")}
+    parts = {"base": ("base_layer", lambda _scale: 1.0), "adapter": ("lora_B.default", lambda scale: scale)}
+    sites = [f"{path}.{site}" for path in adapted for site, _ in parts.values()]
+    accumulated, rows = differences.accumulate(subject, frame, pairs, sites), []
+    for path, scale in adapted.items():
+        for part, (site, factor) in parts.items():
+            nmd = accumulated[f"{path}.{site}"].nmd_and_r()["nmd"].reshape(subject.n_layer, -1)
+            nmd = np.abs(factor(scale) * nmd)
+            for measure, values in (("projection_nmd", nmd.mean(1)), ("projection_largest_nmd", nmd.max(1))):
+                about = {"projection": path.rpartition(".")[2], "part": part, "measure": measure, "n": nmd.shape[1]}
+                rows += [about | {"layer": layer, "value": value} for layer, value in enumerate(values)]
+    return pd.DataFrame(rows)
