@@ -9,6 +9,7 @@ from memgen.synthesis.verdicts import lost, on_test_groups
 
 STEERED = "measure == 'net' and population == 'conflicts'"
 WORST = "measure == 'worst_answer' and method == 'fitted_mlp'"
+NO_CONTROLS = ("best", "uniform")  # the best of the controls once more, and the study's random baseline
 #: Headline number -> the query that selects it from the metrics.
 HEADLINE = {
     "memorized-only accuracy": "stage == 'training' and measure == 'accuracy' and inputs == 'memorized_only'",
@@ -55,8 +56,8 @@ def steering_rates(metrics: pd.DataFrame) -> pd.DataFrame:
     -------
     pandas.DataFrame
         `task, base_task, model, method, target, value, ci_low, ci_high, n` (share that reaches the target)`, control`
-        (under the best control)`, net, net_low, net_high` and `lost` (accuracy on inputs with one right answer, the
-        worst kind).
+        (under the best control of each seed)`, net, net_low, net_high, strongest` (the control that reaches most on
+        average over seeds) and `lost` (accuracy on inputs with one right answer, the worst kind).
     """
     keys = ["task", "base_task", "model", "method", "target"]
     metrics = on_test_groups(metrics)
@@ -66,6 +67,10 @@ def steering_rates(metrics: pd.DataFrame) -> pd.DataFrame:
     net = net.rename(columns={"value": "net", "ci_low": "net_low", "ci_high": "net_high"})
     table = table.merge(net, on=keys, how="left")
     table.insert(table.columns.get_loc("net"), "control", table.value - table.net)
+    reached = conflicts.query("measure == 'reached' and control.notna() and control not in @NO_CONTROLS")
+    reached = reached.groupby([*keys, "control"], sort=False).value.mean().reset_index()
+    strongest = reached.loc[reached.groupby(keys, sort=False).value.idxmax()].drop(columns="value")
+    table = table.merge(strongest.rename(columns={"control": "strongest"}), on=keys, how="left")
     runs = dict(list(metrics.groupby(["task", "model"])))
     table["lost"] = [lost(runs[row.task, row.model], row.target, row.method).mean() for row in table.itertuples()]
     return table

@@ -31,6 +31,9 @@ for _target, _method in itertools.product(TARGETS, ("study", "fitted_mlp")):
     HOLDING += [
         ("steering", "reached", _steered, 0.95),
         ("steering", "reached", _steered | {"control": "best"}, 0.05),
+        ("steering", "reached", _steered | {"control": "random_direction"}, 0.04),
+        ("steering", "reached", _steered | {"control": "least_correlated"}, 0.05),
+        ("steering", "reached", _steered | {"control": "uniform"}, 0.5),
         ("steering", "net", _steered, 0.9),
         ("steering", "stayed", _steered, 0.04),
         ("steering", "other", _steered, 0.0),

@@ -56,6 +56,17 @@ def test_methods_stand_beside_their_best_control_and_their_cost():
     assert row.lost == pytest.approx((0.3 + 0.1 + 0.1 + 0.1) / 4)  # the worse kind of each seed
 
 
+def test_the_strongest_control_is_that_of_the_mean_over_seeds():
+    """Not of any one seed; the study's random baseline is none."""
+    assert set(summary.steering_rates(run(range(4))).strongest) == {"least_correlated"}
+    direction = f"measure == 'reached' and control == 'random_direction' and {STUDY}"
+    by_target = summary.steering_rates(plant(run(range(4)), direction, [0.01, 0.02, 0.01, 0.3])).set_index(
+        ["method", "target"]
+    )
+    assert by_target.strongest["study", "memorization"] == "random_direction"
+    assert by_target.strongest["study", "generalization"] == "least_correlated"
+
+
 def test_what_is_missing_stays_missing():
     steered = "method == 'study' and target == 'memorization'"
     metrics = without(run(range(4)), f"measure in ['net', 'lost'] and {steered}")
