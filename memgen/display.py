@@ -23,7 +23,7 @@ SHOWN_ROWS = 20  # a longer table is shown in part; its file holds all rows
 IN_HUNDREDTHS = ("%", "points")  # the end of a header: shares, or differences of shares
 #: By the column `unit` of a table: the scale of a number in it, and what follows it.
 UNITS = {"share 0-1": (100, " %"), "accuracy 0-1": (100, " %"), "difference of shares": (100, " points")}
-OF_UNIT = ("value", "reported")  # the columns that `unit` is about
+OF_UNIT = ("value", "reported", "detectable")  # the columns that `unit` is about
 #: What cells name, in the words of the figures; in some columns also others.
 WORDS = theme.KIND_NAMES | theme.POPULATION_NAMES | theme.CONTROL_NAMES
 WORDS_OF = {"method": theme.METHOD_NAMES, "ranking": theme.RANKING_NAMES}

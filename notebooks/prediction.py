@@ -136,12 +136,15 @@ drawn = curves.assign(panel=panel, probe=curves.n_pairs.map("{:,} pairs".format)
 drawn = pd.concat([drawn, pd.DataFrame([rule])]) if len(reported) else drawn
 
 # %% tags=["main-figure"]
-CAPTION = "Accuracy on members of flip pairs by layer and number of training pairs, with 95 % intervals; a guess is right for half."
 if len(curves):  # a model may flip too few variants
+    n_tested = ", ".join(f"{n:,} in {name}" for name, n in curves.groupby("inputs", sort=False).n.max().items())
+    caption = (
+        f"Accuracy on members of flip pairs ({n_tested}) by layer and number of training pairs, with 95 % intervals."
+    )
     chart = figures.accuracy(
         drawn, panel="panel", columns=2, message="How often probes of a pair's states are right, by layer"
     )
-    display(run.figure(chart, "by_pairs", caption=CAPTION, data=drawn))
+    display(run.figure(chart, "by_pairs", caption=f"{caption} A guess is right for half.", data=drawn))
 
 # %% [markdown]
 # The best layer is the one with the highest AUROC on validation pairs; in addition these are of two patterns at most, and the choice
@@ -366,7 +369,7 @@ sparse["kind"] = np.where(sparse.probe == "k-sparse", "hidden states", "control"
 run.figure(
     figures.accuracy(sparse, x="neurons", columns=1),
     "sparse",
-    caption="Test accuracy by the number of neurons; dashed lines are controls.",
+    caption=f"Accuracy on {int(sparse.n.max()):,} test inputs by the number of neurons; dashed lines are controls.",
     data=sparse,
 )
 
@@ -450,7 +453,8 @@ drawn = prediction.estimates(drawn.drop(columns="n_pairs"), "accuracy")
 run.figure(
     figures.accuracy(drawn),
     "by_layer",
-    caption=f"Test accuracy by layer, {POPULATION_NAMES[population]}; rules are predictors that see no hidden states.",
+    caption=f"Accuracy on {int(drawn.n.max()):,} test inputs by layer, {POPULATION_NAMES[population]}; rules are predictors that see no "
+    "hidden states.",
     data=drawn,
 )
 

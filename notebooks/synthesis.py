@@ -98,7 +98,20 @@ run.table(
 # scatter would have let the test see with a power of [80 %]{.set}.
 
 # %%
-details = ["claim", "task", "model", "source", "p", "p_holm", "detectable", "lost", "matched", "verdict", "status"]
+details = [
+    "claim",
+    "task",
+    "model",
+    "source",
+    "unit",
+    "p",
+    "p_holm",
+    "detectable",
+    "lost",
+    "matched",
+    "verdict",
+    "status",
+]
 columns = {"claim": "claim", "task": "task", "source": "source of the study's size", "p_holm": "p (Holm)"}
 columns |= {
     "detectable": "detectable",
@@ -111,6 +124,11 @@ run.table(
     caption="The test behind each verdict, and what a verdict on steering asks besides.",
     columns=columns,
 )
+
+# %% [markdown]
+# Claim b is judged on all conflicts. On members of pairs that flip alone, the study's inputs, the best probe is right for
+# {glue:text}`prediction_flip_inference` in inference and {glue:text}`prediction_flip_addition` in addition, the best predictor without
+# states for {glue:text}`best_baseline_flip_inference` and {glue:text}`best_baseline_flip_addition`.
 
 # %%
 for unit, rows in table.groupby("unit", sort=False):
@@ -337,6 +355,8 @@ for task in set(TASKS) - set(first_model):
 QUANTITIES = {
     "prediction": "prediction, conflicts",
     "best_baseline": "best predictor without states, conflicts",
+    "prediction_flip": "prediction, flip pairs",
+    "best_baseline_flip": "best predictor without states, flip pairs",
 }
 for task in TASKS:
     this = f"task == '{task}' and model == '{first_model.get(task)}'"
