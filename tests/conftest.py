@@ -18,10 +18,12 @@ from memgen.tasks import graded_addition as addition
 from memgen.tasks import graded_inference as inference
 
 # Tests of these folders share a book, which some of them change, and stay with one of the processes of `make test`.
-# Those of `SECOND` share a copy of it; those of `APART` have a copy of their own, or none.
+# Those of `SECOND` share a copy of it; those of `APART` have a copy of their own, or none. What of these needs the book
+# comes last, the longest first.
 TOGETHER = ("tests/book", "tests/browser")
 SECOND = ("tests/book/test_commands.py", "tests/book/test_edits.py", "tests/book/test_exercises.py")
-APART = ("tests/book/test_newtask.py", "tests/book/test_launch.py", "tests/book/test_outside.py")
+KILLED = "tests/book/test_killed.py"
+APART = ("tests/book/test_newtask.py", "tests/book/test_launch.py", "tests/book/test_outside.py", KILLED)
 ARCHITECTURES = ("gpt2-2x32", "llama-2x32")
 TASKS = {
     "inference": inference.Task(n_bound=12, n_free=20, corpus_size=100, conflicts_per_group=4, others_per_group=2),
@@ -39,7 +41,7 @@ class Together(LoadScopeScheduling):
     """
 
     def _assign_work_unit(self, node: object) -> None:
-        for scope in (*TOGETHER[1:], "second"):
+        for scope in ("second", *TOGETHER[1:], KILLED):
             if scope in self.workqueue:
                 self.workqueue.move_to_end(scope)
         super()._assign_work_unit(node)

@@ -1,6 +1,7 @@
 """A copy of the project in a temporary folder, where the smoke profile is run through `make book` once."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -67,6 +68,13 @@ class Project:
         """Run make in the copy."""
         return self.run(*self.command(*words))
 
+    def planned(self) -> set[str]:
+        """The rules that `make book PROFILE=smoke` would run now."""
+        dry_run = ("snakemake", "--dry-run", "--cores", "2", "--config", "profile=smoke", "--quiet", "rules", "host")
+        done = self.run(*dry_run)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return set(re.findall(r"^(\w+) +\d+$", done.stdout + done.stderr, flags=re.MULTILINE)) - {"total"}
+
     def read(self, path: str) -> str:
         """The text of a file."""
         return (self.root / path).read_text(encoding="utf-8")
@@ -86,8 +94,8 @@ def copy_project(target: Path) -> Project:
 def build_smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
     """Make the book of the smoke profile, once for the tests of all folders and processes.
 
-    `_build/shown` is a copy of the book as it was made, for those who only look: other tests make it anew. `second` is
-    a copy of the whole project, for tests that run beside those of the first.
+    `_build/shown` is a copy of the book as it was made, for those who only look: other tests make it anew. `second`
+    and `third` are copies of the whole project, for tests that run beside those of the first.
     """
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
@@ -98,8 +106,9 @@ def build_smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]
             copy_project(project.root)
             done = project.make("book", "PROFILE=smoke")
             assert done.returncode == 0, done.stdout + done.stderr
-            shutil.rmtree(project.root.with_name("second"), ignore_errors=True)
-            shutil.copytree(project.root, project.root.with_name("second"))
+            for name in ("second", "third"):
+                shutil.rmtree(project.root.with_name(name), ignore_errors=True)
+                shutil.copytree(project.root, project.root.with_name(name))
             shutil.copytree(project.root / "_build/html", project.root / "_build/shown")
             printed.write_text(done.stdout, encoding="utf-8")
     return project, printed.read_text(encoding="utf-8")
@@ -121,3 +130,9 @@ def project(built: tuple[Project, str]) -> Project:
 def second(built: tuple[Project, str]) -> Project:
     """A copy of the project after `make book PROFILE=smoke`, for tests that run beside those of `project`."""
     return Project(built[0].root.with_name("second"))
+
+
+@pytest.fixture(scope="session")
+def third(built: tuple[Project, str]) -> Project:
+    """One more copy."""
+    return Project(built[0].root.with_name("third"))

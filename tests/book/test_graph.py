@@ -1,8 +1,6 @@
 """The graph of runs, end to end: what `make book` does, after an edit, and after a failure."""
 
 import json
-import os
-import random
 import re
 import shutil
 from collections.abc import Iterator
@@ -10,9 +8,6 @@ from contextlib import contextmanager
 
 import pytest
 from filelock import FileLock
-
-from tests.torture.compare import contents
-from tests.torture.kills import end_after, kill_after, start
 
 from .conftest import Project
 
@@ -32,15 +27,6 @@ def edited(project: Project, path: str, old: str, new: str) -> Iterator[None]:
         yield
     finally:
         (project.root / path).write_text(original, encoding="utf-8")
-
-
-def planned(project: Project) -> set[str]:
-    """The rules that would run now."""
-    done = project.run(
-        "snakemake", "--dry-run", "--cores", "2", "--config", "profile=smoke", "--quiet", "rules", "host"
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return set(re.findall(r"^(\w+) +\d+$", done.stdout + done.stderr, flags=re.MULTILINE)) - {"total"}
 
 
 def model_of(project: Project, task: str = "inference") -> str:
@@ -88,14 +74,14 @@ def test_a_second_run_does_nothing_and_says_so(project: Project) -> None:
 def test_after_an_edit_only_what_depends_on_it_runs(project: Project, path: str, expected: set[str]) -> None:
     text = project.read(path)
     with edited(project, path, text, text + "\n# An edit.\n"):
-        assert planned(project) == expected
+        assert project.planned() == expected
 
 
 def test_a_changed_setting_runs_only_the_stages_that_read_it(project: Project) -> None:
     with edited(project, "config/smoke.yaml", "fit_steps:", "max_other: 0.04\n  fit_steps:"):
-        assert planned(project) == AFTER_STEERING
+        assert project.planned() == AFTER_STEERING
     with edited(project, "config/smoke.yaml", "pattern_share: 0.3", "pattern_share: 0.4"):
-        assert planned(project) == {"data", "training", "localization", "prediction", *AFTER_STEERING}
+        assert project.planned() == {"data", "training", "localization", "prediction", *AFTER_STEERING}
 
 
 def test_what_was_published_of_another_profile_is_an_input(project: Project) -> None:
@@ -104,7 +90,7 @@ def test_what_was_published_of_another_profile_is_an_input(project: Project) -> 
         folder.mkdir(parents=True)
         (folder / "README.json").write_text("{}")
         try:
-            assert planned(project) == expected, profile
+            assert project.planned() == expected, profile
         finally:
             shutil.rmtree(folder)
 
@@ -120,13 +106,13 @@ def test_published_results_are_compared_with_a_run(project: Project) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         assert "every number is the published one" in done.stdout
         assert "CELL=" in project.make("check-published", "PROFILE=smoke").stderr
-        assert planned(project) == set(), "a profile never reads what was published of itself"
+        assert project.planned() == set(), "a profile never reads what was published of itself"
     finally:
         shutil.rmtree(project.root / "book/published/smoke", ignore_errors=True)
 
 
 def test_a_failed_stage_keeps_its_notebook_and_harms_nothing(project: Project) -> None:
-    assert planned(project) == set(), "all edits were taken back"
+    assert project.planned() == set(), "all edits were taken back"
     folder, stamp = "results/smoke/synthesis", "results/smoke/log/synthesis.json"
     results, book = project.contents(folder), project.contents("_build/html")
     begin = "from memgen.run import begin"
@@ -138,32 +124,10 @@ def test_a_failed_stage_keeps_its_notebook_and_harms_nothing(project: Project) -
         notebook = re.search(r"The notebook with the error: (\S+);", done.stdout)
         assert notebook is not None
         assert "planted failure" in project.read(notebook[1])
-        assert "synthesis" in planned(project), "the failed stage is still to be done"
+        assert "synthesis" in project.planned(), "the failed stage is still to be done"
     assert project.contents(folder) == results
     assert project.contents("_build/html") == book
     assert project.run(*command).returncode == 0, "the next run goes on"
-
-
-def test_a_run_that_is_killed_at_random_moments_goes_on(project: Project) -> None:
-    """Kill all of `make book` without warning, three times; the last one opens the lock and finishes what is left."""
-    moments = random.Random(seed := int(os.environ.get("SEED", "13")))
-    print(f"SEED={seed}")
-    before = contents(project.root)
-    (project.root / "results/smoke/log/synthesis.json").unlink()
-    for said in ("", "synthesis: started", "synthesis: started"):
-        seconds = moments.uniform(0, 8)
-        print(f"killed {seconds:.1f} s after {said!r}:", kill_after(project, start(project), seconds, said))
-    end_after(project, start(project), "synthesis: started")
-    (project.root / ".snakemake/locks").mkdir(exist_ok=True)
-    (project.root / ".snakemake/locks/0.input.lock").write_text(
-        "results/smoke\n"
-    )  # as one that was killed may leave it
-    done = project.make("book", "PROFILE=smoke")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert not list(project.root.glob(".snakemake/locks/*"))
-    after = contents(project.root)
-    assert [name for name in {*before, *after} if before.get(name) != after.get(name)] == []
-    assert planned(project) == set()
 
 
 def test_another_one_is_refused_while_one_runs(project: Project) -> None:
@@ -180,7 +144,7 @@ def test_another_one_is_refused_while_one_runs(project: Project) -> None:
                 assert done.returncode != 0
                 assert "Another make book is running here" in done.stdout + done.stderr
                 assert locked.exists()
-            assert planned(project) == set()
+            assert project.planned() == set()
     finally:
         shutil.rmtree(locked.parent, ignore_errors=True)
 
@@ -196,7 +160,7 @@ def test_an_edit_in_a_notebook_counts_before_anything_runs(project: Project) -> 
         done = project.run("snakemake", "--cores", "1", "--config", "profile=smoke", "--", stamp)
         assert done.returncode == 0, done.stdout + done.stderr
         assert source.read_text(encoding="utf-8").endswith("\n# An edit.\n")
-        assert planned(project) == AFTER_CARRYOVER
+        assert project.planned() == AFTER_CARRYOVER
     finally:
         for path, content in before.items():
             path.write_bytes(content)
@@ -211,7 +175,7 @@ def test_files_of_others_change_nothing_and_stay(project: Project) -> None:
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("half: [\n")
-        assert planned(project) == set()
+        assert project.planned() == set()
         assert all(path.read_text() == "half: [\n" for path in paths)
     finally:
         for path in paths:
