@@ -129,7 +129,10 @@ record_accuracy(
 # The study's figure 4, with the accuracy of its own best layer as a rule.
 
 # %%
-reported = pd.DataFrame(study.PROBE).query("task == @run.config.base_task and not model.str.contains('LoRA')")
+is_adapter = run.config.training.adaptation == "lora"
+reported = pd.DataFrame(study.PROBE).query(
+    "task == @run.config.base_task and model.str.contains('LoRA') == @is_adapter"
+)
 rule = {"kind": "study", "probe": "the study's best layer", "value": reported.accuracy.max()}
 panel = curves.probe.replace({"study": "study's"}) + " probe, " + curves.inputs
 drawn = curves.assign(panel=panel, probe=curves.n_pairs.map("{:,} pairs".format))

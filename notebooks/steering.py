@@ -81,9 +81,9 @@ from memgen.subject import Subject
 # %%
 SITE, MLP_SITE, HEADLINE = "resid_post", "mlp.hook_post", "fitted_mlp"
 same_task = run.config.base_task if run.config.form == "study" else ""  # what the study's numbers are of
-of_study = {
-    row["target"]: row["reached"] for row in STEERING if (row["task"], row["setting"]) == (same_task, "scratch")
-}
+setting = "lora" if run.config.training.adaptation == "lora" else "scratch"
+reported = [row for row in STEERING if row["task"] == same_task and ("LoRA" in row["model"]) == (setting == "lora")]
+of_study = {row["target"]: row["reached"] for row in reported if row["setting"] == setting}
 analysis = run.config.analysis
 subject = Subject.load(run.input("training", "model"), analysis.batch_size, analysis.n_tokens)
 neurons = pd.read_parquet(run.input("localization", "neurons.parquet"))
@@ -294,10 +294,11 @@ run.record_table(
 )
 
 # %% [markdown]
-# The study's Table 1 (without intervals), and ours: its shift and the one fitted to MLP neurons.
+# The study's table (without intervals), and ours: its shift and the one fitted to MLP neurons.
 
 # %%
-reported = pd.DataFrame(STEERING).query("setting in ['scratch', 'lora', 'random'] and task == @same_task")
+columns = ["setting", "model", "target", *outcomes.OUTCOMES]
+reported = pd.DataFrame(reported, columns=columns).query("setting in [@setting, 'random']")
 reported = reported.melt(["setting", "model", "target"], outcomes.OUTCOMES, "measure")
 reported["shift"] = reported.setting.map(lambda name: "random baseline" if name == "random" else "study's shift")
 reported["inputs"] = "reported: " + reported.model
@@ -320,7 +321,7 @@ beside = run.table(
     "beside_study",
     caption="Inputs of the opposite behaviour that reach the target or do something else: reported, and here.",
     columns={"steered to": "steered to", "shift": "shift", "inputs": "inputs", "reached": "reached", "other": "other"},
-    rows=~both.index.get_level_values("inputs").str.contains("LLaMA|seen groups")
+    rows=~both.index.get_level_values("inputs").str.contains("seen groups")
     & ~both.index.get_level_values("shift").str.contains("fitted"),
 )
 
@@ -683,7 +684,7 @@ for method in ("study", "fitted_mlp", "fitted_mlp_tenth", "fitted_random_tenth")
 # %%
 for target in ("generalization", "memorization"):
     where = f"target == '{target}'"
-    number = reported.query(f"setting == 'scratch' and measure == 'reached' and {where}").share.to_list()
+    number = reported.query(f"setting == @setting and measure == 'reached' and {where}").share.to_list()
     run.glue_text(f"reported_{target}", number[0] if number else "nothing on this task")
     for population in ("flip_pairs", "seen_conflicts"):
         here = f"measure == 'reached' and method == 'study' and control.isna() and population == '{population}'"

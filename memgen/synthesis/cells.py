@@ -30,20 +30,34 @@ CONTROLS = {"uniform": "up to the largest shift", "random_neurons": "random neur
 COLUMNS = [*CELL, "ours", *intervals.Estimate._fields]
 
 
-def same_model(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Table 1 with its random shifts (of these, all conflicts of new groups), from metrics of steering: `COLUMNS`."""
+def of_each_seed(metrics: pd.DataFrame, setting: str) -> pd.DataFrame:
+    """The study's shift and random ones (of these, all conflicts of new groups), from metrics of steering.
+
+    The columns are `COLUMNS`, and `seed`; intervals are those of each run, and n is its inputs.
+    """
     steered = f"{STUDY_RUNS} and stage == 'steering' and method == 'study' and measure in @OUTCOMES"
     rows = metrics.query(steered, local_dict={"OUTCOMES": OUTCOMES})
     rows = rows.drop(columns="task").rename(columns={"base_task": "task", "measure": "outcome"})
     parts = [
-        rows[rows.control.isna() & (rows.population == name)].assign(setting="scratch", ours=words)
+        rows[rows.control.isna() & (rows.population == name)].assign(setting=setting, ours=words)
         for name, words in POPULATIONS.items()
     ]
     parts += [
         rows[(rows.control == name) & (rows.population == "conflicts")].assign(setting="random", ours=words)
         for name, words in CONTROLS.items()
     ]
-    return intervals.seeds_by(pd.concat(parts), [*CELL, "ours"])
+    return pd.concat(parts)[[*COLUMNS, "seed"]]
+
+
+def same_model(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Table 1 with its random shifts, means over seeds: `COLUMNS`."""
+    return intervals.seeds_by(of_each_seed(metrics, "scratch"), [*CELL, "ours"])
+
+
+def adapters(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Table 2 with its random shifts, each adapter by itself: `COLUMNS`."""
+    rows = of_each_seed(metrics, "lora")
+    return rows.assign(ours=[f"{row.ours}, seed {row.seed}" for row in rows.itertuples()])[COLUMNS]
 
 
 def retrained_model(carried: pd.DataFrame) -> pd.DataFrame:
