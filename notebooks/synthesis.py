@@ -25,6 +25,8 @@ import pandas as pd
 from IPython.display import display
 
 from memgen import study
+from memgen.figures import localization as localization_figures
+from memgen.figures import prediction as prediction_figures
 from memgen.figures import synthesis as figures
 from memgen.manifest import load_metrics
 from memgen.synthesis import cells, summary, verdicts
@@ -172,25 +174,31 @@ CELL_COLUMNS |= {
 }
 
 
-def show_cells(name, settings, caption):
-    """Table of the study's and our shares in some of its settings."""
+def show_cells(name, beside, caption, **columns):
+    """Table of cells of the study's, its shares and ours."""
     return run.table(
-        cells.in_percent(in_cells[in_cells.setting.isin(settings)]),
+        cells.in_percent(beside),
         name,
-        caption=f"{caption} Percent of inputs of the opposite behaviour, the study's ({study.SOURCE}) and ours.{note}",
-        columns=CELL_COLUMNS,
+        caption=f"{caption} Percent of inputs of the opposite behaviour, the study's ({study.SOURCE}) and ours.",
+        columns=CELL_COLUMNS | columns,
     )
 
 
+def in_settings(*settings):
+    return in_cells[in_cells.setting.isin(settings)]
+
+
 # %%
-show_cells("same_model", ["scratch", "random"], "The study's shift, and random ones, in the same model.")
+show_cells(
+    "same_model", in_settings("scratch", "random"), f"The study's shift, and random ones, in the same model.{note}"
+)
 
 # %% [markdown]
 # Its Table 3: a retrained model. The study trains a second adapter on one base model. Ours are models from scratch with another
 # seed, where an index means nothing; so neurons are also matched by correlation.
 
 # %%
-show_cells("retrained_model", ["retrained"], "The study's shift of one model in a retrained one.")
+show_cells("retrained_model", in_settings("retrained"), f"The study's shift of one model in a retrained one.{note}")
 
 # %% [markdown]
 # Its Table 4: neurons of the other task, in one model that does both. Ours learned both tasks of the {term}`graded design`, and its
@@ -198,7 +206,7 @@ show_cells("retrained_model", ["retrained"], "The study's shift of one model in 
 
 # %%
 of_graded = f" Ours: {graded.label}." if graded else ""
-show_cells("other_task", ["other_task"], f"The other task's neurons.{of_graded}")
+show_cells("other_task", in_settings("other_task"), f"The other task's neurons.{of_graded}{note}")
 
 # %%
 run.figure(
@@ -214,6 +222,63 @@ run.record_table(
     measured.dropna(subset="value"),
     measure="table_cell",
     definition="{setting}, {ours}, {task}, to {target}: share of inputs that {outcome}, mean over seeds.",
+    unit="share 0-1",
+    coordinates=["setting", "ours", "task", "target", "outcome"],
+)
+
+# %% [markdown]
+# ## Adapters of a pretrained model
+#
+# In the study's other half LLaMA-3.2 learns both tasks through an adapter (LoRA). Ours is SmolLM2, over twenty times smaller, on
+# inference alone: sums would need more steps than two cores have time for. Each adapter stands by itself, with intervals over names.
+
+# %%
+lora = run.published("lora")
+adapted = cells.adapters(lora.metrics) if lora else measured[:0]
+of_lora = [row for row in study.STEERING if "LoRA" in row["model"]]
+in_adapters = cells.beside(of_lora, adapted).query("setting in ['lora', 'random'] and task in @adapted.task")
+if lora:
+    display(show_cells("adapters", in_adapters, f"Its Table 2: adapters. Ours: {lora.label}.", n="inputs"))
+else:
+    print("No adapter is published.")
+
+# %% [markdown]
+# Its figure 6: NMD at the query and value projections, in what the base's weights put out, and in what the adapter adds to it.
+
+# %%
+if lora:
+    first = lora.about["runs"][0]
+    projections = lora.table("localization", "projections", first)
+    caption = (
+        f"Mean |NMD| at the adapted projections, by layer: the base's part, and the adapter's. Published: {first}."
+    )
+    display(run.figure(localization_figures.projections(projections), "projections", caption=caption, data=projections))
+
+# %% [markdown]
+# Its figure 5: how often its probe is right, by layer and number of pairs.
+
+# %%
+if lora:
+    by_pairs = lora.table("prediction", "by_pairs", first)
+    caption = f"Accuracy on members of flip pairs by layer and number of training pairs, with 95 % intervals. Published: {first}."
+    chart = prediction_figures.accuracy(by_pairs, panel="panel", columns=2)
+    display(run.figure(chart, "adapters_by_pairs", caption=caption, data=by_pairs))
+
+# %% [markdown]
+# And what adapter and shifts do to plain English, which has nothing to do with the task.
+
+# %%
+if lora:
+    english = lora.table("steering", "english", first)
+    caption = f"Plain English: means over sentences, each of the mean over its tokens. Published: {first}."
+    columns = {"method": "model, or shift", "control": "control", "target": "steered to", "quantity": "quantity"}
+    display(run.table(english, "english", caption=caption, columns=columns | {"value": "nats a token"}))
+
+# %%
+run.record_table(
+    adapted.dropna(subset="value"),
+    measure="adapter_cell",
+    definition="{setting}, {ours}, {task}, to {target}: share of inputs that {outcome}, in one run.",
     unit="share 0-1",
     coordinates=["setting", "ours", "task", "target", "outcome"],
 )
