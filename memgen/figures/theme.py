@@ -157,7 +157,7 @@ def color(frame: pd.DataFrame, column: str) -> altair.Color:
 
 def layer_axis() -> altair.X:
     """Return the horizontal axis of layers."""
-    return altair.X("layer:O", title="layer", axis=altair.Axis(labelAngle=0))
+    return altair.X("layer:O", title="layer", axis=altair.Axis(labelAngle=0, labelOverlap=True))
 
 
 def share(axis: type[Axis], column: str, title: str) -> Axis:
