@@ -26,7 +26,11 @@ UNITS = {"share 0-1": (100, " %"), "accuracy 0-1": (100, " %"), "difference of s
 OF_UNIT = ("value", "reported", "detectable")  # the columns that `unit` is about
 #: What cells name, in the words of the figures; in some columns also others.
 WORDS = theme.KIND_NAMES | theme.POPULATION_NAMES | theme.CONTROL_NAMES
-WORDS_OF = {"method": theme.METHOD_NAMES, "ranking": theme.RANKING_NAMES}
+WORDS_OF = {
+    "method": theme.METHOD_NAMES,
+    "ranking": theme.RANKING_NAMES,
+    "match": {name: words.replace("\n", " ") for name, words in theme.MATCH_NAMES.items()},
+}
 SMALLEST = 0.001  # of what is smaller, only that is shown
 PICTURE_WIDTH = 640  # pixels, where the interactive figure fills its column
 

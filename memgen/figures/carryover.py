@@ -14,14 +14,6 @@ CHECKPOINT_PANELS = {
 }
 
 
-MATCH_NAMES = {
-    "own": "of the same model",
-    "index": "of another seed,\nsame index",
-    "matched": "of another seed,\nmatched",
-    "random": "random neurons,\nsame norm",
-}
-
-
 def retrained(frame: pd.DataFrame, study: Mapping[tuple[str, str], float]) -> altair.TopLevelMixin:
     """Show what the study's shift of one seed reaches in the model of another.
 
@@ -32,11 +24,11 @@ def retrained(frame: pd.DataFrame, study: Mapping[tuple[str, str], float]) -> al
     is_random = (frame.match == "index") & (frame.control == "random_neurons")
     frame["match"] = frame.match.mask(is_random, "random")
     frame = frame[(frame.measure == "reached") & (frame.control.isna() | is_random)].copy()
-    frame["name"], frame["panel"] = frame.match.map(MATCH_NAMES), frame.task + ", to " + frame.target
+    frame["name"], frame["panel"] = frame.match.map(theme.MATCH_NAMES), frame.task + ", to " + frame.target
     frame["reported"] = [study.get(place) for place in zip(frame.task, frame.target, strict=True)]
     frame["note"] = frame.value.map("{:.0%}".format)
     base = altair.Chart(frame).encode(
-        y=altair.Y("name:N", title=None, sort=list(MATCH_NAMES.values())).axis(labelExpr=theme.IN_LINES),
+        y=altair.Y("name:N", title=None, sort=list(theme.MATCH_NAMES.values())).axis(labelExpr=theme.IN_LINES),
         tooltip=theme.tooltip(frame, ["panel", "name"], ["value", "reported"], form=".1%"),
     )
     value = theme.share(altair.X, "value", "share that reaches the target")

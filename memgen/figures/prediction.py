@@ -25,7 +25,8 @@ def accuracy(
     y = theme.share(altair.Y, "value", "accuracy")
     base = altair.Chart(frame).encode(y=y, tooltip=tooltip)
     lines = base.transform_filter(f"datum.{x} !== null").encode(
-        x=altair.X(f"{x}:O", title=x, axis=altair.Axis(labelAngle=0, labelOverlap=True)), color=theme.color(probes, "probe")
+        x=altair.X(f"{x}:O", title=x, axis=altair.Axis(labelAngle=0, labelOverlap=True)),
+        color=theme.color(probes, "probe"),
     )
     is_control = altair.datum.kind == "control"
     chart = lines.transform_filter(~is_control).mark_area(opacity=0.2).encode(y="ci_low:Q", y2="ci_high:Q")

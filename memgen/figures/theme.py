@@ -59,6 +59,13 @@ RANKING_NAMES = {
     "patching": "patching",
 }
 
+MATCH_NAMES = {
+    "own": "of the same model",
+    "index": "of another seed,\nsame index",
+    "matched": "of another seed,\nmatched",
+    "random": "random neurons,\nsame norm",
+}
+
 HEIGHT = 260
 TITLE_WIDTH = 62  # characters
 IN_LINES = "split(datum.label, '\\n')"  # of labels with line breaks
