@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from memgen.figures import carryover
+from memgen.figures import carryover, theme
 from tests.figures import data_of, rows
 
 
@@ -48,7 +48,7 @@ def test_a_shift_in_another_model_stands_beside_random_neurons_and_the_study():
     shown = pd.DataFrame(data_of(carryover.retrained(CARRIED, {("t", "memorization"): 0.5})))
     assert (
         shown.groupby("target", sort=False).name.apply(list).to_list()
-        == [[carryover.MATCH_NAMES[name] for name in ("own", "index", "random", "matched")]] * 2
+        == [[theme.MATCH_NAMES[name] for name in ("own", "index", "random", "matched")]] * 2
     )
     assert set(shown.reported[shown.target == "memorization"]) == {0.5}
     assert shown.reported[shown.target == "generalization"].isna().all()
