@@ -203,7 +203,7 @@ class TrainingConfig(Settings):
 class AnalysisConfig(Settings):
     """Localization, prediction and steering.
 
-    `alphas` are scales of the study's shift, `mean_doses` those of the difference in means, `doses` those of a fitted
+    At most `patch_pairs` pairs are patched. `alphas` are scales of the study's shift, `mean_doses` those of the difference in means, `doses` those of a fitted
     shift. `max_other`, `max_control` and `max_loss` were limits in earlier editions, and decide nothing. A sweep looks
     at `sweep_rows` inputs and draws each kind of control `sweep_draws` times; on test groups it is drawn `random_draws`
     times. The first of `norm_penalties` also counts where only one layer is fitted.
@@ -211,6 +211,7 @@ class AnalysisConfig(Settings):
 
     batch_size: Count = 256
     n_permutations: Count = 20_000
+    patch_pairs: Count = 200
     top_fractions: Fractions = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
     alphas: Doses = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
     mean_doses: Doses = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)

@@ -265,8 +265,12 @@ neurons = neurons.merge(attributed, on=["site", "layer", "neuron"])
 
 # %%
 def sampled(rows):
-    """At most 200 pairs at random, in their order."""
-    return rows.sample(min(len(rows), 200), random_state=run.rng("pairs to patch")).sort_index().reset_index(drop=True)
+    """At most so many pairs at random, in their order."""
+    return (
+        rows.sample(min(len(rows), analysis.patch_pairs), random_state=run.rng("pairs to patch"))
+        .sort_index()
+        .reset_index(drop=True)
+    )
 
 
 # %%

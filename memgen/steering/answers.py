@@ -1,5 +1,6 @@
 """What the answers are that a model gives before and under a shift, behaviours and others alike."""
 
+import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -91,11 +92,17 @@ def shares(
         is_kind = pd.get_dummies(kinds[is_counted]).astype(float).assign(group=frame.group[is_counted], **about)
         parts.append(is_kind.melt(["group", *about], var_name="category"))
 
-    (unsteered,) = first_tokens(subject, frame, "resid_post", [torch.zeros(subject.shape("resid_post"))])
-    add(unsteered, np.full(len(frame), True), method="none", target=None)
-    for method, intervention in interventions.items():
-        steered = first_tokens(subject, frame, intervention.site, [intervention.shift(target) for target in TARGETS])
-        for target, given in zip(TARGETS, steered, strict=True):
-            opposite = (labels[frame.index] == -target).to_numpy()
-            add(given, opposite, method=method, target=NAMES[target])
+    nothing = torch.zeros(subject.shape("resid_post"))
+    shifts: dict[str, dict[tuple[str, int], Tensor]] = {"resid_post": {("none", 0): nothing}}
+    for (method, intervention), target in itertools.product(interventions.items(), TARGETS):
+        shifts.setdefault(intervention.site, {})[method, target] = intervention.shift(target)
+    given: dict[
+        tuple[str, int], np.ndarray
+    ] = {}  # the shifts of a site run together, since what they have in common is the most of the work
+    for site, of_site in shifts.items():
+        given |= dict(zip(of_site, first_tokens(subject, frame, site, list(of_site.values())), strict=True))
+    add(given["none", 0], np.full(len(frame), True), method="none", target=None)
+    for method, target in itertools.product(interventions, TARGETS):
+        opposite = (labels[frame.index] == -target).to_numpy()
+        add(given[method, target], opposite, method=method, target=NAMES[target])
     return intervals.estimate_by(pd.concat(parts), ["method", "target", "category"])
