@@ -203,10 +203,11 @@ class TrainingConfig(Settings):
 class AnalysisConfig(Settings):
     """Localization, prediction and steering.
 
-    At most `patch_pairs` pairs are patched. `alphas` are scales of the study's shift, `mean_doses` those of the difference in means, `doses` those of a fitted
-    shift. `max_other`, `max_control` and `max_loss` were limits in earlier editions, and decide nothing. A sweep looks
-    at `sweep_rows` inputs and draws each kind of control `sweep_draws` times; on test groups it is drawn `random_draws`
-    times. The first of `norm_penalties` also counts where only one layer is fitted.
+    At most `patch_pairs` pairs are patched. `alphas` are scales of the study's shift, `mean_doses` those of the
+    difference in means, `doses` those of a fitted shift. `max_other`, `max_control` and `max_loss` were limits in
+    earlier editions, and decide nothing. A sweep looks at `sweep_rows` inputs and draws each kind of control
+    `sweep_draws` times; on test groups it is drawn `random_draws` times. The first of `norm_penalties` also counts
+    where only one layer is fitted.
     """
 
     batch_size: Count = 256
