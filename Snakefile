@@ -72,8 +72,9 @@ PROFILE_STAMPS = {stage.name: f"{RESULTS}/log/{stage.name}.json" for stage in PR
 SHOWN = PROFILE.shown()  # in the book's chapters
 CHAPTERS = [f"book/chapters/{stage}-{cell.task}.ipynb" for cell in SHOWN for stage in cell_stages(cell)]
 CHAPTERS += [f"book/chapters/{stage}.ipynb" for stage in PROFILE_STAMPS]
-# A profile of other tasks than those of the table of contents has results, and no book.
-BOOK = ["_build/book.stamp"] if all(Path(name).stem in Path("_toc.yml").read_text() for name in CHAPTERS) else []
+# A profile with other tasks than the table of contents, or without one of its tasks, has results and no book.
+IN_CONTENTS = re.findall(r"book/chapters/[\w-]+", Path("_toc.yml").read_text())
+BOOK = ["_build/book.stamp"] if {f"{page}.ipynb" for page in IN_CONTENTS} == set(CHAPTERS) else []
 # What was published of other profiles: a profile never reads what was published of itself.
 PUBLISHED = sorted(
     path

@@ -411,7 +411,11 @@ STAGES = {
             ("data",),
             ("base_task", "form", "conflicts", "data", "model", "training", "analysis.batch_size"),
         ),
-        Stage("localization", ("data", "training"), ("analysis.batch_size", "analysis.n_permutations")),
+        Stage(
+            "localization",
+            ("data", "training"),
+            ("analysis.batch_size", "analysis.n_permutations", "analysis.patch_pairs"),
+        ),
         Stage("prediction", ("data", "training", "localization"), ("analysis.batch_size",)),
         Stage("steering", ("data", "training", "localization"), ("analysis",)),
         Stage("planted", (), ("planted", "analysis"), of_profile=True),

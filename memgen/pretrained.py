@@ -124,7 +124,7 @@ def merged(folder: Path) -> PreTrainedModel:
 def side_by_side(folder: Path) -> PreTrainedModel:
     """The same model with the adapter beside its weights: adapted layers have a `base_layer`, `lora_A` and `lora_B`."""
     model: PreTrainedModel = _with_adapter(folder).get_base_model()
-    return model.eval()
+    return model
 
 
 def without(folder: Path) -> PreTrainedModel:

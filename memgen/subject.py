@@ -34,8 +34,10 @@ class Subject:
     n_tokens: int = 1
 
     @classmethod
-    def load(cls, folder: str | Path, batch_size: int = 256, n_tokens: int = 1) -> Self:
+    def load(cls, folder: str | Path, batch_size: int = 256, n_tokens: int = 1, *, merge: bool = True) -> Self:
         """Load a model and its tokenizer from a local folder, onto the best device there is; an adapter with its base.
+
+        With `merge` an adapter is added to the weights of its base, else it stays beside them.
 
         Raises
         ------
@@ -45,7 +47,8 @@ class Subject:
         folder, device = Path(folder), Accelerator().device
         if pretrained.is_adapter(folder):
             tokenizer = pretrained.load_tokenizer(pretrained.base_of(folder))
-            return cls(pretrained.merged(folder).eval().to(device), tokenizer, batch_size, n_tokens)
+            adapted = pretrained.merged(folder) if merge else pretrained.side_by_side(folder)
+            return cls(adapted.eval().to(device), tokenizer, batch_size, n_tokens)
         pretrained.require_tested(folder)
         model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True).eval().to(device)
         return cls(model, AutoTokenizer.from_pretrained(folder), batch_size, n_tokens)

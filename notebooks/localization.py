@@ -204,7 +204,8 @@ run.record_table(
 # %%
 folder = run.input("training", "model")
 if pretrained.is_adapter(folder):
-    of_projections = adapters.projection_nmd(subject, folder, train, pairs)
+    beside = Subject.load(folder, batch_size=analysis.batch_size, merge=False)
+    of_projections = adapters.projection_nmd(beside, train, pairs)
     run.record_table(
         of_projections,
         definition="NMD at {projection} of layer {layer}, {part} part: absolute values, over the layer's neurons.",

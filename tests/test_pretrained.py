@@ -252,7 +252,8 @@ def test_the_adapters_part_of_a_projection(tiny, tmp_path, worded):
     fitted(tiny, tmp_path, worded)
     folder = tmp_path / "step4"
     subject, frame = Subject.load(folder), worded.generate(np.random.default_rng(0)).splits["train"]
-    beside = pretrained.side_by_side(folder)
+    unmerged = Subject.load(folder, merge=False)
+    beside = unmerged.model
     ids = torch.tensor([frame.input_ids[0].tolist()])
     adapted = ["self_attn.q_proj", "self_attn.v_proj"]
     sites = [f"{path}.{part}" for path in adapted for part in ("base_layer", "lora_B.default")]
@@ -272,7 +273,7 @@ def test_the_adapters_part_of_a_projection(tiny, tmp_path, worded):
     variants = frame.index[frame.variant_of >= 0]
     pairs = pd.DataFrame({"memorization": variants, "generalization": frame.variant_of[variants].to_numpy()})
     pairs["group"] = frame.group[variants].to_numpy()
-    found = projection_nmd(subject, folder, frame, pairs).set_index(["projection", "part", "layer", "measure"]).value
+    found = projection_nmd(unmerged, frame, pairs).set_index(["projection", "part", "layer", "measure"]).value
     assert len(found) == 2 * 2 * 2 * 2
     whole = differences.accumulate(subject, frame, pairs, adapted)
     for path in adapted:

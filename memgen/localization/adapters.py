@@ -1,21 +1,17 @@
 """Where an adapter tells the members of a pair apart: NMD of what the adapted projections put out."""
 
-import dataclasses
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
-from memgen import activations, pretrained
+from memgen import activations
 from memgen.localization import differences
 from memgen.subject import Subject
 
 
-def projection_nmd(subject: Subject, folder: Path, frame: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+def projection_nmd(subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     """NMD over flip pairs of `frame` at every adapted projection: of the base's part of its output, and the adapter's.
 
-    `subject` is the model with the adapter that `folder` holds. In it an adapted projection puts out ``W x + s B A x``.
+    `subject` has its adapter beside its weights (``merge=False``): an adapted projection puts out ``W x + s B A x``.
 
     Returns
     -------
@@ -24,8 +20,6 @@ def projection_nmd(subject: Subject, folder: Path, frame: pd.DataFrame, pairs: p
         value, n` (neurons). Measures are the mean over a layer's neurons of |NMD| (`projection_nmd`), and the largest
         one (`projection_largest_nmd`).
     """
-    model: Any = pretrained.side_by_side(folder)
-    subject = dataclasses.replace(subject, model=model.to(subject.device))
     modules = activations.blocks(subject.model)[0].named_modules()
     adapted = {path: layer.scaling["default"] for path, layer in modules if hasattr(layer, "lora_B")}
     parts = {"base": ("base_layer", lambda _scale: 1.0), "adapter": ("lora_B.default", lambda scale: scale)}
