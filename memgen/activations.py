@@ -29,6 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from memgen.config import InputError, require
 
@@ -134,7 +135,7 @@ def blocks(model: PreTrainedModel) -> list[nn.Module]:
 def _block(model: PreTrainedModel, site: str, layer: int) -> nn.Module:
     """The block of a layer, if site and layer exist."""
     layers = blocks(model)
-    if site not in SITES and not isinstance(dict(layers[0].named_modules()).get(site), nn.Linear):
+    if site not in SITES and not isinstance(dict(layers[0].named_modules()).get(site), nn.Linear | Conv1D):
         raise ValueError(
             f"The site {site!r} is unknown; allowed are {', '.join(SITES)}, or the path of a linear layer in a block."
         )
@@ -150,7 +151,8 @@ def width(model: PreTrainedModel, site: str) -> int:
     block, names = _block(model, site, 0), architecture(model.config.model_type)
     projections = {"attn.hook_z": names.head_projection, "mlp.hook_post": names.down_projection}
     if site not in SITES:
-        return int(getattr(block.get_submodule(site), "out_features"))  # noqa: B009, of a linear layer
+        layer_of_site: Any = block.get_submodule(site)
+        return layer_of_site.nf if isinstance(layer_of_site, Conv1D) else layer_of_site.out_features
     if site not in projections:
         return int(model.config.hidden_size)
     projection: Any = block.get_submodule(projections[site])

@@ -206,15 +206,17 @@ folder = run.input("training", "model")
 if pretrained.is_adapter(folder):
     beside = Subject.load(folder, batch_size=analysis.batch_size, merge=False)
     of_projections = adapters.projection_nmd(beside, train, pairs)
+    over = of_projections.measure.map({"projection_nmd": "mean", "projection_largest_nmd": "largest"})
     run.record_table(
-        of_projections,
-        definition="NMD at {projection} of layer {layer}, {part} part: absolute values, over the layer's neurons.",
+        of_projections.assign(over=over),
+        definition="|NMD| at {projection} of layer {layer}, {part} part: {over} over the layer's neurons.",
         unit="activation",
         coordinates=["projection", "part", "layer"],
     )
     means = of_projections[of_projections.measure == "projection_nmd"]
     caption = f"Mean |NMD| over {len(pairs)} pairs at the adapted projections: the base's part, and the adapter's."
-    display(run.figure(figures.projections(means), "projections", caption=caption, data=means))
+    if len(means):  # an adapter may be outside the blocks
+        display(run.figure(figures.projections(means), "projections", caption=caption, data=means))
 
 # %% [markdown]
 # ## Heat map
@@ -266,7 +268,7 @@ neurons = neurons.merge(attributed, on=["site", "layer", "neuron"])
 
 # %%
 def sampled(rows):
-    """At most so many pairs at random, in their order."""
+    """At most `patch_pairs` pairs at random, in their order."""
     return (
         rows.sample(min(len(rows), analysis.patch_pairs), random_state=run.rng("pairs to patch"))
         .sort_index()

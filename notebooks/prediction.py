@@ -2,7 +2,7 @@
 # # Prediction
 #
 # **Question.** Can the behaviour be predicted from the hidden states (claim b; the study reports accuracies of [.88]{.study} for
-# in-context inference and [.84]{.study} for addition), and better than from the input alone?
+# in-context inference and [.84]{.study} for addition in its models from scratch), and better than from the input alone?
 #
 # **Answer.** On flip pairs of groups that were never probed, the study's probe is right for {glue:text}`study_probe_test` in its best
 # layer; on new inputs of groups that it was fitted on, which is how the study tests, for {glue:text}`study_probe_seen`. A guess is
@@ -32,7 +32,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 
-from memgen import behavior, prediction, study
+from memgen import behavior, prediction, pretrained, study
 from memgen.config import require
 from memgen.figures import prediction as figures
 from memgen.figures.theme import POPULATION_NAMES
@@ -126,10 +126,10 @@ record_accuracy(
 )
 
 # %% [markdown]
-# The study's figure 4, with the accuracy of its own best layer as a rule.
+# The study's figure, with the accuracy of its own best layer as a rule.
 
 # %%
-is_adapter = run.config.training.adaptation == "lora"
+is_adapter = pretrained.is_adapter(run.input("training", "model"))
 reported = pd.DataFrame(study.PROBE).query(
     "task == @run.config.base_task and model.str.contains('LoRA') == @is_adapter"
 )
@@ -456,8 +456,8 @@ drawn = prediction.estimates(drawn.drop(columns="n_pairs"), "accuracy")
 run.figure(
     figures.accuracy(drawn),
     "by_layer",
-    caption=f"Accuracy on {int(drawn.n.max()):,} test inputs by layer, {POPULATION_NAMES[population]}; rules are predictors that see no "
-    "hidden states.",
+    caption=f"Accuracy on {int(drawn.n[drawn.split == 'test'].max()):,} test inputs by layer, {POPULATION_NAMES[population]} (the "
+    "control task: on held-out rows of training groups); rules are predictors that see no hidden states.",
     data=drawn,
 )
 

@@ -81,11 +81,12 @@ from memgen.subject import Subject
 # %%
 SITE, MLP_SITE, HEADLINE = "resid_post", "mlp.hook_post", "fitted_mlp"
 same_task = run.config.base_task if run.config.form == "study" else ""  # what the study's numbers are of
-setting = "lora" if run.config.training.adaptation == "lora" else "scratch"
-reported = [row for row in STEERING if row["task"] == same_task and ("LoRA" in row["model"]) == (setting == "lora")]
-of_study = {row["target"]: row["reached"] for row in reported if row["setting"] == setting}
+folder = run.input("training", "model")
+setting = "lora" if pretrained.is_adapter(folder) else "scratch"
+of_setting = [row for row in STEERING if row["task"] == same_task and ("LoRA" in row["model"]) == (setting == "lora")]
+of_study = {row["target"]: row["reached"] for row in of_setting if row["setting"] == setting}
 analysis = run.config.analysis
-subject = Subject.load(run.input("training", "model"), analysis.batch_size, analysis.n_tokens)
+subject = Subject.load(folder, analysis.batch_size, analysis.n_tokens)
 neurons = pd.read_parquet(run.input("localization", "neurons.parquet"))
 total = len(neurons[neurons.site == SITE])
 counts = [top_n] if top_n else sorted({fraction_to_count(fraction, total) for fraction in analysis.top_fractions})
@@ -298,7 +299,7 @@ run.record_table(
 
 # %%
 columns = ["setting", "model", "target", *outcomes.OUTCOMES]
-reported = pd.DataFrame(reported, columns=columns).query("setting in [@setting, 'random']")
+reported = pd.DataFrame(of_setting, columns=columns).query("setting in [@setting, 'random']")
 reported = reported.melt(["setting", "model", "target"], outcomes.OUTCOMES, "measure")
 reported["shift"] = reported.setting.map(lambda name: "random baseline" if name == "random" else "study's shift")
 reported["inputs"] = "reported: " + reported.model
@@ -463,23 +464,25 @@ run.table(
 
 # %% [markdown]
 # A pretrained model reads plain English, which has nothing to do with the task: how well does it predict
-# sentences that were written for this purpose, without its adapter, and with a shift at every token?
+# sentences that were written for this purpose, without its adapter if it has one, and with a shift at every token?
 
 # %%
-folder = run.input("training", "model")
 if isinstance(run.config.model, PretrainedConfig):
-    base = pretrained.without(folder) if pretrained.is_adapter(folder) else None
+    base = pretrained.without(folder).to(subject.device) if pretrained.is_adapter(folder) else None
     made = {method: interventions[method] for method in compared}
     read = english.collateral(subject, base, made, neurons, analysis, run.rng)
+    read["quantity"] = read.measure.map({"english_loss": "-log p", "english_kl": "KL from unsteered"})
+    read["model"] = read.method.replace("none", "unsteered")
     run.record_table(
-        read.assign(under=read.control.fillna("the shift itself"), goal=read.target.fillna("no target")),
-        definition="Plain English, {method} ({under}) to {goal}: mean over sentences of nats a token.",
+        read.assign(under=read.control.fillna("no control"), goal=read.target.fillna("no target")),
+        definition="Plain English, {model} ({under}, to {goal}): {quantity}, mean over sentences of the mean over tokens.",
         unit="nats",
         coordinates=["method", "control", "target"],
     )
-    read["quantity"] = read.measure.map({"english_loss": "-log p", "english_kl": "KL from unsteered"})
-    columns = {"method": "model, or shift", "control": "control", "target": "steered to", "quantity": "quantity"}
-    caption = f"Plain English: means over {len(english.SENTENCES)} sentences, each of the mean over its tokens."
+    columns = {"model": "model, or shift", "control": "control", "target": "steered to", "quantity": "quantity"}
+    caption = (
+        f"Plain English: means over {len(english.SENTENCES)} sentences, each of the mean over its tokens but the first."
+    )
     display(run.table(read, "english", caption=caption, columns=columns | {"value": "nats a token"}))
 
 # %% [markdown]

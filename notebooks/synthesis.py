@@ -121,14 +121,14 @@ columns |= {
     "matched": "effect in the matched form, points",
 }
 run.table(
-    table[details].sort_values("claim", kind="stable"),
+    table[details].replace({"unit": {"share 0-1": "difference of shares"}}).sort_values("claim", kind="stable"),
     "tests",
     caption="The test behind each verdict, and what a verdict on steering asks besides.",
     columns=columns,
 )
 
 # %% [markdown]
-# Claim b is judged on all conflicts. On members of pairs that flip alone, the study's inputs, the best probe is right for
+# Claim b is judged on all conflicts. On members of flip pairs only, the study's inputs, the best probe is right for
 # {glue:text}`prediction_flip_inference` in inference and {glue:text}`prediction_flip_addition` in addition, the best predictor without
 # states for {glue:text}`best_baseline_flip_inference` and {glue:text}`best_baseline_flip_addition`.
 
@@ -153,7 +153,9 @@ for unit, rows in table.groupby("unit", sort=False):
 carried = load_metrics(run.input("carryover", "metrics.json").parent)
 if len(further) and "match" not in carried:  # one seed here has no other to carry its shift to
     carried = published.stage_metrics("carryover")
-of_shown = metrics[metrics.model == metrics.base_task.map(first_model)]
+adaptation = {task: settings.get("adaptation") for task, settings in run.config.training.items()}
+is_adapter = metrics.base_task.map(adaptation) == "lora"
+of_shown = metrics[(metrics.model == metrics.base_task.map(first_model)) & ~is_adapter]
 measured = [
     cells.same_model(of_shown),
     cells.retrained_model(carried),
@@ -175,7 +177,7 @@ CELL_COLUMNS |= {
 
 
 def show_cells(name, beside, caption, **columns):
-    """Table of cells of the study's, its shares and ours."""
+    """Some of the study's cells as a table, with its shares and ours."""
     return run.table(
         cells.in_percent(beside),
         name,
@@ -234,11 +236,12 @@ run.record_table(
 
 # %%
 lora = run.published("lora")
-adapted = cells.adapters(lora.metrics) if lora else measured[:0]
+adapted = cells.adapters(lora.metrics if lora else metrics[is_adapter])
 of_lora = [row for row in study.STEERING if "LoRA" in row["model"]]
 in_adapters = cells.beside(of_lora, adapted).query("setting in ['lora', 'random'] and task in @adapted.task")
-if lora:
-    display(show_cells("adapters", in_adapters, f"Its Table 2: adapters. Ours: {lora.label}.", n="inputs"))
+if len(in_adapters):
+    whose = f" Ours: {lora.label}." if lora else ""
+    display(show_cells("adapters", in_adapters, f"Its Table 2: adapters.{whose}", n="inputs"))
 else:
     print("No adapter is published.")
 
@@ -270,8 +273,10 @@ if lora:
 # %%
 if lora:
     english = lora.table("steering", "english", first)
-    caption = f"Plain English: means over sentences, each of the mean over its tokens. Published: {first}."
-    columns = {"method": "model, or shift", "control": "control", "target": "steered to", "quantity": "quantity"}
+    caption = (
+        f"Plain English: means over sentences, each of the mean over its tokens but the first. Published: {first}."
+    )
+    columns = {"model": "model, or shift", "control": "control", "target": "steered to", "quantity": "quantity"}
     display(run.table(english, "english", caption=caption, columns=columns | {"value": "nats a token"}))
 
 # %%

@@ -146,10 +146,10 @@ chosen, both_present = training.choose_checkpoint(trajectory, config)
 print(f"Rule: {config.checkpoint}. Step {chosen:,}.{'' if both_present else ' No checkpoint has both behaviours.'}")
 
 # %% [markdown]
-# Diamonds show where the study stopped.
+# Diamonds show where the study stopped, with its models from scratch.
 
 # %%
-study_stop = STOPPED.get(run.config.base_task, {})
+study_stop = STOPPED.get(run.config.base_task, {}) if config.adaptation != "lora" else {}
 
 # %% tags=["main-figure"]
 run.figure(

@@ -18,8 +18,8 @@ from memgen.tasks import graded_addition as addition
 from memgen.tasks import graded_inference as inference
 
 # Tests of these folders share a book, which some of them change, and stay with one of the processes of `make test`.
-# Those of `SECOND` share a copy of it; those of `APART` have a copy of their own, or none. What of these needs the book
-# comes last, the longest first.
+# Those of `SECOND` share a copy of it; those of `APART` have a copy of their own, or none. Those that need the book
+# come last, the longest first.
 TOGETHER = ("tests/book", "tests/browser")
 SECOND = ("tests/book/test_commands.py", "tests/book/test_edits.py", "tests/book/test_exercises.py")
 KILLED = "tests/book/test_killed.py"

@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
-from memgen import activations, behavior, pretrained, tasks, training
+from memgen import behavior, pretrained, tasks, training
 from memgen.config import (
     AnalysisConfig,
     InputError,
@@ -21,8 +21,6 @@ from memgen.config import (
     TrainingConfig,
     read_model,
 )
-from memgen.localization import differences
-from memgen.localization.adapters import projection_nmd
 from memgen.steering import english
 from memgen.steering.interventions import Intervention
 from memgen.subject import Subject
@@ -247,43 +245,15 @@ def test_layers_that_the_model_does_not_have_are_refused(tiny):
         pretrained.adapted(tiny, config)
 
 
-def test_the_adapters_part_of_a_projection(tiny, tmp_path, worded):
-    """The base's part and the adapter's add up to what the merged projection puts out; NMD is that of their means."""
+def test_an_adapter_beside_the_weights_does_what_the_merged_one_does(tiny, tmp_path, worded):
     fitted(tiny, tmp_path, worded)
-    folder = tmp_path / "step4"
-    subject, frame = Subject.load(folder), worded.generate(np.random.default_rng(0)).splits["train"]
-    unmerged = Subject.load(folder, merge=False)
-    beside = unmerged.model
-    ids = torch.tensor([frame.input_ids[0].tolist()])
-    adapted = ["self_attn.q_proj", "self_attn.v_proj"]
-    sites = [f"{path}.{part}" for path in adapted for part in ("base_layer", "lora_B.default")]
-    with (
-        torch.no_grad(),
-        activations.record(beside, sites) as parts,
-        activations.record(subject.model, adapted) as sums,
-    ):
-        beside(ids)
-        subject.model(ids)
-    scale = activations.blocks(beside)[0].self_attn.q_proj.scaling["default"]
-    for path in adapted:
-        for layer, merged in enumerate(sums[path]):
-            added = parts[f"{path}.lora_B.default"][layer]
-            assert added.abs().max() > 1e-3
-            torch.testing.assert_close(parts[f"{path}.base_layer"][layer] + scale * added, merged, rtol=0, atol=1e-5)
-    variants = frame.index[frame.variant_of >= 0]
-    pairs = pd.DataFrame({"memorization": variants, "generalization": frame.variant_of[variants].to_numpy()})
-    pairs["group"] = frame.group[variants].to_numpy()
-    found = projection_nmd(unmerged, frame, pairs).set_index(["projection", "part", "layer", "measure"]).value
-    assert len(found) == 2 * 2 * 2 * 2
-    whole = differences.accumulate(subject, frame, pairs, adapted)
-    for path in adapted:
-        together = np.abs(whole[path].nmd_and_r()["nmd"].reshape(2, -1))
-        for layer in range(2):
-            of_parts = found[path.rpartition(".")[2]]
-            base, added = (of_parts[part, layer, "projection_largest_nmd"] for part in ("base", "adapter"))
-            assert abs(base - added) - 1e-5 <= together[layer].max() <= base + added + 1e-5
-        assert found[path.rpartition(".")[2], "base", 0].abs().max() == 0  # the last token is the same in both members
-        assert 0 < of_parts["adapter", 1, "projection_nmd"] < added
+    merged, unmerged = (Subject.load(tmp_path / "step4", merge=merge) for merge in (True, False))
+    ids = torch.arange(40)[None] + 5
+    with torch.no_grad():
+        torch.testing.assert_close(unmerged.model(ids).logits, merged.model(ids).logits, rtol=0, atol=1e-5)
+    names = {name.rpartition(".")[2] for name, _ in unmerged.model.named_modules()}
+    assert {"base_layer", "lora_A", "lora_B"} <= names
+    assert not {"base_layer", "lora_A", "lora_B"} & {name for name, _ in merged.model.named_modules()}
 
 
 def test_plain_english_with_and_without_the_adapter_and_steered(tiny, tmp_path, worded, monkeypatch):
@@ -315,4 +285,11 @@ def test_plain_english_with_and_without_the_adapter_and_steered(tiny, tmp_path, 
     steered = {"study": "generalization", "mean_difference": "memorization"}  # at all tokens, however many of a prompt
     ours = [value["english_kl", method, target] for method, target in steered.items()]
     assert ours[0] == pytest.approx(ours[1], rel=1e-4)
-    assert set(found.control.dropna()) == {"random_neurons", "random_direction"}
+    of_controls = found[found.control.notna() & (found.measure == "english_kl")]
+    kl = of_controls.set_index(["method", "target"]).value
+    assert kl["study", "memorization"] == pytest.approx(0, abs=1e-6)  # of the same norm, which is 0
+    assert kl.drop(("study", "memorization")).min() > 1e-3
+    assert dict(zip(of_controls.method, of_controls.control, strict=True)) == {
+        "study": "random_neurons",
+        "mean_difference": "random_direction",
+    }

@@ -56,10 +56,10 @@ def by_layer(
 def projections(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Show what an adapter's projections put out, by layer: columns projection, part (base, adapter), layer, value.
 
-    Zeros, as in the first layer, have no place on the logarithmic axis and are left out.
+    What is next to zero, as in the first layer, has no place on the logarithmic axis and is left out.
     """
     frame = theme.require(frame, "projection", "part", "layer", "value")
-    frame = frame[frame.value > 0].reset_index(drop=True)
+    frame = frame[frame.value > 1e-6 * frame.value.max()].reset_index(drop=True)
     line = alt.Chart(frame).mark_line(point=True)
     line = line.encode(
         x=theme.layer_axis(),

@@ -32,4 +32,4 @@ def projection_nmd(subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame) -
             for measure, values in (("projection_nmd", nmd.mean(1)), ("projection_largest_nmd", nmd.max(1))):
                 about = {"projection": path.rpartition(".")[2], "part": part, "measure": measure, "n": nmd.shape[1]}
                 rows += [about | {"layer": layer, "value": value} for layer, value in enumerate(values)]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["projection", "part", "layer", "measure", "value", "n"])

@@ -96,9 +96,8 @@ def shares(
     shifts: dict[str, dict[tuple[str, int], Tensor]] = {"resid_post": {("none", 0): nothing}}
     for (method, intervention), target in itertools.product(interventions.items(), TARGETS):
         shifts.setdefault(intervention.site, {})[method, target] = intervention.shift(target)
-    given: dict[
-        tuple[str, int], np.ndarray
-    ] = {}  # the shifts of a site run together, since what they have in common is the most of the work
+    # The shifts of a site run together: what they have in common is most of the work.
+    given: dict[tuple[str, int], np.ndarray] = {}
     for site, of_site in shifts.items():
         given |= dict(zip(of_site, first_tokens(subject, frame, site, list(of_site.values())), strict=True))
     add(given["none", 0], np.full(len(frame), True), method="none", target=None)

@@ -46,7 +46,7 @@ def of_each_seed(metrics: pd.DataFrame, setting: str) -> pd.DataFrame:
         rows[(rows.control == name) & (rows.population == "conflicts")].assign(setting="random", ours=words)
         for name, words in CONTROLS.items()
     ]
-    return pd.concat(parts)[[*COLUMNS, "seed"]]
+    return pd.concat(parts).reindex(columns=[*COLUMNS, "seed"])
 
 
 def same_model(metrics: pd.DataFrame) -> pd.DataFrame:

@@ -68,10 +68,10 @@ class Project:
         """Run make in the copy."""
         return self.run(*self.command(*words))
 
-    def planned(self) -> set[str]:
-        """The rules that `make book PROFILE=smoke` would run now."""
-        dry_run = ("snakemake", "--dry-run", "--cores", "2", "--config", "profile=smoke", "--quiet", "rules", "host")
-        done = self.run(*dry_run)
+    def planned(self, profile: str = "smoke") -> set[str]:
+        """The rules that `make book` would run now."""
+        settings = ("--config", f"profile={profile}", "--quiet", "rules", "host")
+        done = self.run("snakemake", "--dry-run", "--cores", "2", *settings)
         assert done.returncode == 0, done.stdout + done.stderr
         return set(re.findall(r"^(\w+) +\d+$", done.stdout + done.stderr, flags=re.MULTILINE)) - {"total"}
 

@@ -84,6 +84,13 @@ def test_a_changed_setting_runs_only_the_stages_that_read_it(project: Project) -
         assert project.planned() == {"data", "training", "localization", "prediction", *AFTER_STEERING}
 
 
+@pytest.mark.parametrize("profile", ["graded", "lora"])
+def test_a_profile_with_other_tasks_than_the_book_has_results_alone(project: Project, profile: str) -> None:
+    rules = project.planned(profile)
+    assert {"data", "training", "synthesis", "all"} <= rules
+    assert not {"chapters", "book"} & rules
+
+
 def test_what_was_published_of_another_profile_is_an_input(project: Project) -> None:
     for profile, expected in (("huge", {"planted", "carryover", *AFTER_CARRYOVER}), ("smoke", set())):
         folder = project.root / "book/published" / profile

@@ -36,6 +36,23 @@ def test_the_same_model_over_seeds():
     assert not table.duplicated([*cells.CELL, "ours"]).any()
 
 
+def test_adapters_stand_by_themselves_with_the_interval_of_their_run():
+    values = [0.1, 0.2]
+    here = "measure == 'reached' and method == 'study' and target == 'memorization' and population == 'conflicts'"
+    metrics = plant(run([20, 21], task="inference"), f"{here} and control.isna()", values)
+    metrics.loc[metrics.query(f"{here} and control.isna()").index, ["ci_low", "ci_high", "n"]] = [0.05, 0.3, 77]
+    table = cells.adapters(metrics)
+    assert list(table) == cells.COLUMNS
+    assert not table.duplicated([*cells.CELL, "ours"]).any()
+    to_memorization = TO_MEMORIZATION | {"task": "inference"}
+    for seed, value in zip((20, 21), values, strict=True):
+        row = cell(table, **to_memorization, outcome="reached", ours=f"{cells.POPULATIONS['conflicts']}, seed {seed}")
+        assert (row.setting, row.value, row.ci_low, row.ci_high, row.n) == ("lora", value, 0.05, 0.3, 77)
+    of_lora = [row for row in study.STEERING if "LoRA" in row["model"]]
+    beside = cells.beside(of_lora, table)
+    assert cell(beside, **to_memorization, setting="lora", outcome="reached", ours=row.ours).study == 0.509
+
+
 CARRIED = pd.DataFrame(
     [
         {"measure": "reached", "match": match, "control": control, "value": value}
