@@ -25,13 +25,15 @@ def top_neurons(table: pd.DataFrame, site: str, n: int, by: str = "r") -> pd.Dat
     return neurons.loc[neurons[by].abs().sort_values(ascending=False, kind="stable").index[:n]]
 
 
-def sorted_by_nmd(table: pd.DataFrame, max_columns: int = 256) -> pd.DataFrame:
+def sorted_by_nmd(table: pd.DataFrame, max_columns: int = 256, max_rows: int = 5000) -> pd.DataFrame:
     """The neurons of each layer sorted by NMD: `site, layer, rank, nmd`.
 
-    Where a layer has more than `max_columns` neurons, neighbours in rank are averaged.
+    Where a layer has more than `max_columns` neurons, or all layers together more than `max_rows`, neighbours in rank
+    are averaged.
     """
     keys = ["site", "layer", "rank"]
     by_layer = table.groupby(["site", "layer"], sort=False).nmd
+    max_columns = min(max_columns, max(1, max_rows // by_layer.ngroups))
     size, order = by_layer.transform("size"), by_layer.rank(method="first") - 1
     rank = (order * np.minimum(size, max_columns) // size).astype(int)
     return table.assign(rank=rank).groupby(keys).nmd.mean().reset_index()

@@ -1,10 +1,13 @@
 """Tops, bottoms and random sets of neurons against sorted tables."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from memgen.config import InputError
+from memgen.display import MAX_ROWS
 from memgen.localization.rankings import neuron_sets, sorted_by_nmd, top_neurons
 
 
@@ -41,6 +44,14 @@ def test_neurons_are_sorted_within_a_layer_and_neighbours_averaged():
     assert sorted_by_nmd(table).nmd.to_list() == [-1, 0, 2, 3, 10, 20, 30, 40]
     halved = sorted_by_nmd(table, max_columns=2)[["layer", "rank", "nmd"]]
     assert halved.to_numpy().tolist() == [[0, 0, -0.5], [0, 1, 2.5], [1, 0, 15], [1, 1, 35]]
+    pd.testing.assert_frame_equal(sorted_by_nmd(table, max_rows=5)[["layer", "rank", "nmd"]], halved)
+
+
+def test_a_heat_map_of_many_layers_has_room_in_a_figure():
+    """SmolLM2 has 30 layers of width 576."""
+    places = itertools.product(["resid_post", "resid_post_normed"], range(30), range(576))
+    deep = pd.DataFrame(places, columns=["site", "layer", "neuron"]).assign(nmd=0.1)
+    assert 4000 < len(sorted_by_nmd(deep)) <= MAX_ROWS
 
 
 def test_sets_are_the_ends_of_each_ranking_and_random_sets_of_their_size(table, rng):
