@@ -22,8 +22,8 @@ from memgen.tasks import graded_inference as inference
 # come last, the longest first.
 TOGETHER = ("tests/book", "tests/browser")
 SECOND = ("tests/book/test_commands.py", "tests/book/test_edits.py", "tests/book/test_exercises.py")
-KILLED = "tests/book/test_killed.py"
-APART = ("tests/book/test_newtask.py", "tests/book/test_launch.py", "tests/book/test_outside.py", KILLED)
+INTERRUPTED = "tests/book/test_interrupted.py"
+APART = ("tests/book/test_newtask.py", "tests/book/test_launch.py", "tests/book/test_outside.py", INTERRUPTED)
 ARCHITECTURES = ("gpt2-2x32", "llama-2x32")
 TASKS = {
     "inference": inference.Task(n_bound=12, n_free=20, corpus_size=100, conflicts_per_group=4, others_per_group=2),
@@ -41,7 +41,7 @@ class Together(LoadScopeScheduling):
     """
 
     def _assign_work_unit(self, node: object) -> None:
-        for scope in ("second", *TOGETHER[1:], KILLED):
+        for scope in ("second", *TOGETHER[1:], INTERRUPTED):
             if scope in self.workqueue:
                 self.workqueue.move_to_end(scope)
         super()._assign_work_unit(node)

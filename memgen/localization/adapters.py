@@ -17,8 +17,8 @@ def projection_nmd(subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame) -
     -------
     pandas.DataFrame
         `projection` (such as ``q_proj``)`, part` (``base``: of ``W x``; ``adapter``: of ``s B A x``)`, layer, measure,
-        value, n` (neurons). Measures are the mean over a layer's neurons of |NMD| (`projection_nmd`), and the largest
-        one (`projection_largest_nmd`).
+        value, n` (neurons). Measures are the mean over a layer's neurons of the absolute NMD
+        (`projection_nmd`), and the largest one (`projection_largest_nmd`).
     """
     modules = activations.blocks(subject.model)[0].named_modules()
     adapted = {path: layer.scaling["default"] for path, layer in modules if hasattr(layer, "lora_B")}

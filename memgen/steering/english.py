@@ -23,7 +23,7 @@ from memgen.steering.interventions import Intervention
 from memgen.steering.outcomes import GENERATORS
 from memgen.subject import Subject
 
-#: Written for this purpose, one sentence a line: no model has read them.
+# Written for this purpose, one sentence a line: no model has read them.
 SENTENCES = """
 The bakery on the corner opens at six and is usually out of rye bread by nine.
 She folded the letter twice and put it back into the drawer where she had found it.

@@ -5,6 +5,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,6 +85,18 @@ class Project:
         """Every file below a folder and what is in it."""
         paths = sorted(path for path in (self.root / folder).rglob("*") if path.is_file())
         return {str(path.relative_to(self.root)): path.read_bytes() for path in paths}
+
+
+@contextmanager
+def edited(project: Project, path: str, old: str, new: str) -> Iterator[None]:
+    """A file with a text replaced, put back afterwards."""
+    original = project.read(path)
+    assert old in original
+    (project.root / path).write_text(original.replace(old, new, 1), encoding="utf-8")
+    try:
+        yield
+    finally:
+        (project.root / path).write_text(original, encoding="utf-8")
 
 
 def copy_project(target: Path) -> Project:

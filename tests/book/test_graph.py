@@ -3,30 +3,16 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 from filelock import FileLock
 
-from .conftest import Project
+from .conftest import Project, edited
 
 AFTER_CARRYOVER = {"synthesis", "chapters", "book", "all"}
 AFTER_STEERING = {"steering", "planted", "carryover", *AFTER_CARRYOVER}
 LOCK = ".snakemake/memgen.lock"
 DATA_STAMP = "results/smoke/inference/{model}/seed10/log/data.json"
-
-
-@contextmanager
-def edited(project: Project, path: str, old: str, new: str) -> Iterator[None]:
-    """A file with a text replaced, put back afterwards."""
-    original = project.read(path)
-    assert old in original
-    (project.root / path).write_text(original.replace(old, new, 1), encoding="utf-8")
-    try:
-        yield
-    finally:
-        (project.root / path).write_text(original, encoding="utf-8")
 
 
 def model_of(project: Project, task: str = "inference") -> str:
@@ -116,25 +102,6 @@ def test_published_results_are_compared_with_a_run(project: Project) -> None:
         assert project.planned() == set(), "a profile never reads what was published of itself"
     finally:
         shutil.rmtree(project.root / "book/published/smoke", ignore_errors=True)
-
-
-def test_a_failed_stage_keeps_its_notebook_and_harms_nothing(project: Project) -> None:
-    assert project.planned() == set(), "all edits were taken back"
-    folder, stamp = "results/smoke/synthesis", "results/smoke/log/synthesis.json"
-    results, book = project.contents(folder), project.contents("_build/html")
-    begin = "from memgen.run import begin"
-    command = ("snakemake", "--cores", "1", "--config", "profile=smoke", "--quiet", "all", "--", stamp)
-    with edited(project, "notebooks/synthesis.py", begin, begin + '\nraise ValueError("planted failure")'):
-        done = project.run(*command)
-        assert done.returncode != 0
-        assert "smoke synthesis failed: ValueError: planted failure" in done.stdout
-        notebook = re.search(r"The notebook with the error: (\S+);", done.stdout)
-        assert notebook is not None
-        assert "planted failure" in project.read(notebook[1])
-        assert "synthesis" in project.planned(), "the failed stage is still to be done"
-    assert project.contents(folder) == results
-    assert project.contents("_build/html") == book
-    assert project.run(*command).returncode == 0, "the next run goes on"
 
 
 def test_another_one_is_refused_while_one_runs(project: Project) -> None:

@@ -44,7 +44,7 @@ NO_PROSE = "table, figure, figcaption, pre, code, math, script, style, footer, n
 # set beforehand, such as a limit. Links to references and figures bear numbers, too.
 HAS_A_SOURCE = ".pasted-text, .study, .set, a[href*='references.html'], a[href^='#']"
 ALLOWED = {
-    "names": r"GPT-2|Jupyter Book [12]|LLaMA-3\.2|LayerNorm-2|Python 3\.\d+|\bv[12]\b|MLP 10 ?%",
+    "names": r"GPT-2|SmolLM2|Jupyter Book [12]|LLaMA-3\.2|LayerNorm-2|Python 3\.\d+|\bv[12]\b|MLP 10 ?%",
     "the study's tables and figures": r"(Table|figure) \d\b",
     "publications": r"arXiv \d{4}\.\d{5}|(EMNLP|ICLR) \d{4}|version [12]\b",
     "the level of every interval and test, and of chance in an AUROC": r"\b95 %|q < 0\.05\b|\b0\.5\b(?! %)",
