@@ -633,7 +633,7 @@ if min(n_receivers.values()) > 0:
     tried = pd.concat([interchanges["validation"].rates(layer, directions[layer], 1, rng) for layer in layers])
     by_layer = tried.assign(control=tried.control.fillna("none")).pivot_table("value", "layer", "control")
     layer = int((by_layer["none"] - by_layer["random_direction"]).idxmax())
-    metadata = {"site": das.SITE, "layer": str(layer)}
+    metadata = {"layer": str(layer)}  # one entry: several are written in any order
     save_file({"direction": directions[layer]}, run.path("das.safetensors"), metadata)
     swapped = interchanges["test"].rates(layer, directions[layer], analysis.random_draws, rng)
     run.record_table(

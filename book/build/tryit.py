@@ -21,6 +21,7 @@ from memgen import config
 from memgen.behavior import NAMES, TARGETS
 from memgen.published import MODELS
 from memgen.steering.controls import random_direction
+from memgen.steering.das import SITE
 from memgen.steering.interventions import Intervention
 from memgen.tasks import addition, inference
 
@@ -82,9 +83,9 @@ def tensors_of(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             tensors[f"{method}.{NAMES[target]}"] = shift.numpy()
             tensors[f"{method}.{NAMES[target]}.control"] = random_direction(shift, rng).numpy()
     with safe_open(folder / DIRECTION, "np") as file:
-        tensors["das"], about = file.get_tensor("direction"), file.metadata()
+        tensors["das"], layer = file.get_tensor("direction"), int(file.metadata()["layer"])
     tensors["das.control"] = random_direction(torch.from_numpy(tensors["das"])[None], rng).numpy()
-    return tensors, {"sites": sites | {"das": about["site"]}, "layer": int(about["layer"])}
+    return tensors, {"sites": sites | {"das": SITE}, "layer": layer}
 
 
 def packed(tensors: list[np.ndarray]) -> str:

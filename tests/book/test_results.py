@@ -10,6 +10,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -61,6 +62,15 @@ def test_manifests_name_every_file_with_its_sha256(stages: list[Path]) -> None:
         assert manifest["wall_seconds"] > 0
         assert 0 < manifest["peak_memory_bytes"] < 3 * 2**30
         assert manifest["inputs"] or folder.name == "data"
+
+
+def test_weights_have_the_same_bytes_whenever_they_are_the_same(runs: list[Path]) -> None:
+    """Several entries of a header's metadata would be written in an order that chance decides."""
+    files = [path for run in runs for path in run.rglob("*.safetensors")]
+    assert "das.safetensors" in {path.name for path in files}
+    for path in files:
+        with safe_open(path, "np") as file:
+            assert len(file.metadata() or {}) <= 1, path
 
 
 def test_inputs_are_the_outputs_of_earlier_stages(runs: list[Path]) -> None:
