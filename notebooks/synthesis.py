@@ -231,8 +231,9 @@ run.record_table(
 # %% [markdown]
 # ## Adapters of a pretrained model
 #
-# In the study's other half LLaMA-3.2 learns both tasks through an adapter (LoRA). Ours is SmolLM2, over twenty times smaller, on
-# inference alone: sums would need more steps than two cores have time for. Each adapter stands by itself, with intervals over names.
+# In the study's other half LLaMA-3.2 learns both tasks through an adapter (LoRA). The profile `lora` gives adapters to SmolLM2, over
+# twenty times smaller, for inference alone: sums would need more steps than two cores have time for. What is published of it stands
+# here, each adapter by itself, with intervals over names.
 
 # %%
 lora = run.published("lora")
@@ -245,36 +246,31 @@ if len(in_adapters):
 else:
     print("No adapter is published.")
 
-# %% [markdown]
-# Its figure 6: NMD at the query and value projections, in what the base's weights put out, and in what the adapter adds to it.
-
 # %%
 if lora:
     first = lora.about["runs"][0]
     projections = lora.table("localization", "projections", first)
     caption = (
-        f"Mean |NMD| at the adapted projections, by layer: the base's part, and the adapter's. Published: {first}."
+        "Its figure 6: mean |NMD| at the query and value projections, by layer, of what the base's weights put out and "
+        f"of what the adapter adds. Published: {first}."
     )
     display(run.figure(localization_figures.projections(projections), "projections", caption=caption, data=projections))
-
-# %% [markdown]
-# Its figure 5: how often its probe is right, by layer and number of pairs.
 
 # %%
 if lora:
     by_pairs = lora.table("prediction", "by_pairs", first)
-    caption = f"Accuracy on members of flip pairs by layer and number of training pairs, with 95 % intervals. Published: {first}."
+    caption = (
+        f"Its figure 5: accuracy on members of flip pairs by layer and number of training pairs. Published: {first}."
+    )
     chart = prediction_figures.accuracy(by_pairs, panel="panel", columns=2)
     display(run.figure(chart, "adapters_by_pairs", caption=caption, data=by_pairs))
-
-# %% [markdown]
-# And what adapter and shifts do to plain English, which has nothing to do with the task.
 
 # %%
 if lora:
     english = lora.table("steering", "english", first)
     caption = (
-        f"Plain English: means over sentences, each of the mean over its tokens but the first. Published: {first}."
+        "Plain English, which has nothing to do with the task: means over sentences, each of the mean over its tokens "
+        f"but the first. Published: {first}."
     )
     columns = {"model": "model, or shift", "control": "control", "target": "steered to", "quantity": "quantity"}
     display(run.table(english, "english", caption=caption, columns=columns | {"value": "nats a token"}))
