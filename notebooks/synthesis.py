@@ -100,20 +100,8 @@ run.table(
 # scatter would have let the test see with a power of [80 %]{.set}.
 
 # %%
-details = [
-    "claim",
-    "task",
-    "model",
-    "source",
-    "unit",
-    "p",
-    "p_holm",
-    "detectable",
-    "lost",
-    "matched",
-    "verdict",
-    "status",
-]
+details = "claim task model source unit p p_holm detectable lost matched verdict status".split()
+in_points = table.replace({"unit": {"share 0-1": "difference of shares"}})  # an effect is a difference
 columns = {"claim": "claim", "task": "task", "source": "source of the study's size", "p_holm": "p (Holm)"}
 columns |= {
     "detectable": "detectable",
@@ -121,7 +109,7 @@ columns |= {
     "matched": "effect in the matched form, points",
 }
 run.table(
-    table[details].replace({"unit": {"share 0-1": "difference of shares"}}).sort_values("claim", kind="stable"),
+    in_points[details].sort_values("claim", kind="stable"),
     "tests",
     caption="The test behind each verdict, and what a verdict on steering asks besides.",
     columns=columns,
