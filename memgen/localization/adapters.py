@@ -22,13 +22,13 @@ def projection_nmd(subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame) -
     """
     modules = activations.blocks(subject.model)[0].named_modules()
     adapted = {path: layer.scaling["default"] for path, layer in modules if hasattr(layer, "lora_B")}
-    parts = {"base": ("base_layer", lambda _scale: 1.0), "adapter": ("lora_B.default", lambda scale: scale)}
-    sites = [f"{path}.{site}" for path in adapted for site, _ in parts.values()]
+    parts = {"base": "base_layer", "adapter": "lora_B.default"}
+    sites = [f"{path}.{site}" for path in adapted for site in parts.values()]
     accumulated, rows = differences.accumulate(subject, frame, pairs, sites), []
     for path, scale in adapted.items():
-        for part, (site, factor) in parts.items():
+        for part, site in parts.items():
             nmd = accumulated[f"{path}.{site}"].nmd_and_r()["nmd"].reshape(subject.n_layer, -1)
-            nmd = np.abs(factor(scale) * nmd)
+            nmd = np.abs(nmd if part == "base" else scale * nmd)
             for measure, values in (("projection_nmd", nmd.mean(1)), ("projection_largest_nmd", nmd.max(1))):
                 about = {"projection": path.rpartition(".")[2], "part": part, "measure": measure, "n": nmd.shape[1]}
                 rows += [about | {"layer": layer, "value": value} for layer, value in enumerate(values)]

@@ -7,14 +7,21 @@ import os
 import random
 import re
 
+import pytest
+
 from tests.torture.compare import contents
 from tests.torture.kills import end_after, kill_after, start
 
 from .conftest import Project, edited
 
 
-def test_a_failed_stage_keeps_its_notebook_and_harms_nothing(third: Project) -> None:
-    project = third
+@pytest.fixture
+def project(third: Project) -> Project:
+    """A copy that nothing else changes."""
+    return third
+
+
+def test_a_failed_stage_keeps_its_notebook_and_harms_nothing(project: Project) -> None:
     assert project.planned() == set(), "all edits were taken back"
     folder, stamp = "results/smoke/synthesis", "results/smoke/log/synthesis.json"
     results, book = project.contents(folder), project.contents("_build/html")
@@ -33,9 +40,9 @@ def test_a_failed_stage_keeps_its_notebook_and_harms_nothing(third: Project) -> 
     assert project.run(*command).returncode == 0, "the next run goes on"
 
 
-def test_a_run_that_is_killed_at_random_moments_goes_on(third: Project) -> None:
+def test_a_run_that_is_killed_at_random_moments_goes_on(project: Project) -> None:
     """Kill all of `make book` without warning, three times; the last one opens the lock and finishes what is left."""
-    project, moments = third, random.Random(seed := int(os.environ.get("SEED", "13")))
+    moments = random.Random(seed := int(os.environ.get("SEED", "13")))
     print(f"SEED={seed}")
     before = contents(project.root)
     (project.root / "results/smoke/log/synthesis.json").unlink()
