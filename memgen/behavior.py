@@ -14,7 +14,6 @@ import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -48,13 +47,13 @@ class Batch:
         The tokens to run [batch pos], padded on the right: the prompt (or its last tokens, after `prefix`) and all but
         the last token of an answer, or of each branch.
     attention_mask
-        [batch prefix+pos].
+        Which tokens are real [batch prefix+pos].
     prompt_length
         The number of prompt tokens in `input_ids` [batch].
     answers
         For each target's name the tokens of the answer's alternatives [batch alternative n], padded with NO_TOKEN.
     prefix
-        Keys and values of the tokens before `input_ids`, for each layer; None if there are none.
+        Keys and values of the tokens before `input_ids`, for each layer, padded on the right; None if there are none.
     branch
         The branch of each token [batch pos]: from 1, and 0 for the prompt; None where there are no branches.
     """
@@ -69,17 +68,18 @@ class Batch:
 
     @property
     def n_prefix(self) -> int:
-        """The number of tokens before `input_ids`."""
+        """The width of the prefix: the most tokens that a prompt has before `input_ids`."""
         return self.attention_mask.shape[1] - self.input_ids.shape[1]
 
     @property
     def positions(self) -> Tensor:
-        """The position of each token [batch pos]: every branch begins after the prompt."""
+        """The position of each token [batch pos], 0 for padding: every branch begins after the prompt."""
         place = torch.arange(self.input_ids.shape[1], device=self.input_ids.device).expand(self.input_ids.shape)
         if self.branch is not None:
             before = (self.branch[:, :, None] == self.branch[:, None]) & (place[:, :, None] > place[:, None])
             place = torch.where(self.branch > 0, self.prompt_length[:, None] + before.sum(2), place)
-        return self.n_prefix + place
+        in_prefix, real = self.attention_mask.split([self.n_prefix, self.input_ids.shape[1]], dim=1)
+        return (in_prefix.sum(1, keepdim=True) + place) * real
 
     @property
     def sees(self) -> Tensor:
@@ -95,10 +95,10 @@ class Batch:
 
         A `prefix` must not hold any of these tokens, since an intervention cannot reach them there.
         """
-        n_reachable = int(self.prompt_length.min())
-        if self.prefix is not None and n_tokens > n_reachable:
+        cached = self.prompt_length[self.attention_mask[:, : self.n_prefix].any(1)].tolist()
+        if min(cached, default=n_tokens) < n_tokens:
             raise ValueError(
-                f"The last {n_tokens} prompt tokens were asked for, and only the last {n_reachable} are run after the "
+                f"The last {n_tokens} prompt tokens were asked for, and only the last {min(cached)} are run after the "
                 "cached prefix."
             )
         position = torch.arange(self.input_ids.shape[1], device=self.input_ids.device)
@@ -118,8 +118,8 @@ def prepare(subject: Subject, frame: pd.DataFrame, prefix: bool = False, batch_s
         Columns `input_ids`, `answer_memorization`, `answer_generalization` (None where there is no such answer).
     prefix
         Run the first tokens now and cache their keys and values: later runs start there. They are all but the last
-        ``subject.n_tokens`` of a batch's shortest prompt, for interventions that leave these tokens alone. So prompts
-        of like lengths run together.
+        ``subject.n_tokens`` of each prompt, for interventions that leave these tokens alone. Prompts of like lengths
+        run together.
     batch_size
         The subject's by default.
 
@@ -162,7 +162,7 @@ def _longer(answers: Iterable[list[list[int]]]) -> list[list[int]]:
 
 def _pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
     longest = max(len(row) for row in rows)
-    return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows])
+    return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows], dtype=torch.long)
 
 
 def _pad_answers(column: Sequence[Sequence[list[int]]]) -> Tensor:
@@ -175,11 +175,11 @@ def _pad_answers(column: Sequence[Sequence[list[int]]]) -> Tensor:
 def _batch(
     subject: Subject, chunk: pd.DataFrame, answers: dict[str, list[list[list[int]]]], with_prefix: bool = False
 ) -> Batch:
-    prompts = [list(prompt) for prompt in chunk.input_ids]
+    prompts, pad = [list(prompt) for prompt in chunk.input_ids], int(subject.tokenizer.pad_token_id)
     longer = [_longer(of_input) for of_input in zip(*answers.values(), strict=True)] or [[]] * len(prompts)
     branches = [[tokens[:-1] for tokens in options] for options in longer]
     appended = [list(itertools.chain(*of_input)) for of_input in branches]
-    prefix, start = None, 0
+    starts = [max(len(prompt) - subject.n_tokens, 0) * with_prefix for prompt in prompts]
     if with_prefix or any(len(of_input) > 1 for of_input in branches):  # the masks of both know no window
         longest = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, appended, strict=True))
         window = getattr(subject.model.config, "sliding_window", None) or longest
@@ -187,31 +187,24 @@ def _batch(
             longest <= window,
             f"A prompt with its answer has {longest} tokens; the window of the model's attention holds {window}.",
         )
-    if with_prefix:
-        shortest = min(map(len, prompts))
-        start = shortest - subject.n_tokens
-        if start < 1:
-            raise ValueError(
-                f"A cached prefix needs prompts above n_tokens = {subject.n_tokens}; they have {shortest} to "
-                f"{max(map(len, prompts))} tokens."
-            )
-        first = torch.tensor([prompt[:start] for prompt in prompts], device=subject.device)
-        cache = subject.model(first, use_cache=True).past_key_values
+    prefix = None
+    if any(starts):
+        first = _pad([prompt[:start] for prompt, start in zip(prompts, starts, strict=True)], pad).to(subject.device)
+        cache = subject.model(first, use_cache=True).past_key_values  # no token sees the padding, which comes later
         prefix = tuple((layer.keys, layer.values) for layer in cache.layers)
-    rows = [prompt[start:] + answer for prompt, answer in zip(prompts, appended, strict=True)]
-    length = torch.tensor([start + len(row) for row in rows])
-    ids = _pad(rows, int(subject.tokenizer.pad_token_id))
-    mask = (torch.arange(start + ids.shape[1])[None] < length[:, None]).long()
+    rows = [prompt[start:] + answer for prompt, start, answer in zip(prompts, starts, appended, strict=True)]
+    mask = torch.cat([_pad([[1] * n for n in counts], 0) for counts in (starts, map(len, rows))], dim=1)
     branch = None
     if any(len(of_input) > 1 for of_input in branches):
         numbers = [np.repeat(np.arange(len(of_input)) + 1, list(map(len, of_input))) for of_input in branches]
-        of_prompt = [[0] * (len(prompt) - start) for prompt in prompts]
+        of_prompt = [[0] * (len(prompt) - start) for prompt, start in zip(prompts, starts, strict=True)]
         branch = _pad([[*zeros, *of_row] for zeros, of_row in zip(of_prompt, numbers, strict=True)], 0)
     return Batch(
         rows=chunk.index,
-        input_ids=ids.to(subject.device),
+        input_ids=_pad(rows, pad).to(subject.device),
         attention_mask=mask.to(subject.device),
-        prompt_length=torch.tensor([len(prompt) - start for prompt in prompts], device=subject.device),
+        prompt_length=torch.tensor(list(map(len, prompts)), device=subject.device)
+        - torch.tensor(starts, device=subject.device),
         answers={name: _pad_answers(column).to(subject.device) for name, column in answers.items()},
         prefix=prefix,
         branch=None if branch is None else branch.to(subject.device),
@@ -220,12 +213,16 @@ def _batch(
 
 def run(subject: Subject, batch: Batch) -> Tensor:
     """The logits [batch pos vocabulary] of a batch."""
-    settings: dict[str, Any] = {"attention_mask": batch.attention_mask, "use_cache": False}
-    if batch.branch is not None:
-        settings |= {"attention_mask": attention_mask(batch, subject.model.dtype), "position_ids": batch.positions}
-    if batch.prefix is not None:  # a new cache each time: a run appends to it
-        settings |= {"past_key_values": DynamicCache(list(batch.prefix)), "use_cache": True}
-    return subject.model(batch.input_ids, **settings).logits
+    if batch.branch is None and batch.prefix is None:
+        return subject.model(batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
+    cache = None if batch.prefix is None else DynamicCache(list(batch.prefix))  # a new one: a run appends to it
+    return subject.model(
+        batch.input_ids,
+        attention_mask=attention_mask(batch, subject.model.dtype),
+        position_ids=batch.positions,
+        past_key_values=cache,
+        use_cache=cache is not None,
+    ).logits
 
 
 def attention_mask(batch: Batch, dtype: torch.dtype, n_trials: int = 1) -> Tensor:

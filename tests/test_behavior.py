@@ -235,18 +235,21 @@ def test_a_cached_prefix_equals_the_full_run_however_often_it_is_used(setting):
     assert all((batch.prompt_length == setting.query_length).all() for batch in prepared)
 
 
-@pytest.mark.parametrize("n_tokens", [9, 100])
-def test_a_prefix_needs_longer_prompts(sums, n_tokens):
-    with pytest.raises(ValueError, match=f"n_tokens = {n_tokens}; they have 9 to 9 tokens"):
-        behavior.prepare(dataclasses.replace(sums.subject, n_tokens=n_tokens), sums.frame, prefix=True)
-
-
-def test_a_prefix_of_prompts_of_different_lengths_ends_with_the_shortest(sums):
-    frame = sums.frame.copy()
+def test_prompts_of_any_length_begin_after_a_prefix_of_their_own(setting):
+    """A prompt of no more than `n_tokens` tokens has none, beside others or alone."""
+    frame = setting.frame.iloc[::4].copy()
+    whole = setting.frame.input_ids.str.len().iloc[0]
     frame["input_ids"] = [ids[np.r_[0, 1 + i % 3 : len(ids)]] for i, ids in enumerate(frame.input_ids)]
-    prepared = behavior.prepare(sums.subject, frame, prefix=True)
-    assert {batch.n_prefix for batch in prepared} == {6}
-    assert_same(behavior.measure(sums.subject, prepared), measured(sums, frame))
+    expected = measured(setting, frame)
+    for n_tokens in (1, setting.query_length, whole - 2, whole - 1, whole, 100):
+        subject = dataclasses.replace(setting.subject, n_tokens=n_tokens)
+        prepared = behavior.prepare(subject, frame, prefix=True)
+        for batch in prepared:
+            lengths = frame.input_ids.loc[batch.rows].str.len().clip(upper=n_tokens)
+            assert batch.prompt_length.tolist() == lengths.to_list()
+            assert (batch.prefix is None) == (batch.n_prefix == 0)
+        assert max(batch.n_prefix for batch in prepared) == max(whole - n_tokens, 0)
+        assert_same(behavior.measure(subject, prepared), expected)
 
 
 def test_from_end_covers_the_last_prompt_tokens_and_all_that_follow(sums):

@@ -53,11 +53,10 @@ def replacing(subject: Subject, site: str, chosen: np.ndarray, states: Tensor) -
 def prepare_last(subject: Subject, frame: pd.DataFrame, n_tokens: int = 1) -> list[behavior.Batch]:
     """Batches for interventions at the last `n_tokens` prompt tokens, their rows numbered from 0.
 
-    The prompts of a batch have the same length, and all before those tokens is computed once.
+    All before those tokens is computed once.
     """
-    frame, at_end = frame.reset_index(drop=True), dataclasses.replace(subject, n_tokens=n_tokens)
-    by_length = frame.groupby(frame.input_ids.str.len())
-    return [batch for n, rows in by_length for batch in behavior.prepare(at_end, rows, prefix=n > n_tokens)]
+    at_end = dataclasses.replace(subject, n_tokens=n_tokens)
+    return behavior.prepare(at_end, frame.reset_index(drop=True), prefix=True)
 
 
 @torch.no_grad()
