@@ -207,7 +207,7 @@ class AnalysisConfig(Settings):
     difference in means, `doses` those of a fitted shift. `max_other`, `max_control` and `max_loss` were limits in
     earlier editions, and decide nothing. A sweep looks at `sweep_rows` inputs and draws each kind of control
     `sweep_draws` times; on test groups it is drawn `random_draws` times. The first of `norm_penalties` also counts
-    where only one layer is fitted.
+    where only one layer is fitted. Carry-over asks an earlier checkpoint `checkpoint_rows` inputs of a kind and split.
     """
 
     batch_size: Count = 256
@@ -229,6 +229,7 @@ class AnalysisConfig(Settings):
     norm_penalties: Annotated[tuple[NotNegative, ...], Several] = (0.1, 0.3, 0.03)
     doses: Doses = (0.5, 0.75, 1.0, 1.25, 1.5)
     random_draws: Count = 3
+    checkpoint_rows: Count = 100_000
 
 
 class PlantedConfig(Settings):

@@ -49,6 +49,7 @@ from memgen.steering.interventions import Intervention
 from memgen.study import STEERING
 from memgen.subject import Subject
 from memgen.synthesis import summary
+from memgen.training import watch
 
 # %%
 SPLITS, SITE = ("train", "validation", "test"), "resid_post"
@@ -230,7 +231,8 @@ show_shifts(transferred("part", [cell for cell in cells if spec(cell.task).task 
 found = []
 for cell in run.config.shown():
     trajectory = pd.read_parquet(run.input("training", "trajectory.parquet", cell=cell))
-    frames = {split: inputs(cell, split) for split in ("train", "validation")}
+    asked = {split: run.rng(f"inputs to ask {split}") for split in ("train", "validation")}
+    frames = {split: watch([inputs(cell, split)], analysis.checkpoint_rows, rng) for split, rng in asked.items()}
     subject = load(cell)
     final_r = checkpoints.neuron_correlations(subject, frames["train"], checkpoints.SITE)
     for step in checkpoints.evenly(trajectory.step[trajectory.kept], 5):
