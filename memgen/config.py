@@ -434,12 +434,13 @@ def stages_of(spec: RunSpec) -> tuple[str, ...]:
 
 
 def sources(*scripts: str | Path) -> list[str]:
-    """The scripts, and all modules of memgen that they import, directly or through other modules; from here."""
+    """The scripts, all modules of memgen that they import, directly or through others, and the texts beside those."""
     finder = ModuleFinder(path=[str(Path(__file__).parents[1])], excludes=["book"])
     for script in scripts:
         finder.run_script(str(script))
     modules = [module.__file__ for module in finder.modules.values() if module.__file__]  # type: ignore[attr-defined]
-    return sorted({os.path.relpath(name) for name in [*scripts, *modules]})
+    texts = [text for name in modules if (text := Path(name).with_suffix(".txt")).exists()]
+    return sorted({os.path.relpath(name) for name in [*scripts, *modules, *texts]})
 
 
 def root() -> Path:

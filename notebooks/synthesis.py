@@ -221,18 +221,29 @@ run.record_table(
 #
 # In the study's other half LLaMA-3.2 learns both tasks through an adapter (LoRA). The profile `lora` gives adapters to SmolLM2, over
 # twenty times smaller, for inference alone: sums would need more steps than two cores have time for. What is published of it stands
-# here, each adapter by itself, with intervals over names.
+# here, each adapter by itself, with intervals over names; its Table 3 as means over adapters.
 
 # %%
 lora = run.published("lora")
 adapted = cells.adapters(lora.metrics if lora else metrics[is_adapter])
 of_lora = [row for row in study.STEERING if "LoRA" in row["model"]]
-in_adapters = cells.beside(of_lora, adapted).query("setting in ['lora', 'random'] and task in @adapted.task")
-if len(in_adapters):
-    whose = f" Ours: {lora.label}." if lora else ""
-    display(show_cells("adapters", in_adapters, f"Its Table 2: adapters.{whose}", n="inputs"))
+if lora:
+    adapted = pd.concat([adapted, cells.retrained_model(lora.stage_metrics("carryover"))], ignore_index=True)
+in_adapters = cells.beside(of_lora, adapted).query("task in @adapted.task")
+whose = f" Ours: {lora.label}." if lora else ""
+
+# %%
+in_same = in_adapters[in_adapters.setting.isin(["lora", "random"])]
+if len(in_same):
+    display(show_cells("adapters", in_same, f"Its Table 2: adapters.{whose}", n="inputs"))
 else:
     print("No adapter is published.")
+
+# %%
+in_second = in_adapters[in_adapters.setting == "retrained"]
+if len(in_second):
+    caption = f"Its Table 3: the shift of one adapter in a second one of the same base.{whose}"
+    display(show_cells("second_adapter", in_second, caption, n="adapters"))
 
 # %%
 if lora:
@@ -267,7 +278,7 @@ if lora:
 run.record_table(
     adapted.dropna(subset="value"),
     measure="adapter_cell",
-    definition="{setting}, {ours}, {task}, to {target}: share of inputs that {outcome}, in one run.",
+    definition="{setting}, {ours}, {task}, to {target}: share of inputs that {outcome}; of an adapter, or a mean over them.",
     unit="share 0-1",
     coordinates=["setting", "ours", "task", "target", "outcome"],
 )
