@@ -40,7 +40,7 @@ run = begin("planted", profile=profile, results=results)
 import dataclasses
 
 import pandas as pd
-from IPython.display import display
+from IPython.display import clear_output, display
 
 from memgen import behavior, planted
 from memgen.carryover import tables
@@ -75,11 +75,13 @@ for cell in cells:
     thirds = planted.parts(
         pd.read_parquet(run.input("data", "train.parquet", cell=cell)), run.rng(f"parts {cell.task}")
     )
-    for place in planted.places(base, config.ranks) if base else []:
+    places = list(planted.places(base, config.ranks)) if base else []
+    for number, place in enumerate(places, start=1):
         rng = run.rng(f"planted {cell.task} {place}")
         tables_of = planted.examine(base, thirds, place, config, analysis, rng)
         examined.append({name: table.assign(task=cell.task) for name, table in tables_of.items()})
-        print(cell.task, place, tables_of["planted"].to_dict("records"))
+        clear_output(wait=True)
+        print(f"{cell.task}: planted {number} of {len(places)}, the last at {place}")
 
 
 # %%
