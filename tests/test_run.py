@@ -112,7 +112,8 @@ def test_contract_of_a_finished_stage(project, capsys):
     assert run.config.model.name == run.parameters["model"] == "gpt2-2x32"
     assert run.input("data", "one.txt").read_text() == "data one.txt"
     run.path("model", "weights.bin").write_bytes(b"123")
-    run.record("accuracy", 0.5, n=10, ci=(0.4, 0.6), layer=np.int64(2), method="study", control=None, **DESCRIBED)
+    where = {"layer": np.int64(2), "method": "study", "control": None}
+    run.record("accuracy", Estimate(0.5, 0.4, 0.6, 10), **where, **DESCRIBED)
     run.record("accuracy", Estimate(0.5, 0.4, np.nan, 12), **DESCRIBED)
     run.record("empty", np.nan, n=0, **DESCRIBED)
     run.figure(CHART, "by_layer", caption="Value by layer.", data=FRAME)
@@ -251,7 +252,7 @@ def test_generators_depend_on_seed_stage_and_name_alone(project):
         (0.5, {}, "needs n"),
         (0.5, {"n": 5, "unit": "percent"}, "a unit of share 0-1, .*not 'percent'"),
         (0.5, {"n": 5, "definition": ""}, "needs a definition"),
-        (0.5, {"n": 5, "ci": (0.6, 0.4)}, "interval from 0.6 to 0.4"),
+        (Estimate(0.5, 0.6, 0.4, 5), {}, "interval from 0.6 to 0.4"),
     ],
 )
 def test_bad_numbers_are_refused(project, value, given, message):

@@ -4,6 +4,7 @@ import pandas as pd
 
 from memgen import config
 from memgen.config import STAGES
+from memgen.intervals import Estimate
 from memgen.run import Run, begin
 
 PROFILE = """
@@ -27,12 +28,12 @@ def make(stage, value=2 / 3, **parameters):
     run = started(stage, **parameters)
     if STAGES[stage].of_profile:
         run.metrics()
-        run.record("third", 1 / 3, n=2, ci=(0.1 + 0.2, 1.0), task="inference", **DESCRIBED)
+        run.record("third", Estimate(1 / 3, 0.1 + 0.2, 1.0, 2), task="inference", **DESCRIBED)
     else:
         for earlier in STAGES[stage].reads:
             run.input(earlier, "metrics.json")
         run.record("accuracy", value, n=10, layer=1, method="study", **DESCRIBED)
-        run.record("accuracy", 0.5, n=10, ci=(0.4, 0.6), layer=1, **DESCRIBED)
+        run.record("accuracy", Estimate(0.5, 0.4, 0.6, 10), layer=1, **DESCRIBED)
         run.record("empty", float("nan"), n=0, form="matched", **DESCRIBED)
     if stage == "training":
         run.path("checkpoints", "step10", "weights").write_text("large")
