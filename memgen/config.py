@@ -328,9 +328,7 @@ class Profile(Grid):
 
     def spec(self, name: str) -> RunSpec:
         """The run of that name; with the models of the comparisons only where it is no main run."""
-        if name in self.runs or self.comparisons is None:
-            return self.runs[name]
-        return self.comparisons.runs[name]
+        return ((self.comparisons.runs if self.comparisons else {}) | self.runs)[name]
 
     def main_cells(self) -> list[Cell]:
         """The runs that are no comparisons."""

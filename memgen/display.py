@@ -86,15 +86,9 @@ class Table:
     """A table with its caption: what a reader needs of it on the page, every row and column in its file.
 
     A number and its interval share a cell: `value` with `ci_low` and `ci_high`, any other with `<name>_low` and
-    `<name>_high`.
-
-    Parameters
-    ----------
-    columns
-        The columns to show, with their headers; all by default, under their names. Where the header ends in `%` or
-        `points`, or where a column `unit` says so, numbers from 0 to 1 are shown in hundredths.
-    rows
-        Mask of the rows to show; all by default. At most 20 are shown.
+    `<name>_high`. `columns` are those to show, with their headers; all by default, under their names. Where the header
+    ends in `%` or `points`, or where a column `unit` says so, numbers from 0 to 1 are shown in hundredths. `rows` is a
+    mask of the rows to show; all by default. At most 20 are shown.
     """
 
     def __init__(

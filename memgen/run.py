@@ -182,18 +182,9 @@ class Run:
     ) -> None:
         """Keep a number for ``metrics.json``; the same measure at the same coordinates replaces an earlier one.
 
-        Parameters
-        ----------
-        value : float or memgen.intervals.Estimate
-            The number; an estimate brings its interval and n. NaN is refused unless n is 0.
-        definition
-            What the number says, as a sentence.
-        unit
-            One of `UNITS`.
-        n
-            How many rows, groups or seeds are behind it.
-        **coordinates
-            Where it was measured, such as ``layer=2, method="study"``; missing values are left out.
+        The `definition` is a sentence, the `unit` one of `UNITS`, and `n` the rows, groups or seeds behind the number;
+        an :class:`memgen.intervals.Estimate` brings its interval and n. NaN is refused unless n is 0. `coordinates` say
+        where it was measured, such as ``layer=2, method="study"``; missing values are left out.
         """
         row = value._asdict() if isinstance(value, Estimate) else {"value": value, "n": n}
         key, record = _record(measure, row, definition, unit, coordinates)
