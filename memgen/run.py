@@ -346,14 +346,14 @@ def in_words(record: dict[str, Any]) -> str:
 def _digits(value: float, unit: str) -> str:
     """A number with the digits that its unit deserves, with a minus sign, and without one before a zero."""
     if unit in SHARES:
-        text = f"{100 * value:.1f}"
+        text = f"{100 * value:z.1f}"
     elif unit in ("AUROC 0-1", "correlation"):
-        text = f"{value:.3f}"
+        text = f"{value:z.3f}"
     elif abs(value) >= 1000 or (unit in COUNTED and (value == round(value) or abs(value) >= 100)):
-        text = f"{value:,.0f}"
+        text = f"{value:z,.0f}"
     else:
-        text = f"{value:.1f}" if unit in COUNTED else f"{value:.3g}"
-    return text.replace("-", "\u2212") if float(text.replace(",", "")) else text.removeprefix("-")
+        text = f"{value:z.1f}" if unit in COUNTED else f"{value:z.3g}"
+    return text.replace("-", "\u2212")
 
 
 def _finite(value: Any) -> float | None:
