@@ -193,10 +193,8 @@ class TrainingConfig(Settings):
 
     @model_validator(mode="after")
     def _scales_gradients_once(self) -> Self:
-        require(
-            self.optimizer == "adamw" or self.mixed_precision != "fp16",
-            "mixed_precision fp16 scales the gradients of one optimizer, and muon has two; bf16 is allowed.",
-        )
+        fits = self.optimizer == "adamw" or self.mixed_precision != "fp16"
+        require(fits, "mixed_precision fp16 scales the gradients of one optimizer, and muon has two; bf16 is allowed.")
         return self
 
 
@@ -330,9 +328,7 @@ class Profile(Grid):
 
     def spec(self, name: str) -> RunSpec:
         """The run of that name; with the models of the comparisons only where it is no main run."""
-        if name in self.runs or self.comparisons is None:
-            return self.runs[name]
-        return self.comparisons.runs[name]
+        return ((self.comparisons.runs if self.comparisons else {}) | self.runs)[name]
 
     def main_cells(self) -> list[Cell]:
         """The runs that are no comparisons."""
@@ -371,15 +367,11 @@ class RunConfig(Settings):
 
     @model_validator(mode="after")
     def _adapts_what_is_pretrained(self) -> Self:
-        require(
-            self.training.adaptation == "full" or isinstance(self.model, PretrainedConfig),
-            f"The adaptation {self.training.adaptation!r} is for a pretrained model, and {self.model.name} is trained "
-            "from scratch; allowed is 'full'.",
-        )
-        require(
-            self.base_task != "table" or isinstance(self.model, PretrainedConfig),
-            f"The task table is for a pretrained model, and {self.model.name} is trained from scratch.",
-        )
+        if not isinstance(self.model, PretrainedConfig):
+            adaptation = self.training.adaptation
+            needs = f"is for a pretrained model, and {self.model.name} is trained from scratch"
+            require(adaptation == "full", f"The adaptation {adaptation!r} {needs}; allowed is 'full'.")
+            require(self.base_task != "table", f"The task table {needs}.")
         return self
 
     @property
@@ -402,28 +394,23 @@ class Stage(NamedTuple):
     of_profile: bool = False
 
 
+_OF_DATA = ("base_task", "form", "conflicts", "data")
+_STAGES = (
+    Stage("data", (), _OF_DATA),
+    Stage("training", ("data",), (*_OF_DATA, "model", "training", "analysis.batch_size")),
+    Stage(
+        "localization",
+        ("data", "training"),
+        ("analysis.batch_size", "analysis.n_permutations", "analysis.patch_pairs"),
+    ),
+    Stage("prediction", ("data", "training", "localization"), ("analysis.batch_size",)),
+    Stage("steering", ("data", "training", "localization"), ("analysis",)),
+    Stage("planted", (), ("planted", "analysis"), of_profile=True),
+    Stage("carryover", (), ("analysis",), of_profile=True),
+    Stage("synthesis", ("carryover", "planted"), ("analysis",), of_profile=True),
+)
 #: The stages by name, in their order.
-STAGES = {
-    stage.name: stage
-    for stage in (
-        Stage("data", (), ("base_task", "form", "conflicts", "data")),
-        Stage(
-            "training",
-            ("data",),
-            ("base_task", "form", "conflicts", "data", "model", "training", "analysis.batch_size"),
-        ),
-        Stage(
-            "localization",
-            ("data", "training"),
-            ("analysis.batch_size", "analysis.n_permutations", "analysis.patch_pairs"),
-        ),
-        Stage("prediction", ("data", "training", "localization"), ("analysis.batch_size",)),
-        Stage("steering", ("data", "training", "localization"), ("analysis",)),
-        Stage("planted", (), ("planted", "analysis"), of_profile=True),
-        Stage("carryover", (), ("analysis",), of_profile=True),
-        Stage("synthesis", ("carryover", "planted"), ("analysis",), of_profile=True),
-    )
-}
+STAGES = {stage.name: stage for stage in _STAGES}
 
 
 def stages_of(spec: RunSpec) -> tuple[str, ...]:
@@ -511,11 +498,8 @@ def resolve(profile: str, task: str, model: str = "", seed: int = 0, table: str 
     """
     loaded = load_profile(profile)
     names = loaded.names()
-    is_own = task == "table" and task not in names
-    require(
-        is_own or task in names,
-        f"The task {task!r} is unknown in the profile {profile}; allowed are {', '.join(names)}.",
-    )
+    is_own, known = task == "table" and task not in names, ", ".join(names)
+    require(is_own or task in names, f"The task {task!r} is unknown in the profile {profile}; allowed are {known}.")
     as_it_comes = RunSpec(task="table", models=loaded.spec(names[0]).models, training={"adaptation": "none"})
     spec = as_it_comes if is_own else loaded.spec(task)
     data = loaded.data.get(spec.task, {}) | spec.data | ({"table": table} if table else {})

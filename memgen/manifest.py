@@ -73,11 +73,13 @@ def load_metrics(folder: str | os.PathLike) -> pd.DataFrame:
 
 def records_frame(records: list[dict[str, Any]]) -> pd.DataFrame:
     """Records as a table with the columns `measure`, coordinates, and those of `NUMBER_FIELDS`."""
-    frame = pd.DataFrame(records)
-    fixed = ("measure", *COORDINATES, *NUMBER_FIELDS)
-    further = [name for name in frame.columns if name not in fixed]
-    frame = frame.reindex(columns=["measure", *COORDINATES, *further, *NUMBER_FIELDS])
-    return frame.astype({"value": float, "ci_low": float, "ci_high": float})
+    return in_order(pd.DataFrame(records), ["measure"]).astype({"value": float, "ci_low": float, "ci_high": float})
+
+
+def in_order(frame: pd.DataFrame, first: list[str]) -> pd.DataFrame:
+    """A frame of records with the `first` columns, `COORDINATES` and all others, and `NUMBER_FIELDS` at the end."""
+    names = dict.fromkeys([*first, *COORDINATES, *frame.columns])
+    return frame.reindex(columns=[*(name for name in names if name not in NUMBER_FIELDS), *NUMBER_FIELDS])
 
 
 def _load(path: Path) -> Any:

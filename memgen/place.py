@@ -31,6 +31,16 @@ def sync(*paths: Path) -> None:
             os.close(descriptor)
 
 
+def put_in_place(complete: Path, folder: Path) -> None:
+    """Rename a complete folder to `folder`, which may be there already: POSIX cannot swap two folders in one step."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    complete.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 @dataclasses.dataclass(frozen=True)
 class Place:
     """A stage of a run; `task` is empty for a stage of the whole profile."""
@@ -78,15 +88,19 @@ class Place:
         return self.run_folder / f".{self.stage}.partial"
 
     @property
+    def parameters(self) -> dict[str, str | int]:
+        """What the notebook is given."""
+        run = self.cell._asdict() if self.task else {}
+        table = {"table": self.table} if self.table else {}
+        return {"profile": self.profile, **run, "results": self.results, **table}
+
+    @property
     def command(self) -> str:
         """The command that makes this stage, in the project's folder; text is given raw, so that 0011 stays text."""
-        names = ["profile", "task", "model", "seed"] if self.task else ["profile"]
-        names += ["results"] if self.results != "results" else []
-        names += ["table"] if self.table else []
-        flags = {name: "-r" if isinstance(getattr(self, name), str) else "-p" for name in names}
-        parameters = " ".join(f"{flags[name]} {name} {shlex.quote(str(getattr(self, name)))}" for name in names)
+        given = dict(item for item in self.parameters.items() if item != ("results", "results"))
+        words = [f"-{'r' if isinstance(v, str) else 'p'} {name} {shlex.quote(str(v))}" for name, v in given.items()]
         here = ".venv/bin/" if (config.root() / ".venv/bin/papermill").is_file() else ""  # else in an active one
-        return f"{here}papermill notebooks/{self.stage}.ipynb out.ipynb {parameters}"
+        return f"{here}papermill notebooks/{self.stage}.ipynb out.ipynb {' '.join(words)}"
 
     def reads(self) -> list["Place"]:
         """The finished stages that this one reads, in their order."""
@@ -100,30 +114,19 @@ class Place:
     def lock(self) -> FileLock:
         """The lock on making this stage, so that two processes never write together; the run's folder exists then."""
         self.run_folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(
-            self.run_folder / f".{self.stage}.lock", blocking=False, is_singleton=True, fallback_to_soft=False
-        )
-
-    def replace(self) -> None:
-        """Put the complete partial folder in the stage's place."""
-        old = self.run_folder / f".{self.stage}.old"
-        shutil.rmtree(old, ignore_errors=True)
-        if self.folder.exists():
-            self.folder.rename(old)
-        self.partial.rename(self.folder)
-        shutil.rmtree(old, ignore_errors=True)
+        path = self.run_folder / f".{self.stage}.lock"
+        return FileLock(path, blocking=False, is_singleton=True, fallback_to_soft=False)
 
     def settle(self) -> None:
         """Complete the replacement by a process that was killed in the middle of it.
 
-        The manifest is written last, so a partial folder that has one is complete, and the old stage may be moved away
-        already: POSIX cannot swap two folders in one step.
+        The manifest is written last, so a partial folder that has one is complete; the old stage may be gone already.
         """
         complete = self.partial / "manifest.json"
         if complete.is_file():
             with contextlib.suppress(Timeout), self.lock():  # a process that has the lock is about to do it
                 if complete.is_file():  # no other process has done it meanwhile
-                    self.replace()
+                    put_in_place(self.partial, self.folder)
 
     def check_earlier(self, *, itself: bool = False) -> dict["Place", dict[str, Any]]:
         """The manifests of the stages that this one reads (and its own), their files checked against them.

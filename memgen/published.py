@@ -18,7 +18,7 @@ import pandas as pd
 
 from memgen import config
 from memgen.config import STAGES, Cell, InputError, RunConfig
-from memgen.manifest import COORDINATES, NUMBER_FIELDS
+from memgen.manifest import COORDINATES, NUMBER_FIELDS, in_order, load_manifest, load_metrics
 from memgen.place import PUBLISHED, Place
 
 MODEL = "published"  # instead of the name of a model: the published one of the task
@@ -32,15 +32,7 @@ QUOTED = re.compile(r'"((?:[^"]|"")*)"')  # a field of a CSV file
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """The published results of a profile.
-
-    Attributes
-    ----------
-    profile : str
-        Its name.
-    about : dict
-        What ``README.json`` says: profile, command, commits, dirty, date, machines, runs, stages.
-    """
+    """The published results of a profile; `about` is what ``README.json`` says of them."""
 
     profile: str
     about: dict[str, Any]
@@ -99,6 +91,13 @@ class Published:
         return read_metrics(self.folder)
 
 
+def metrics_of(place: Place, profile: config.Profile) -> pd.DataFrame:
+    """The numbers of a stage of a run, with `RUN_COLUMNS`; a record that names a form itself keeps it."""
+    spec, frame = profile.spec(place.task), load_metrics(place.folder)
+    settings = {name: frame[name].astype(object).fillna(getattr(spec, name)) for name in ("form", "conflicts")}
+    return frame.assign(stage=place.stage, **place.cell._asdict(), base_task=spec.task, **settings)
+
+
 def read_metrics(folder: Path) -> pd.DataFrame:
     """Every number below a folder of published results: `RUN_COLUMNS`, `measure`, coordinates, and `NUMBER_FIELDS`."""
     try:
@@ -106,9 +105,7 @@ def read_metrics(folder: Path) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         where = os.path.relpath(folder / METRICS, config.root())
         raise InputError(f"{where} cannot be read ({type(error).__name__}); restore it with git.") from None
-    coordinates = list(dict.fromkeys([*COORDINATES, *frame.columns]))
-    first, last = [*RUN_COLUMNS, "measure"], list(NUMBER_FIELDS)
-    return frame.reindex(columns=[*first, *(name for name in coordinates if name not in [*first, *last]), *last])
+    return in_order(frame, [*RUN_COLUMNS, "measure"])
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -161,12 +158,10 @@ def take_model(place: Place) -> RunConfig:
         "training" in STAGES[place.stage].reads,
         f"The published model is trained: the notebook {place.stage} does not take it; localization and steering do.",
     )
-    made = json.loads((source / "training/manifest.json").read_text(encoding="utf-8"))["config"]
+    made = load_manifest(source / "training")["config"]
     analysis = config.load_profile("smoke" if place.profile == "default" else place.profile).analysis
-    model = made["model"] | {"name": MODEL}
-    settings = RunConfig.read(
-        made | {"profile": place.profile, "seed": place.seed, "model": model, "analysis": analysis}, str(source)
-    )
+    changed = {"profile": place.profile, "seed": place.seed, "model": made["model"] | {"name": MODEL}}
+    settings = RunConfig.read(made | changed | {"analysis": analysis}, str(source))
     for need in place.reads():
         if not need.folder.exists() and (source / need.stage).exists():
             beside = need.folder.with_name(f".{need.stage}.{os.getpid()}")

@@ -58,13 +58,10 @@ def _sha256(tensors: dict[str, Tensor], texts: dict[str, str]) -> str:
 
 
 def load_state(model: PreTrainedModel, optimizers: Sequence[Optimizer], folder: Path) -> tuple[Position, list[dict]]:
-    """Load the state of an interrupted training into the model and the optimizers.
+    """Load the state of an interrupted training into the model and the optimizers; return what else was saved.
 
-    Returns
-    -------
-    Position and rows of the trajectory
-        The first position and no rows where there is no state. A damaged one is not read: what the training left is
-        removed, and it begins anew.
+    Where there is no state, that is the first position and no rows. A damaged one is not read: what the training left
+    is removed, and it begins anew.
     """
     if not (folder / RESUME).exists():
         return Position(), []

@@ -1,5 +1,6 @@
 """The recorder of a stage: it checks what was asked for, gives paths, and keeps numbers, tables and figures."""
 
+import contextlib
 import datetime
 import hashlib
 import importlib
@@ -21,11 +22,12 @@ from threadpoolctl import threadpool_limits
 
 from memgen import config, display, manifest
 from memgen.config import STAGES, Cell, InputError, Profile, RunConfig
-from memgen.place import Place, sync
-from memgen.published import MODEL, Published, take_model
+from memgen.display import SHARES
+from memgen.intervals import Estimate
+from memgen.place import Place, put_in_place, sync
+from memgen.published import MODEL, RUN_COLUMNS, Published, metrics_of, take_model
 from memgen.published import published as read_published
 
-SHARES = {"share 0-1": " %", "accuracy 0-1": " %", "difference of shares": " points"}  # how each is written
 COUNTED = ("neurons", "pairs", "inputs", "steps")
 UNITS = (*SHARES, *COUNTED, "AUROC 0-1", "nats", "activation", "correlation", "ratio", "0 or 1")
 NOT_MEASURED = "not measured"
@@ -45,27 +47,20 @@ def begin(
 ) -> "Run":
     """Check what the stage was asked for and start recording.
 
+    A wrong parameter, and a missing or changed earlier stage, is an InputError; nothing was touched then.
+
     Parameters
     ----------
-    stage : str
-        One of `memgen.config.STAGES`.
-    profile, task, model, seed
+    profile, task, model, seed, table
         The run, as in :func:`memgen.config.resolve`; a stage of the whole profile takes the profile alone. The model
         "published" is that of :func:`memgen.published.take_model`.
-    results : str
+    results
         The folder that holds the results.
-    table : str
-        The path of a table, for the task of that name; empty: the run's.
-    resume : bool
+    resume
         Whether to keep the files that an interrupted run left which had the same settings, inputs, code, versions,
         threads and device.
     **others
         Parameters that this notebook alone has; numbers are 0 or more.
-
-    Raises
-    ------
-    InputError
-        For a wrong parameter, or a missing or changed earlier stage; nothing was touched then.
     """
     if stage not in STAGES:
         raise ValueError(f"stage must be one of {', '.join(STAGES)}, not {stage!r}.")
@@ -75,56 +70,36 @@ def begin(
     config.require(first.isdecimal() and int(first) > 0, f"OMP_NUM_THREADS must be a whole number, not {n_threads!r}.")
     threadpool_limits(int(first))
     warnings.filterwarnings("ignore", message="IProgress not found")  # text bars of tqdm are fine
-    config.require(
-        isinstance(results, str) and results != "",
-        f"The parameter results must be text that names a folder, not {results!r}.",
-    )
+    is_name = isinstance(results, str) and results != ""
+    config.require(is_name, f"The parameter results must be text that names a folder, not {results!r}.")
     for name, value in others.items():
         fits = isinstance(value, str | bool) or (isinstance(value, int | float) and 0 <= value < math.inf)
         config.require(fits, f"The parameter {name} must be text, true or false, or a number from 0, not {value!r}.")
     settings: Profile | RunConfig
     if STAGES[stage].of_profile:
         settings, place = config.load_profile(profile), Place(stage, profile, results=results)
-        run = {}
     elif model == MODEL:
-        place = Place(stage, profile, task, model, seed, results)
+        place = Place(stage, profile, task, model, seed, results, table)
         settings = take_model(place)
-        run = Cell(task, model, seed)._asdict()
     else:
         config.require(isinstance(table, str), f"The parameter table must be the path of a table, not {table!r}.")
         settings = config.resolve(profile, task, model, seed, table)
-        run = Cell(task, settings.model.name, seed)._asdict()
-        place = Place(stage, profile, **run, results=results, table=table)
-    parameters = {"profile": profile, **run, "results": results, **({"table": table} if table else {}), **others}
-    return Run(place, parameters, settings, place.check_earlier(), resume)
+        place = Place(stage, profile, task, settings.model.name, seed, results, table)
+    return Run(place, place.parameters | others, settings, resume)
 
 
 class Run:
     """A stage of a run while it is made; `begin` starts it and `finish` puts it in its place.
 
-    Attributes
-    ----------
-    config : RunConfig, or Profile for a stage of the whole profile
-        The settings.
-    parameters : dict
-        The notebook's parameters, the model's name filled in.
-    label : str
-        Run, model and seed as in the path of the results; for a stage of the whole profile, the profile.
-    folder : Path
-        Where files are written: beside the stage's folder until `finish`, then that folder.
+    `config` holds the settings: a RunConfig, or for a stage of the whole profile the Profile. `parameters` are the
+    notebook's, the model's name filled in. `label` is :attr:`memgen.place.Place.run`. Files are written to `folder`:
+    beside the stage's folder until `finish`, then that folder.
     """
 
-    def __init__(
-        self,
-        place: Place,
-        parameters: dict[str, Any],
-        settings: Any,
-        earlier: dict[Place, dict[str, Any]],
-        resume: bool = False,
-    ) -> None:
+    def __init__(self, place: Place, parameters: dict[str, Any], settings: Any, resume: bool) -> None:
         self.place, self.parameters, self.config = place, parameters, settings
         self.label, self.folder = place.run, place.partial
-        self._earlier = earlier
+        self._earlier = place.check_earlier()
         table = settings.data.get("table") if place.stage == "data" else None
         self._inputs: dict[str, dict[str, Any]] = {table: manifest.digest(config.root() / table)} if table else {}
         self._records: dict[tuple, dict[str, Any]] = {}
@@ -162,9 +137,7 @@ class Run:
         """
         need, name = self.place.at(stage, cell), "/".join(parts)
         if need not in self._earlier:
-            raise ValueError(
-                f"{self.place.stage} does not read {need.label}; config.STAGES says what each stage reads."
-            )
+            raise ValueError(f"{self.place.stage} does not read {need.label}; config.STAGES says what it reads.")
         outputs, path = self._earlier[need]["outputs"], need.folder / name
         used = {file: outputs[file] for file in outputs if f"{file}/".startswith(f"{name}/" if name else "")}
         if not used:  # what was added after the stage finished, such as the manifest itself
@@ -184,24 +157,14 @@ class Run:
     def metrics(self, *, comparisons: bool = True) -> pd.DataFrame:
         """The numbers of all runs, or of the main runs, that a stage of the whole profile reads, one a row.
 
-        Returns
-        -------
-        DataFrame
-            Columns `task`, `model`, `seed`, `stage`, `base_task`, `form`, `conflicts`, and those of the records. A
-            record that names a form itself, as where one model has both, keeps it.
+        Columns are :data:`memgen.published.RUN_COLUMNS` and those of the records.
         """
         cells = self.cells() if comparisons else self.config.main_cells()
-        frames = []
-        for need in self._earlier:
-            if need.cell in cells:
-                spec = self.config.spec(need.task)
-                frame = manifest.load_metrics(self.input(need.stage, "metrics.json", cell=need.cell).parent)
-                run = need.cell._asdict() | {"stage": need.stage, "base_task": spec.task}
-                frame = frame.astype({"form": object, "conflicts": object}).assign(**run)
-                frames.append(frame.fillna({"form": spec.form, "conflicts": spec.conflicts}))
-        metrics = pd.concat(frames, ignore_index=True)
-        first = [*Cell._fields, "stage", "base_task", "form", "conflicts", "measure"]
-        return metrics[[*first, *metrics.columns.difference(first, sort=False)]]
+        needs = [need for need in self._earlier if need.cell in cells]
+        for need in needs:
+            self.input(need.stage, "metrics.json", cell=need.cell)
+        frames = [metrics_of(need, self.config) for need in needs]
+        return manifest.in_order(pd.concat(frames, ignore_index=True), [*RUN_COLUMNS, "measure"])
 
     def published(self, profile: str = "full") -> Published | None:
         """The published results of a profile, noted as inputs; None if there are none.
@@ -215,61 +178,26 @@ class Run:
         return found
 
     def record(
-        self,
-        measure: str,
-        value: Any,
-        *,
-        definition: str,
-        unit: str,
-        n: int | None = None,
-        ci: tuple[float, float] | None = None,
-        **coordinates: Any,
+        self, measure: str, value: Any, *, definition: str, unit: str, n: int | None = None, **coordinates: Any
     ) -> None:
         """Keep a number for ``metrics.json``; the same measure at the same coordinates replaces an earlier one.
 
-        Parameters
-        ----------
-        measure : str
-            What was measured, such as ``accuracy``.
-        value : float or memgen.intervals.Estimate
-            The number; an estimate brings its interval and n. NaN is refused unless n is 0.
-        definition : str
-            What the number says, as a sentence.
-        unit : str
-            One of `UNITS`.
-        n : int
-            How many rows, groups or seeds are behind it.
-        ci : (low, high)
-            The 95 % interval; NaN where there is none.
-        **coordinates
-            Where it was measured, such as ``layer=2, method="study"``; missing values are left out.
+        The `definition` is a sentence, the `unit` one of `UNITS`, and `n` the rows, groups or seeds behind the number;
+        an :class:`memgen.intervals.Estimate` brings its interval and n. NaN is refused unless n is 0. `coordinates` say
+        where it was measured, such as ``layer=2, method="study"``; missing values are left out.
         """
-        low, high = ci or (getattr(value, "ci_low", None), getattr(value, "ci_high", None))
-        n = getattr(value, "n", None) if n is None else n
-        row = {"value": getattr(value, "value", value), "ci_low": low, "ci_high": high, "n": n}
+        row = value._asdict() if isinstance(value, Estimate) else {"value": value, "n": n}
         key, record = _record(measure, row, definition, unit, coordinates)
         self._require_open()
         self._records[key] = record
 
     def record_table(
-        self,
-        frame: pd.DataFrame,
-        *,
-        definition: str,
-        unit: str,
-        measure: str | None = None,
-        coordinates: Iterable[str] = (),
+        self, frame: pd.DataFrame, *, definition: str, unit: str, measure: str = "", coordinates: Iterable[str] = ()
     ) -> None:
         """Keep a number for each row of a table with the columns `value`, `n`, and `ci_low` and `ci_high` if known.
 
-        Parameters
-        ----------
-        definition : str
-            As in `record`; columns are fields of it, as in ``"Accuracy of {probe}."``
-        measure : str, optional
-            The measure of all rows; without it, the column `measure` names each row's.
-        coordinates : iterable of str
-            The columns that say where the row was measured.
+        Columns are fields of the `definition`, as in ``"Accuracy of {probe}."`` Without a `measure` of all rows, a
+        column names each row's. `coordinates` are the columns that say where the row was measured.
         """
         records: dict[tuple, dict[str, Any]] = {}
         for row in frame.to_dict("records"):
@@ -284,13 +212,8 @@ class Run:
     def glue(self, key: str, query: str, **variables: Any) -> None:
         """Let prose paste a number of this stage: ``{glue:text}`key``` becomes ``97.4 % [95.1, 99.1]``.
 
-        Parameters
-        ----------
-        query : str
-            Selects the number among the records, as `pandas.DataFrame.query` takes it; if there is none, the text says
-            so. More than one is an error.
-        **variables
-            What `query` names with ``@``.
+        The number is the only record that `pandas.DataFrame.query` finds with `query`, which names `variables` with
+        ``@``. If there is none, the text says so.
         """
         found = manifest.records_frame(list(self._records.values())).query(query, local_dict=variables)
         if len(found) > 1:
@@ -317,7 +240,6 @@ class Run:
 
     def finish(self) -> None:
         """Write the metrics, then the manifest, and put the stage in its place."""
-        self._require_open()
         manifest.write_json(self.path("metrics.json"), list(self._records.values()))
         self._note.unlink(missing_ok=True)
         seconds, provenance = round(time.perf_counter() - self._clock, 3), manifest.provenance()
@@ -336,7 +258,7 @@ class Run:
         }
         sync(self.folder)  # a manifest says that all else is there, after a power cut, too
         manifest.write_json(self.path("manifest.json"), about)
-        self.place.replace()
+        put_in_place(self.folder, self.place.folder)
         self._lock.release(force=True)
         self.folder = self.place.folder
         where, memory = os.path.relpath(self.folder, config.root()), provenance["peak_memory_bytes"] >> 20
@@ -348,7 +270,9 @@ class Run:
 
     def _prepare(self, resume: bool) -> bool:
         """Make the partial folder, empty unless it is to be kept and was begun the same way; tell if files were."""
-        begun, now = self._read_note(), self._decisive() if resume else {}
+        begun, now = {}, self._decisive() if resume else {}
+        with contextlib.suppress(OSError, ValueError):  # none, or of a process that was killed while it wrote
+            begun = json.loads(self._note.read_text(encoding="utf-8"))
         others = [name for name in now if begun.get(name) != now[name]]
         if begun and others:
             print(f"▶ The interrupted {self.place.label} had other {', '.join(others)}: it starts anew.")
@@ -359,12 +283,6 @@ class Run:
         if resume:
             manifest.write_json(self._note, now)
         return any(path.is_file() and path != self._note for path in self.folder.rglob("*"))
-
-    def _read_note(self) -> dict[str, str]:
-        try:
-            return json.loads(self._note.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # none, or of a process that was killed while it wrote
-            return {}
 
     def _decisive(self) -> dict[str, str]:
         """All that decides the numbers of this stage, as digests: what resumes must have begun with the same."""
@@ -428,14 +346,14 @@ def in_words(record: dict[str, Any]) -> str:
 def _digits(value: float, unit: str) -> str:
     """A number with the digits that its unit deserves, with a minus sign, and without one before a zero."""
     if unit in SHARES:
-        text = f"{100 * value:.1f}"
+        text = f"{100 * value:z.1f}"
     elif unit in ("AUROC 0-1", "correlation"):
-        text = f"{value:.3f}"
+        text = f"{value:z.3f}"
     elif abs(value) >= 1000 or (unit in COUNTED and (value == round(value) or abs(value) >= 100)):
-        text = f"{value:,.0f}"
+        text = f"{value:z,.0f}"
     else:
-        text = f"{value:.1f}" if unit in COUNTED else f"{value:.3g}"
-    return text.replace("-", "\u2212") if float(text.replace(",", "")) else text.removeprefix("-")
+        text = f"{value:z.1f}" if unit in COUNTED else f"{value:z.3g}"
+    return text.replace("-", "\u2212")
 
 
 def _finite(value: Any) -> float | None:

@@ -37,8 +37,7 @@ def whole(tmp_path_factory):
     (folder / "config").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr("tests.test_run.make", make)
-        make_all(folder, SMALL)
+        make_all(folder, SMALL, make)
     return folder
 
 

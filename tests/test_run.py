@@ -80,7 +80,7 @@ def make(stage, files=("one.txt",), **parameters) -> Path:
     return run.folder
 
 
-def make_all(project, profile):
+def make_all(project, profile, make=make):
     """Write a profile and run all stages of all its runs."""
     (project / "config/tiny.yaml").write_text(profile)
     loaded = config.load_profile("tiny")
@@ -112,7 +112,8 @@ def test_contract_of_a_finished_stage(project, capsys):
     assert run.config.model.name == run.parameters["model"] == "gpt2-2x32"
     assert run.input("data", "one.txt").read_text() == "data one.txt"
     run.path("model", "weights.bin").write_bytes(b"123")
-    run.record("accuracy", 0.5, n=10, ci=(0.4, 0.6), layer=np.int64(2), method="study", control=None, **DESCRIBED)
+    where = {"layer": np.int64(2), "method": "study", "control": None}
+    run.record("accuracy", Estimate(0.5, 0.4, 0.6, 10), **where, **DESCRIBED)
     run.record("accuracy", Estimate(0.5, 0.4, np.nan, 12), **DESCRIBED)
     run.record("empty", np.nan, n=0, **DESCRIBED)
     run.figure(CHART, "by_layer", caption="Value by layer.", data=FRAME)
@@ -251,7 +252,7 @@ def test_generators_depend_on_seed_stage_and_name_alone(project):
         (0.5, {}, "needs n"),
         (0.5, {"n": 5, "unit": "percent"}, "a unit of share 0-1, .*not 'percent'"),
         (0.5, {"n": 5, "definition": ""}, "needs a definition"),
-        (0.5, {"n": 5, "ci": (0.6, 0.4)}, "interval from 0.6 to 0.4"),
+        (Estimate(0.5, 0.6, 0.4, 5), {}, "interval from 0.6 to 0.4"),
     ],
 )
 def test_bad_numbers_are_refused(project, value, given, message):
@@ -326,13 +327,8 @@ def test_prose_pastes_the_number_that_a_query_selects(project, monkeypatch):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"seed": "x"}, "seed: .*integer, not 'x'"),
-        ({"seed": True}, "seed: .*integer, not True"),
         ({"seed": -1}, "seed: .*not -1"),
-        ({"task": "chess"}, "chess"),
         ({"task": 3}, "task 3"),
-        ({"model": "bert"}, "bert"),
-        ({"profile": "huge"}, "huge"),
         ({"results": 3}, "results must be text that names a folder, not 3"),
         ({"top_n": -1}, "top_n must be .* a number from 0, not -1"),
         ({"top_n": None}, "top_n must be .*, not None"),

@@ -87,9 +87,9 @@ def run(given: argparse.Namespace) -> int:
 
             return check(given.profile, given.cell, given.results)
         case "compare":
-            from book.build.compare import side_by_side
+            from book.build.compare import as_text, side_by_side
 
-            print(side_by_side(given.a, given.b))
+            print(as_text(side_by_side(given.a, given.b)))
         case "pdf":
             from book.build.pdf import make_pdf
 

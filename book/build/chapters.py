@@ -13,10 +13,10 @@ import vl_convert
 from bs4 import BeautifulSoup
 
 from book.build import meaning
-from memgen.config import STAGES, InputError, Profile, load_profile, require, root, stages_of
+from memgen.config import InputError, Profile, load_profile, require, root, stages_of
 from memgen.manifest import digest, load_manifest, load_metrics, write_json
 from memgen.place import NOTEBOOK, Place, sync
-from memgen.published import published
+from memgen.published import OF_PROFILE, published
 
 PAGES = Path("book")
 CHAPTERS = PAGES / "chapters"
@@ -25,20 +25,14 @@ SCRIPT = PAGES / "_static/vega.js"
 TO_DOWNLOADS = "../" * len(CHAPTERS.parts) + "_static/downloads"  # from the page of a chapter
 MEANING = "## What this means"  # the heading above the sentences of `book/meaning.yaml`
 MAIN_FIGURE = "main-figure"  # the tag of the cell whose figure opens the chapter
-REFERENCE = re.compile(
-    r"\[[^\]]*\]\(#((?:figure|table)-[\w-]+)\)"
-)  # in prose, such as [the heat map](#figure-heat_map)
+REFERENCE = re.compile(r"\[[^\]]*\]\(#((?:figure|table)-[\w-]+)\)")  # such as [the heat map](#figure-heat_map)
 
 
-def seal(folder: str | os.PathLike, executed: str | os.PathLike) -> None:
+def seal(folder: Path, executed: Path) -> None:
     """Put an executed notebook beside the results that it made, and its sha256 into their manifest.
 
-    Raises
-    ------
-    InputError
-        If the stage did not finish, or the notebook has an error or a cell that was not run.
+    A stage that did not finish, and a notebook with an error or a cell that was not run, is an InputError.
     """
-    folder, executed = Path(folder), Path(executed)
     manifest = load_manifest(folder)
     read_executed(executed)
     beside = folder / f".{NOTEBOOK}.{os.getpid()}"
@@ -52,13 +46,7 @@ def seal(folder: str | os.PathLike, executed: str | os.PathLike) -> None:
 def stage_book(profile: str, results: str = "results") -> list[Path]:
     """Copy the finished notebooks of a profile into the book, all of them checked first.
 
-    Each stage has a chapter for each task, from its first model and first seed (:meth:`memgen.config.Profile.shown`);
-    a stage of the whole profile has one for all.
-
-    Raises
-    ------
-    InputError
-        If a stage did not finish, or its notebook has errors or is not the one that was sealed.
+    A stage that did not finish, and a notebook with an error or another one than was sealed, is an InputError.
     """
     places = chapter_places(load_profile(profile), results)
     notebooks = {chapter: make_chapter(place) for chapter, place in places.items()}
@@ -77,14 +65,13 @@ def stage_book(profile: str, results: str = "results") -> list[Path]:
 
 
 def chapter_places(profile: Profile, results: str) -> dict[str, Place]:
-    """Of each chapter the stage whose notebook it is."""
+    """Of each chapter the stage whose notebook it is; a stage of the whole profile has one for all tasks."""
     of_runs = {
         f"{stage}-{cell.task}": Place(stage, profile.name, *cell, results)
         for cell in profile.shown()
         for stage in stages_of(profile.spec(cell.task))
     }
-    of_profile = [stage.name for stage in STAGES.values() if stage.of_profile]
-    return of_runs | {stage: Place(stage, profile.name, results=results) for stage in of_profile}
+    return of_runs | {stage: Place(stage, profile.name, results=results) for stage in OF_PROFILE}
 
 
 def read_executed(path: Path) -> Any:
@@ -99,10 +86,8 @@ def read_executed(path: Path) -> Any:
         for output in cell.outputs:
             if output.output_type == "error":
                 raise InputError(f"The notebook {path} failed with {output.ename}: {output.evalue}")
-        begins = repr(cell.source[:40])
-        require(
-            cell.execution_count is not None, f"The notebook {path} has a cell that was not run; it begins {begins}."
-        )
+        was_run, begins = cell.execution_count is not None, repr(cell.source[:40])
+        require(was_run, f"The notebook {path} has a cell that was not run; it begins {begins}.")
     return notebook
 
 
@@ -153,7 +138,7 @@ def say_what_it_means(notebook: Any, sentences: list[dict[str, Any]], place: Pla
 
     A stage of the whole profile shows what is published where it has nothing itself; so do its sentences.
     """
-    shelf = published() if STAGES[place.stage].of_profile and place.profile != "full" else None
+    shelf = published() if not place.task and place.profile != "full" else None
     elsewhere = shelf.stage_metrics(place.stage) if shelf else None
     for cell in notebook.cells:
         if sentences and cell.cell_type == "markdown" and cell.source.startswith(MEANING):
@@ -162,8 +147,8 @@ def say_what_it_means(notebook: Any, sentences: list[dict[str, Any]], place: Pla
 
 def footer(manifest: dict[str, Any]) -> str:
     """How the page was made, as Markdown."""
-    machine, git = manifest["machine"], manifest["git"]
-    parameters = manifest["parameters"]
+    machine, git, parameters = (manifest[name] for name in ("machine", "git", "parameters"))
+    versions = {"Python": machine["python"]} | manifest["packages"]
     facts = {
         "Parameters": ", ".join(f"`{name} = {value!r}`" for name, value in parameters.items()),
         "Code": f"commit `{git['commit'] or 'unknown'}`{' with uncommitted changes' if git['dirty'] else ''}",
@@ -172,9 +157,7 @@ def footer(manifest: dict[str, Any]) -> str:
         f"at most {manifest['peak_memory_bytes'] / 2**20:.0f} MiB of memory",
         "Machine": f"{machine['processor']}, {machine['cores']} cores, {machine['accelerator'] or 'no GPU'}, "
         f"{machine['system']}",
-        "Versions": ", ".join(
-            f"{name} {version}" for name, version in ({"Python": machine["python"]} | manifest["packages"]).items()
-        ),
+        "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "Made by": f"`make book PROFILE={parameters['profile']}`, or this stage alone: `{manifest['command']}`",
     }
     lines = "\n".join(f"- **{name}:** {fact}" for name, fact in facts.items())
@@ -190,11 +173,6 @@ def finish_figures(notebook: Any, chapter: str) -> None:
     """Number figures and tables in the order of the page; move the files inside them into files of their own.
 
     A link in the prose, such as ``[the heat map](#figure-heat_map)``, becomes *Figure 1*.
-
-    Raises
-    ------
-    ValueError
-        If the prose points to a figure or table that the page does not have.
     """
     counts: Counter[str] = Counter()
     labels: dict[str, str] = {}
@@ -231,10 +209,10 @@ def extract(element: Any, folder: Path, address: str) -> None:
     element[attribute] = f"{address}/{name}"
 
 
-def write_vega_bundle(path: str | os.PathLike) -> None:
+def write_vega_bundle(path: Path) -> None:
     """Write the script that draws every figure of the book."""
     bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     drawing = Path(__file__).with_name("figures.js").read_text(encoding="utf-8")
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     # The names of the bundle must not meet those of Sphinx's scripts.
-    Path(path).write_text(f"(() => {{\n{bundle}\n{drawing}}})();\n", encoding="utf-8")
+    path.write_text(f"(() => {{\n{bundle}\n{drawing}}})();\n", encoding="utf-8")

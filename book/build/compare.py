@@ -1,6 +1,5 @@
 """The numbers of two folders of results side by side: two runs, two profiles, or a profile and what was published."""
 
-import dataclasses
 import os
 from pathlib import Path
 
@@ -14,67 +13,36 @@ MARK = "*"
 BOUNDS = ["value", "ci_low", "ci_high"]
 
 
-@dataclasses.dataclass(frozen=True)
-class SideBySide:
-    """What two folders hold.
-
-    Attributes
-    ----------
-    rows
-        A row for each number that both have: `where` (the stage, with its run below a profile), `measure`, coordinates,
-        `unit`; `value_a, ci_low_a, ci_high_a, n_a` and the same with `_b`; `apart`, whether both have an interval and
-        the two do not overlap.
-    only_a, only_b
-        How many numbers only one of them has.
-    """
-
-    rows: pd.DataFrame
-    only_a: int
-    only_b: int
-
-    @property
-    def n_apart(self) -> int:
-        """The number of rows whose intervals do not overlap."""
-        return int(self.rows.apart.sum())
-
-    def __str__(self) -> str:
-        parts = [_table(str(where), rows) for where, rows in self.rows.groupby("where", sort=False)]
-        n = len(self.rows)
-        parts.append(f"{n} number{'s' if n != 1 else ''} in both, {self.n_apart} with intervals apart ({MARK}).")
-        parts += [f"{k} only in {name}." for name, k in (("A", self.only_a), ("B", self.only_b)) if k]
-        return "\n".join(parts)
-
-
-def side_by_side(a: str | os.PathLike, b: str | os.PathLike) -> SideBySide:
-    """Compare the numbers of two folders, by stage (and run below a profile), measure and coordinates.
+def side_by_side(a: str | os.PathLike, b: str | os.PathLike) -> pd.DataFrame:
+    """The numbers of two folders as of :func:`matched`, and `apart`: whether two intervals do not overlap.
 
     Intervals that overlap do not show that two numbers agree; those that do not overlap differ by more than their
-    groups explain. An interval of a single number takes no account of how many are compared.
-
-    Raises
-    ------
-    InputError
-        As of :func:`read_numbers`, or if the folders have no number in common.
+    groups explain. An interval of a single number takes no account of how many are compared. Folders without a number
+    in common are an InputError.
     """
-    frames = [read_numbers(folder) for folder in (a, b)]
-    rows = matched(*frames)
-    rows = rows[rows["_merge"] == "both"].drop(columns="_merge").reset_index(drop=True)
-    if rows.empty:
+    rows = matched(read_numbers(a), read_numbers(b))
+    if "both" not in set(rows["_merge"]):
         raise InputError(f"{a} and {b} have no number in common: give two runs, or two profiles.")
     rows["apart"] = (rows.ci_high_a < rows.ci_low_b) | (rows.ci_high_b < rows.ci_low_a)  # undefined is never apart
-    return SideBySide(rows, len(frames[0]) - len(rows), len(frames[1]) - len(rows))
+    return rows
+
+
+def as_text(rows: pd.DataFrame) -> str:
+    """What is :func:`side_by_side`, in columns."""
+    both, n_only = rows[rows["_merge"] == "both"], rows["_merge"].value_counts()
+    parts = [_table(str(where), of_stage) for where, of_stage in both.groupby("where", sort=False)]
+    n = f"{len(both)} number{'s' if len(both) != 1 else ''}"
+    parts.append(f"{n} in both, {both.apart.sum()} with intervals apart ({MARK}).")
+    for name, side in (("A", "left_only"), ("B", "right_only")):
+        parts += [f"{n_only[side]} only in {name}."] if n_only[side] else []
+    return "\n".join(parts)
 
 
 def read_numbers(folder: str | os.PathLike) -> pd.DataFrame:
     """Every number below a folder: `where`, then the columns of records.
 
     The folder is a stage's, a run's or a profile's below ``results/``, or one of ``book/published/``; `where` is the
-    path from it to the stage. Stages that did not finish are left out.
-
-    Raises
-    ------
-    InputError
-        If the folder is missing or has no finished stage.
+    path from it to the stage. Stages that did not finish are left out; a folder without any other is an InputError.
     """
     folder = Path(folder)
     if not folder.is_dir():

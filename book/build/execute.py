@@ -76,21 +76,7 @@ def explain(error: Exception) -> str:
 
 
 def run(source: str, copy: str, folder: str, parameters: dict[str, Any], label: str) -> int:
-    """Execute, seal, and say how it went; return the exit status.
-
-    Parameters
-    ----------
-    source : str
-        The notebook's source, ``notebooks/<stage>.py``.
-    copy : str
-        Where the executed copy goes.
-    folder : str
-        The folder of results that the notebook makes.
-    parameters : dict
-        The notebook's parameters.
-    label : str
-        The name of the run in messages.
-    """
+    """Execute `source` into `copy`, seal the `folder` of results, and say how it went; return the exit status."""
     began, text = time.monotonic(), Path(copy).with_suffix(".log")
     text.parent.mkdir(parents=True, exist_ok=True)
     logger = logging.getLogger("papermill")
@@ -99,7 +85,7 @@ def run(source: str, copy: str, folder: str, parameters: dict[str, Any], label: 
     logger.handlers = [Progress(), logging.FileHandler(text, mode="w", encoding="utf-8")]
     try:
         execute(source, copy, parameters)
-        seal(folder, copy)
+        seal(Path(folder), Path(copy))
     except Exception as error:
         logger.exception("The run failed.")
         print(f"✗ {label} failed: {explain(error)}")

@@ -6,6 +6,7 @@ number, after what `than` selects was taken away (the mean of it, times `times` 
 than `value`, such as `ci_low`.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,8 @@ def _met(condition: dict[str, Any], metrics: pd.DataFrame) -> bool | None:
         return None
     if values.isna().any() or values.empty:
         return None
-    return bool(
-        (values > condition.get("above", -float("inf"))).all() and (values < condition.get("below", float("inf"))).all()
-    )
+    above, below = condition.get("above", -math.inf), condition.get("below", math.inf)
+    return bool(values.between(above, below, inclusive="neither").all())
 
 
 def as_list(

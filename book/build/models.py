@@ -24,10 +24,7 @@ CHECKSUMS = "SHA256SUMS"  # as sha256sum writes and checks it
 def publish_models(profile: str, results: str = "results") -> list[Path]:
     """Write the models of a profile's chapters, one a task, and return their folders, each replaced as a whole.
 
-    Raises
-    ------
-    InputError
-        If a stage is not finished, was changed, or was made from other results than those that are there now.
+    A stage that :meth:`memgen.place.Place.check_earlier` refuses is an InputError.
     """
     folders = []
     for cell in config.load_profile(profile).shown():

@@ -15,12 +15,7 @@ def bring_in_line(*, tidy: bool = False) -> None:
     """Bring the ``.ipynb`` and the ``.py`` of each stage in line, and say so where the ``.py`` is the one that follows.
 
     With `tidy`, outputs and what an editor noted about itself leave the ``.ipynb``, too (the ``.py`` never has them:
-    the filters of jupytext in pyproject.toml).
-
-    Raises
-    ------
-    InputError
-        If a file cannot be read; the pair is as it was.
+    the filters of jupytext in pyproject.toml). A pair with a file that cannot be read stays as it was.
     """
     for source in (root() / "notebooks" / f"{stage}.py" for stage in STAGES):
         pair, before = source.with_suffix(".ipynb"), source.read_bytes()

@@ -26,27 +26,13 @@ def declared(cell: str) -> dict[str, str]:
 
 
 def check(given: Mapping[str, Any], kinds: Mapping[str, str]) -> None:
-    """Refuse what papermill would take: names that the notebook does not have, and values of another type.
-
-    Parameters
-    ----------
-    given : mapping
-        The values by name.
-    kinds : mapping
-        As of :func:`declared`.
-
-    Raises
-    ------
-    InputError
-        The sentence says what is allowed.
-    """
+    """Refuse what papermill would take: names that are not :func:`declared`, and values of another type."""
     require(isinstance(given, Mapping), f"The parameters must be names with values, not {given!r}.")
     for name, value in given.items():
         require(name in kinds, f"The parameter {name!r} is unknown; this notebook has {', '.join(kinds) or 'none'}.")
-        kind = kinds[name]
+        kind, types = kinds[name], ", ".join(TYPES)
         require(
-            kind in TYPES,
-            f"The parameter {name} has the type {kind}; let the notebook declare it as one of {', '.join(TYPES)}.",
+            kind in TYPES, f"The parameter {name} has the type {kind}; let the notebook declare it as one of {types}."
         )
         fits = isinstance(value, TYPES[kind]) and isinstance(value, bool) == (kind == "bool")
         require(fits, f"The parameter {name} must be {WORDS[kind]}, not {value!r}.")

@@ -81,13 +81,7 @@ def point_within(link: Any, printed: PdfReader, start: int, starts: dict[str, in
 
 
 def make_pdf() -> tuple[Path, int]:
-    """Print ``_build/html`` into ``dist/``; return where the PDF is, and the number of its sheets.
-
-    Raises
-    ------
-    InputError
-        If there is no Chromium.
-    """
+    """Print ``_build/html`` into ``dist/``; return where the PDF is, and the number of its sheets."""
     program, target = chromium(), root() / f"dist/memgen-book-{memgen.__version__}.pdf"
     require(program is not None, HOW_TO_GET_IT)
     toc = yaml.safe_load((root() / "_toc.yml").read_text(encoding="utf-8"))

@@ -16,10 +16,10 @@ from book.build.compare import matched, read_numbers
 from memgen import config, published
 from memgen.config import STAGES, InputError, Profile
 from memgen.manifest import digest, load_metrics, write_json
-from memgen.place import PUBLISHED, Place, sync
+from memgen.place import PUBLISHED, Place, put_in_place, sync
 
 NUMBERS = "metrics.json"
-LEFT_OUT = ("all_trials.csv", "try_it.csv")  # megabytes: every trial of every sweep, and what the page Try it shows
+LEFT_OUT = ("/all_trials.csv", "/try_it.csv")  # megabytes: every trial of every sweep, and what the page Try it shows
 FILES = {
     published.METRICS: "every number of every stage; base_task is missing for the stages of the whole profile",
     published.MANIFESTS: "how each stage was made: parameters, versions, commit, checksums, time, memory",
@@ -30,14 +30,11 @@ FILES = {
 def publish(profile: str, results: str = "results") -> Path:
     """Write what is to be published of a profile, and return the folder, which is replaced as a whole.
 
-    Raises
-    ------
-    InputError
-        If a stage is not finished, was changed, or was made from other results than those that are there now.
+    A stage that :meth:`memgen.place.Place.check_earlier` refuses is an InputError.
     """
     manifests = Place(list(STAGES)[-1], profile, results=results).check_earlier(itself=True)
     loaded, target = config.load_profile(profile), published.folder_of(profile)
-    beside, old = (target.with_name(f".{profile}.{name}") for name in ("partial", "old"))
+    beside = target.with_name(f".{profile}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     numbers = [_numbers(place, manifest, loaded) for place, manifest in manifests.items()]
@@ -51,11 +48,7 @@ def publish(profile: str, results: str = "results") -> Path:
     (beside / published.MANIFESTS).write_text(f"[\n{lines}\n]\n", encoding="utf-8")
     write_json(beside / published.ABOUT, _about(loaded, list(manifests.values())))
     sync(beside)
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    beside.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+    put_in_place(beside, target)
     return target
 
 
@@ -66,13 +59,7 @@ def write_metrics(numbers: pd.DataFrame, folder: Path) -> None:
 
 
 def check(profile: str, cell: str, results: str = "results") -> int:
-    """Say how a run, ``task/model/seed<n>``, compares with the published one, and return the exit status.
-
-    Raises
-    ------
-    InputError
-        If nothing was published of the profile or the run, or if the run has no stage at all.
-    """
+    """Say how a run, ``task/model/seed<n>``, compares with the published one, and return the exit status."""
     found = published.published(profile)
     if found is None:
         raise InputError(f"Nothing was published of the profile {profile!r} in {PUBLISHED}{profile}.")
@@ -124,33 +111,26 @@ def _difference(place: Place, manifest: dict[str, Any], found: published.Publish
 def _numbers(place: Place, manifest: dict[str, Any], profile: Profile) -> pd.DataFrame:
     """The numbers of a stage with the columns that say which run and stage they are of."""
     place.check_files({NUMBERS: manifest["outputs"][NUMBERS]})
-    frame = load_metrics(place.folder).assign(stage=place.stage)
-    if not place.task:  # task, model and seed are coordinates of its numbers
-        return frame.reindex(columns=list(dict.fromkeys([*published.RUN_COLUMNS, *frame.columns])))
-    spec = profile.spec(place.task)
-    settings = {name: frame[name].astype(object).fillna(getattr(spec, name)) for name in ("form", "conflicts")}
-    return frame.assign(**place.cell._asdict(), base_task=spec.task, **settings)
+    if place.task:
+        return published.metrics_of(place, profile)
+    frame = load_metrics(place.folder).assign(stage=place.stage)  # task, model and seed are coordinates of its numbers
+    return frame.reindex(columns=list(dict.fromkeys([*published.RUN_COLUMNS, *frame.columns])))
 
 
 def _copy_tables(place: Place, manifest: dict[str, Any], target: Path) -> None:
     """Copy the tables, and the data of the figures, of a stage."""
-    tables = {file: entry for file, entry in manifest["outputs"].items() if _is_table(Path(file))}
+    outputs = manifest["outputs"]
+    tables = {file: outputs[file] for file in outputs if file.endswith(".csv") and not file.endswith(LEFT_OUT)}
     place.check_files(tables)
     for file in tables:
         (target / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(place.folder / file, target / file)
 
 
-def _is_table(file: Path) -> bool:
-    return file.suffix == ".csv" and file.name not in LEFT_OUT
-
-
 def _without_checkpoints(manifest: dict[str, Any]) -> dict[str, Any]:
     """A manifest without the many files of checkpoints among its inputs and outputs."""
-    parts = ("inputs", "outputs")
-    return manifest | {
-        part: {f: manifest[part][f] for f in manifest[part] if "checkpoints/" not in f} for part in parts
-    }
+    parts = {name: manifest[name].items() for name in ("inputs", "outputs")}
+    return manifest | {name: {f: e for f, e in files if "checkpoints/" not in f} for name, files in parts.items()}
 
 
 def _about(profile: Profile, manifests: list[dict[str, Any]]) -> dict[str, Any]:

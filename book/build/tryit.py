@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 from book.build.models import DIRECTION
 from memgen import config
 from memgen.behavior import NAMES, TARGETS
+from memgen.manifest import load_manifest
 from memgen.published import MODELS
 from memgen.steering.controls import random_direction
 from memgen.steering.das import SITE
@@ -36,10 +37,8 @@ def write(downloads: Path) -> None:
     folder = config.root() / MODELS
     models = {task: published_model(folder / task) for task in TASKS if (folder / task).is_dir()}
     data = f"const MODELS = {json.dumps(models, ensure_ascii=False, separators=(',', ':'))};"
-    code = [
-        Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("model.js", "answer.js", "tryit.js")
-    ]
-    style = Path(__file__).with_name("tryit.css").read_text(encoding="utf-8")
+    files = ("model.js", "answer.js", "tryit.js", "tryit.css")
+    *code, style = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in files)
     (downloads / SCRIPT).parent.mkdir(parents=True, exist_ok=True)
     (downloads / SCRIPT).write_text("\n".join(["(() => {", data, *code, "})();\n"]), encoding="utf-8")
     fragment = f"""<style>
@@ -52,7 +51,7 @@ def write(downloads: Path) -> None:
 
 def published_model(folder: Path) -> dict[str, Any]:
     """A published model for the page: its sizes, words, bound answers, some test conflicts, and all tensors."""
-    made = json.loads((folder / "training/manifest.json").read_text(encoding="utf-8"))["config"]
+    made = load_manifest(folder / "training")["config"]
     tokenizer = json.loads((folder / "training/model/tokenizer.json").read_text(encoding="utf-8"))
     sizes = json.loads((folder / "training/model/config.json").read_text(encoding="utf-8"))
     vocabulary = tokenizer["model"]["vocab"]

@@ -2,9 +2,10 @@
 
 import pandas as pd
 
-from memgen import config
 from memgen.config import STAGES
-from memgen.run import Run, begin
+from memgen.intervals import Estimate
+from tests import test_run
+from tests.test_run import DESCRIBED, started
 
 PROFILE = """
 runs: {inference: {models: [gpt2-2x32]}}
@@ -13,13 +14,6 @@ comparisons: {seeds: [1], runs: {inference: {models: [gpt2-2x32]}, joint: {analy
 """
 CELL = "inference/gpt2-2x32/seed0"
 FRAME = pd.DataFrame({"layer": [0, 1], "value": [0.25, 0.75]})
-DESCRIBED = {"definition": "Share of inputs that are right.", "unit": "accuracy 0-1"}
-
-
-def started(stage, **parameters) -> Run:
-    """Begin a stage; of the whole profile without naming a run."""
-    run = {} if STAGES[stage].of_profile else {"task": "inference"}
-    return begin(stage, **{"profile": "tiny", **run, **parameters})
 
 
 def make(stage, value=2 / 3, **parameters):
@@ -27,12 +21,12 @@ def make(stage, value=2 / 3, **parameters):
     run = started(stage, **parameters)
     if STAGES[stage].of_profile:
         run.metrics()
-        run.record("third", 1 / 3, n=2, ci=(0.1 + 0.2, 1.0), task="inference", **DESCRIBED)
+        run.record("third", Estimate(1 / 3, 0.1 + 0.2, 1.0, 2), task="inference", **DESCRIBED)
     else:
         for earlier in STAGES[stage].reads:
             run.input(earlier, "metrics.json")
         run.record("accuracy", value, n=10, layer=1, method="study", **DESCRIBED)
-        run.record("accuracy", 0.5, n=10, ci=(0.4, 0.6), layer=1, **DESCRIBED)
+        run.record("accuracy", Estimate(0.5, 0.4, 0.6, 10), layer=1, **DESCRIBED)
         run.record("empty", float("nan"), n=0, form="matched", **DESCRIBED)
     if stage == "training":
         run.path("checkpoints", "step10", "weights").write_text("large")
@@ -45,11 +39,4 @@ def make_all(project):
     """Write the profile and run all stages of all its runs."""
     (project / "notebooks").mkdir()
     (project / "config").mkdir()
-    (project / "config/tiny.yaml").write_text(PROFILE)
-    profile = config.load_profile("tiny")
-    for cell in profile.cells():
-        for stage in config.stages_of(profile.spec(cell.task)):
-            make(stage, **cell._asdict())
-    for stage in STAGES.values():
-        if stage.of_profile:
-            make(stage.name)
+    test_run.make_all(project, PROFILE, make)

@@ -3,9 +3,10 @@
 import pytest
 
 from book.build import __main__ as command_line
-from book.build.compare import read_numbers, side_by_side
+from book.build.compare import as_text, read_numbers, side_by_side
 from book.build.publish import write_metrics
 from memgen.config import InputError
+from memgen.intervals import Estimate
 from memgen.manifest import load_metrics
 from memgen.published import RUN_COLUMNS
 from tests.book.recorded import DESCRIBED, PROFILE, started
@@ -13,11 +14,15 @@ from tests.book.recorded import DESCRIBED, PROFILE, started
 RUN = "results/tiny/inference/gpt2-2x32/seed{}"
 
 
+def in_both(rows):
+    return rows[rows["_merge"] == "both"]
+
+
 def record(seed, *numbers):
     """Make the data stage of a run with these numbers: value, interval and coordinates of each."""
     run = started("data", seed=seed)
     for value, ci, coordinates in numbers:
-        run.record("accuracy", value, n=10, ci=ci, **coordinates, **DESCRIBED)
+        run.record("accuracy", Estimate(value, *(ci or (None, None)), 10), **coordinates, **DESCRIBED)
     run.finish()
 
 
@@ -35,28 +40,27 @@ def two(tmp_path, monkeypatch):
 
 
 def test_intervals_that_do_not_overlap_are_marked(two):
-    compared = side_by_side(RUN.format(0), RUN.format(1))
-    by_place = compared.rows.fillna({"method": ""}).set_index(["layer", "method"]).apart
+    rows = side_by_side(RUN.format(0), RUN.format(1))
+    by_place = in_both(rows).fillna({"method": ""}).set_index(["layer", "method"]).apart
     assert by_place.to_dict() == {(0, "study"): True, (1, "study"): False, (1, ""): False}
-    assert (compared.only_a, compared.only_b, compared.n_apart) == (1, 0, 1)
-    lines = str(compared).splitlines()
+    lines = as_text(rows).splitlines()
     assert [line.split()[1:4] for line in lines if line.startswith("*")] == [["accuracy", "0", "study"]]
-    assert "0.5 [0.4, 0.6]  0.8 [0.7, 0.9]" in str(compared)
+    assert "0.5 [0.4, 0.6]  0.8 [0.7, 0.9]" in as_text(rows)
     assert lines[-2:] == ["3 numbers in both, 1 with intervals apart (*).", "1 only in A."]
 
 
 def test_the_order_of_the_folders_does_not_matter(two):
     there, back = side_by_side(RUN.format(0), RUN.format(1)), side_by_side(RUN.format(1), RUN.format(0))
-    assert there.rows.apart.to_list() == back.rows.apart.to_list()
-    assert (there.only_a, there.only_b) == (back.only_b, back.only_a)
+    assert in_both(there).apart.to_list() == in_both(back).apart.to_list()
+    assert as_text(there).splitlines()[-1] == "1 only in A."
+    assert as_text(back).splitlines()[-1] == "1 only in B."
 
 
 def test_a_folder_beside_itself_has_nothing_apart(two):
-    compared = side_by_side("results/tiny", "results/tiny")
-    assert compared.n_apart == 0
-    assert len(compared.rows) == 7
-    assert set(compared.rows["where"]) == {f"inference/gpt2-2x32/seed{seed}/data" for seed in (0, 1)}
-    assert (compared.rows.value_a == compared.rows.value_b).all()
+    rows = side_by_side("results/tiny", "results/tiny")
+    assert as_text(rows).splitlines()[-1] == "7 numbers in both, 0 with intervals apart (*)."
+    assert set(rows["where"]) == {f"inference/gpt2-2x32/seed{seed}/data" for seed in (0, 1)}
+    assert (rows.value_a == rows.value_b).all()
 
 
 def test_a_profile_is_compared_with_what_was_published(two):
@@ -65,9 +69,9 @@ def test_a_profile_is_compared_with_what_was_published(two):
     run = dict(zip(RUN_COLUMNS, ("inference", "gpt2-2x32", 0, "data", "inference", "study", "graded"), strict=True))
     numbers = load_metrics(two / RUN.format(0) / "data").assign(**run)
     write_metrics(numbers, folder)
-    compared = side_by_side("results/tiny", folder)
-    assert (len(compared.rows), compared.only_a, compared.only_b) == (4, 3, 0)
-    assert (compared.rows.value_a == compared.rows.value_b).all()
+    rows = side_by_side("results/tiny", folder)
+    assert rows["_merge"].value_counts().to_dict() == {"both": 4, "left_only": 3, "right_only": 0}
+    assert (in_both(rows).value_a == in_both(rows).value_b).all()
 
 
 def test_a_stage_of_the_whole_profile_keeps_the_task_as_a_coordinate(two):
@@ -79,14 +83,14 @@ def test_a_stage_of_the_whole_profile_keeps_the_task_as_a_coordinate(two):
         ["synthesis", "inference"],
         ["synthesis", "addition"],
     ]
-    assert len(side_by_side(folder, folder).rows) == 2
+    assert len(in_both(side_by_side(folder, folder))) == 2
 
 
 def test_numbers_at_the_same_place_are_compared_in_their_order(two):
     """Two forms in one model have the same coordinates but for the form, which belongs to the run."""
     record(0, (0.1, None, {"form": "study"}), (0.2, None, {"form": "matched"}))
     record(1, (0.3, None, {"form": "study"}), (0.4, None, {"form": "matched"}))
-    rows = side_by_side(RUN.format(0), RUN.format(1)).rows
+    rows = in_both(side_by_side(RUN.format(0), RUN.format(1)))
     assert sorted(zip(rows.value_a, rows.value_b, strict=True)) == [(0.1, 0.3), (0.2, 0.4)]
 
 
