@@ -103,10 +103,11 @@ def provenance() -> dict[str, Any]:
 
 def means(*scripts: Path) -> dict[str, Any]:
     """What decides a stage's numbers beside settings and inputs: its code, of these scripts, and what it runs on."""
-    code = [ast.parse(Path(name).read_text(encoding="utf-8")) for name in config.sources(*scripts)]
+    texts = {name: Path(name).read_text(encoding="utf-8") for name in config.sources(*scripts)}
+    code = [ast.dump(ast.parse(text)) if name.endswith(".py") else text for name, text in texts.items()]
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     machine, names = _machine(), ("python", "threads", "processor", "accelerator")
-    means = {"code": [*map(ast.dump, code)], "packages": versions}  # comments and prose aside
+    means = {"code": code, "packages": versions}  # comments and prose aside
     return means | {name: machine[name] for name in names}
 
 
