@@ -352,7 +352,7 @@ def _digits(value: float, unit: str) -> str:
     elif abs(value) >= 1000 or (unit in COUNTED and (value == round(value) or abs(value) >= 100)):
         text = f"{value:z,.0f}"
     else:
-        text = f"{value:z.1f}" if unit in COUNTED else f"{value:z.3g}"
+        text = f"{value:z.1f}" if unit in COUNTED else f"{value:z#.3g}".removesuffix(".")
     return text.replace("-", "\u2212")
 
 

@@ -293,7 +293,7 @@ def test_a_number_that_is_recorded_again_replaces_the_earlier_one(project):
         (-0.00001, (None, None), 12, "difference of shares", "0.0 points [n = 12]"),
         (1234, (None, None), 1234, "inputs", "1,234"),
         (16.64, (10.92, 120.4), 12, "neurons", "16.6 [10.9, 120]"),
-        (0.12345, (0.1, 0.2), 7, "nats", "0.123 nats [0.1, 0.2]"),
+        (0.12345, (0.1, 0.2), 7, "nats", "0.123 nats [0.100, 0.200]"),
         (0.651, (0.5234, 0.785), 120, "AUROC 0-1", "0.651 [0.523, 0.785]"),
         (None, (None, None), 0, "share 0-1", NOT_MEASURED),
         (np.nan, (np.nan, np.nan), 0, "share 0-1", NOT_MEASURED),
