@@ -81,7 +81,7 @@ def steering(frame: pd.DataFrame) -> altair.TopLevelMixin:
 
     Columns task, method, target, value, ci_low, ci_high, n, control.
     """
-    frame = theme.require(frame, "task", "method", "target", "value", "ci_low", "ci_high", "n", "control")
+    frame = theme.require(frame, "task", "method", "target", *theme.ESTIMATE, "control")
     frame["name"] = frame.method.map(theme.METHOD_NAMES).map(lambda name: textwrap.fill(name, 18))
     tooltip = theme.tooltip(frame, ["task", "name", "target"], ["value", "control"])
     base = altair.Chart(frame).encode(
@@ -98,9 +98,8 @@ def steering(frame: pd.DataFrame) -> altair.TopLevelMixin:
         "A panel for each task: for each method a bar to memorization and a bar to generalization, with its interval "
         "over seeds and a mark for its best control."
     )
-    return theme.finish(
-        theme.facet(bars + lines + marks, frame, "task", height=34 * frame.method.nunique()), alt, labels=140
-    )
+    chart = theme.facet(bars + lines + marks, frame, "task", height=34 * frame.method.nunique())
+    return theme.finish(chart, alt, labels=140)
 
 
 def cells(frame: pd.DataFrame) -> altair.TopLevelMixin:
@@ -108,8 +107,7 @@ def cells(frame: pd.DataFrame) -> altair.TopLevelMixin:
 
     Columns setting, task, target, outcome, study (0-1), ours, value, ci_low, ci_high, n.
     """
-    estimate = ("value", "ci_low", "ci_high", "n")
-    frame = theme.require(frame, "setting", "task", "target", "outcome", "study", "ours", *estimate)
+    frame = theme.require(frame, "setting", "task", "target", "outcome", "study", "ours", *theme.ESTIMATE)
     frame["panel"] = frame.task + ", " + frame.outcome
     names = frame.setting.map(SETTING_NAMES) + ": " + frame.ours
     frame["row"] = names.map(lambda name: textwrap.fill(name, WIDEST_LABEL))

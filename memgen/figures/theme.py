@@ -19,6 +19,15 @@ CONTROLS = ("#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#A08C00")  # what is no
 INK = "#757575"  # text and lines; the book's script gives them the colour of the page's own text
 BEHAVIOR_COLORS = {"memorization": MEMORIZATION, "generalization": GENERALIZATION, "other": OTHER}
 TARGETS = ("memorization", "generalization")
+KIND_COLORS = {
+    "memorized_only": MEMORIZATION,
+    "inferred_only": GENERALIZATION,
+    "aligned": CONTROLS[0],
+    "conflict": CONTROLS[1],
+}
+ESTIMATE = ("value", "ci_low", "ci_high", "n")  # columns of :class:`memgen.intervals.Estimate`
+#: The mark of what the study reports, and of what was chosen, where marks have the colour of a behaviour.
+DIAMOND: dict[str, Any] = {"shape": "diamond", "filled": True, "opacity": 1, "stroke": "black"}
 
 # How figures and tables call what the columns of the results name.
 KIND_NAMES = {
@@ -95,8 +104,7 @@ CONFIG: dict[str, Any] = {
 
 def require(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
     """Return a copy of `frame`; a missing column is a ValueError with its name."""
-    missing = [column for column in columns if column not in frame]
-    if missing:
+    if missing := [column for column in columns if column not in frame]:
         has = ", ".join(map(str, frame.columns))
         raise ValueError(f"the figure needs the columns {', '.join(missing)}; the frame has {has}.")
     return frame.copy()
@@ -172,6 +180,16 @@ def share(axis: type[Axis], column: str, title: str) -> Axis:
     return axis(f"{column}:Q", title=title, scale=altair.Scale(domain=[0, 1]), axis=altair.Axis(format="%"))
 
 
+def shares_in_cells(base: altair.Chart, font: Mapping[str, Any], **encoding: Any) -> tuple[Any, ...]:
+    """The layers of a heat map: white paper, cells in the colour of `target` as dark as `value`, and the percentage."""
+    paper = base.mark_rect(color="white")  # the same shades on a dark page
+    opacity = altair.Opacity("value:Q", legend=None).scale(domain=[0, 1], range=[0, 1])
+    cells = base.mark_rect().encode(behavior_color("target", TARGETS).legend(None), opacity, **encoding)
+    is_dark = (altair.datum.value > 0.6) & (altair.datum.target == "memorization")
+    ink = altair.when(is_dark).then(altair.value("white")).otherwise(altair.value("black"))
+    return paper, cells, base.mark_text(**font).encode(text=altair.Text("value:Q", format=".0%"), color=ink, **encoding)
+
+
 def write(chart: altair.Chart, text: str, behavior: str, **mark: Any) -> altair.LayerChart:
     """Write a column on marks of the behaviours in another; an edge of their colour serves text that is longer."""
     is_light = altair.datum[behavior] == "generalization"
@@ -190,11 +208,7 @@ def tooltip(
 ) -> list[altair.Tooltip]:
     """Return what a pointer over a mark shows: labels, numbers in the format `form`, and interval and n if known.
 
-    Parameters
-    ----------
-    frame
-        The data of the chart, a copy of the caller's (:func:`require`). If it has intervals (`ci_low`, `ci_high`), it
-        gets a column `interval` with their text, since Vega would show a missing bound as 0.
+    A `frame` with intervals gets a column `interval` with their text, since Vega would show a missing bound as 0.
     """
     shown = [*map(altair.Tooltip, labels), *(altair.Tooltip(f"{name}:Q", format=form) for name in numbers)]
     if {"ci_low", "ci_high"} <= set(frame.columns) and frame.ci_low.notna().any():
@@ -202,18 +216,3 @@ def tooltip(
         frame["interval"] = ["none" if pd.isna(low) else f"{low:{form}} to {high:{form}}" for low, high in bounds]
         shown.append(altair.Tooltip("interval:N", title="95 % interval"))
     return shown + ([altair.Tooltip("n:Q", format=",")] if "n" in frame else [])
-
-
-def stack(
-    views: Sequence[altair.FacetChart | altair.LayerChart], controls: Sequence[altair.Parameter]
-) -> altair.VConcatChart:
-    """Put views below one another, with controls that all of them follow."""
-    chart = altair.vconcat(*views, spacing=24).resolve_scale(color="independent")
-    chart.params = [control.param for control in controls]  # add_params would hand them down, and fails on facets
-    return chart
-
-
-def slider(name: str, label: str, last: int, value: int = 0) -> altair.Parameter:
-    """Return a parameter over the places 0 to `last` of a list, with a slider where there is a choice."""
-    bind = altair.binding_range(min=0, max=last, step=1, name=label) if last else altair.Undefined
-    return altair.param(name=name, value=value, bind=bind)

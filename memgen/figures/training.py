@@ -16,11 +16,6 @@ STACK = {
     "conflict_other": "other",
     "conflict_generalization": "generalization",
 }
-ACCURACY_COLORS = {
-    "memorized_only": theme.MEMORIZATION,
-    "inferred_only": theme.GENERALIZATION,
-    "aligned": theme.CONTROLS[0],
-}
 SMALLEST_LABELLED = 0.08  # share of the height
 LESSON_WIDTH = 0.09  # of a lesson before the texts, relative to the texts: these are to scale, the lessons are not
 
@@ -106,12 +101,12 @@ def _labels(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def accuracies(frame: pd.DataFrame) -> alt.TopLevelMixin:
-    """Show when each ability appears: columns step and the kinds of `ACCURACY_COLORS` that there are (0-1)."""
-    kinds = [kind for kind in ACCURACY_COLORS if kind in frame]
+    """Show when each ability appears: columns step and the kinds of input that there are (0-1)."""
+    kinds = [kind for kind in theme.KIND_COLORS if kind in frame]
     frame = theme.require(frame, "step", *kinds)
     rows = frame.melt("step", kinds, var_name="kind")
     rows["inputs"] = rows.kind.map(theme.KIND_NAMES)
-    names, colors = [theme.KIND_NAMES[kind] for kind in kinds], [ACCURACY_COLORS[kind] for kind in kinds]
+    names, colors = [theme.KIND_NAMES[kind] for kind in kinds], [theme.KIND_COLORS[kind] for kind in kinds]
     chart = (
         alt.Chart(rows, height=180)
         .mark_line(point={"size": 18})

@@ -143,16 +143,9 @@ def fit_probes(
     sites: Iterable[str] | None = None,
     sees: Iterable[str] = (STATES, SQUARES),
 ) -> list[FittedProbe]:
-    """Fit probes of each layer of each site, with and without squares.
+    """Fit probes of each layer of each site (by default of all that the dataset has), with and without squares.
 
-    Parameters
-    ----------
-    make_probe
-        Makes an unfitted scikit-learn classifier; its features are standardized first.
-    sites
-        All that the dataset has by default.
-    sees
-        ``hidden states``, ``hidden states and squares``, or both.
+    `make_probe` makes an unfitted scikit-learn classifier, whose features are standardized first.
     """
 
     def fitted(site: str, layer: int, seen: str) -> FittedProbe:

@@ -61,12 +61,9 @@ def collateral(
 
     `base` is the model without its adapter, if it has one; `table` that of neurons, for controls that need it.
 
-    Returns
-    -------
-    pandas.DataFrame
-        `method` (``none``: unsteered; ``adapter off``; an intervention)`, control, target, measure, value, ci_low,
-        ci_high, n` (sentences). Means over sentences of nats a token: `english_loss`, the mean of ``-log p(next
-        token)``, and, of all but the unsteered model, `english_kl`, KL(unsteered || this).
+    The columns are `method` (``none``: unsteered; ``adapter off``; an intervention)`, control, target, measure, value,
+    ci_low, ci_high, n` (sentences). Means over sentences of nats a token: `english_loss`, the mean of ``-log p(next
+    token)``, and, of all but the unsteered model, `english_kl`, KL(unsteered || this).
     """
     conditions = [_Condition("none", None, None, subject.model)]
     if base is not None:

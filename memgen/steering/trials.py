@@ -110,11 +110,8 @@ class Trials:
     ) -> pd.DataFrame:
         """Try shifts towards `target`, and for each all draws of its controls.
 
-        Returns
-        -------
-        pandas.DataFrame
-            A row for each input under each of them, as :mod:`memgen.steering.outcomes` describes it, with `trial`, the
-            place of the shift.
+        Gives a row for each input under each of them, as :mod:`memgen.steering.outcomes` describes it, with `trial`,
+        the place of the shift.
         """
         draws = [(trial, name, n) for trial in range(len(shifts)) for name in controls for n in range(self.n_draws)]
         vectors = [*shifts, *(controls[name](shifts[trial], rng) for trial, name, _ in draws)]
