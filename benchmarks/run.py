@@ -133,7 +133,7 @@ class Bench:
             subject.model(prompts)
 
         def steered() -> None:
-            with made.apply(subject.model, "memorization"):
+            with made.apply(subject.model, "memorization", prompt_length=prompts.shape[1]):
                 behavior.measure(subject, prepared)
 
         @torch.no_grad()

@@ -20,13 +20,8 @@ SETTING_NAMES = {
 def quantities(seeds: pd.DataFrame, summary: pd.DataFrame, color: str, panel: str = "") -> altair.TopLevelMixin:
     """Show numbers of every seed as dots, and their means over seeds with intervals.
 
-    Parameters
-    ----------
-    seeds
-        Columns quantity, seed, value, `color` and, if given, `panel`.
-    summary
-        Columns quantity, value, ci_low, ci_high, n, `color` and, if given, `panel`. Means without an interval (of three
-        seeds or fewer) are ticks alone.
+    Columns quantity, `color`, value and, if given, `panel`; of `seeds` also seed, of `summary` ci_low, ci_high and n.
+    Means without an interval (of three seeds or fewer) are ticks alone.
     """
     places = [name for name in ("quantity", color, panel) if name]
     seeds = theme.require(seeds, *places, "seed", "value")[[*places, "seed", "value"]].assign(mark="seed")

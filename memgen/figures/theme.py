@@ -4,6 +4,7 @@ The colours are those of Okabe & Ito (2008), which colour-blind readers can tell
 lines have a grey that is readable on light and on dark pages; the background is transparent.
 """
 
+import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -30,12 +31,7 @@ ESTIMATE = ("value", "ci_low", "ci_high", "n")  # columns of :class:`memgen.inte
 DIAMOND: dict[str, Any] = {"shape": "diamond", "filled": True, "opacity": 1, "stroke": "black"}
 
 # How figures and tables call what the columns of the results name.
-KIND_NAMES = {
-    "memorized_only": "memorized-only",
-    "inferred_only": "inferred-only",
-    "aligned": "aligned",
-    "conflict": "conflict",
-}
+KIND_NAMES = {kind: kind.replace("_", "-") for kind in KIND_COLORS}
 POPULATION_NAMES = {
     "conflicts": "all conflicts",
     "flip_pairs": "flip pairs",
@@ -80,13 +76,7 @@ TITLE_WIDTH = 62  # characters
 IN_LINES = "split(datum.label, '\\n')"  # of labels with line breaks
 FACETS_WIDTH = 560  # of all facets in a row, where the page does not decide
 
-TEXT = {
-    "labelColor": INK,
-    "titleColor": INK,
-    "labelFontSize": 12,
-    "titleFontSize": 12,
-    "titleFontWeight": "normal",
-}
+TEXT = {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
 CONFIG: dict[str, Any] = {
     "background": "transparent",
     "font": "system-ui, sans-serif",
@@ -164,8 +154,7 @@ def behavior_color(column: str, behaviors: Sequence[str] = tuple(BEHAVIOR_COLORS
 
 def color(frame: pd.DataFrame, column: str) -> altair.Color:
     """Colour by any column: behaviours keep their colours, other values take the remaining ones in turn."""
-    names = names_of(frame, column)
-    free = iter(CONTROLS * (1 + len(names) // len(CONTROLS)))
+    names, free = names_of(frame, column), itertools.cycle(CONTROLS)
     shades = [BEHAVIOR_COLORS.get(name) or next(free) for name in names]
     return altair.Color(f"{column}:N", scale=altair.Scale(domain=names, range=shades), title=None)
 

@@ -76,21 +76,13 @@ def control_task(
 def readouts(subject: Subject, states: np.ndarray, frame: pd.DataFrame, answers: pd.DataFrame) -> dict[str, np.ndarray]:
     """The log-odds (nats) of memorization that each layer's residual stream holds for the model's own readout.
 
-    Parameters
-    ----------
-    states
-        `resid_post` at the last prompt token [rows layer neuron].
-    frame
-        The rows' `answer_memorization` and `answer_generalization`.
-    answers
-        The same columns for all inputs that the task's answers are taken from.
+    `states` is `resid_post` at the last prompt token [rows layer neuron], `frame` has the rows' `answer_memorization`
+    and `answer_generalization`, and `answers` the same columns for all inputs that the task's answers are taken from.
 
-    Returns
-    -------
-    dict of arrays [rows layer]
-        ``direct reading``: the logit of the first token of the row's memorized answer minus that of its inferred one,
-        of alternatives the largest. ``agnostic reading``: the largest logit of all memorized answers minus that of all
-        inferred answers; it does not know the row's answers. It is 0 where both kinds of answers are the same words.
+    Of the arrays [rows layer], ``direct reading`` is the logit of the first token of the row's memorized answer minus
+    that of its inferred one, of alternatives the largest; ``agnostic reading`` the largest logit of all memorized
+    answers minus that of all inferred answers. It does not know the row's answers, and is 0 where both kinds of answers
+    are the same words.
     """
     body: Any = subject.model.base_model
     norm = body.ln_f if hasattr(body, "ln_f") else body.norm

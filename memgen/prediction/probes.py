@@ -81,14 +81,10 @@ def fit_probe(
     squares: bool = False,
     sparse: bool = False,
 ) -> BaseEstimator:
-    """Scale the features and fit a classifier.
+    """Scale the features [rows, d], dense or sparse, and fit a classifier of the labels, +1 or -1.
 
     Parameters
     ----------
-    features
-        [rows, d], dense or sparse.
-    labels
-        +1 or -1.
     groups
         Of a logistic regression, C is chosen by cross-validation that never divides a group, on folds that leave both
         labels to learn from (the least C where no fold does); other classifiers do not see the groups.

@@ -1,10 +1,5 @@
 """Try shifts on inputs, each beside controls of the same norm: for steering and for what carries over.
 
-::
-
-    trials = Trials.make(subject, frame, labels, target, config, rng)    # inputs of the opposite behaviour
-    outcomes = trials.compare(site, shifts, target, controls, rng)       # a row an input, shift, control and draw
-
 `frame` holds conflict inputs and inputs with one right answer, `labels` the behaviour on its conflicts.
 :mod:`memgen.steering.outcomes` has their rates; :mod:`memgen.steering.sweep` tries candidates in several doses and
 chooses.
