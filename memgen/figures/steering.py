@@ -35,9 +35,7 @@ def outcomes(frame: pd.DataFrame, study: Mapping[str, float] | None = None) -> a
     measures = ["reached", "stayed", "other"]
     frame = frame[frame.measure.isin(measures)].copy()
     opposite = frame.target.map(dict(zip(theme.TARGETS, reversed(theme.TARGETS), strict=True)))
-    frame["behavior"] = frame.target.where(frame.measure == "reached", opposite).where(
-        frame.measure != "other", "other"
-    )
+    frame["behavior"] = frame.target.where(frame.measure == "reached", opposite).mask(frame.measure == "other", "other")
     frame["rank"] = frame.measure.map(measures.index)
     frame["title"] = "steered to " + frame.target
     frame["name"] = frame.method.map(theme.METHOD_NAMES).map(lambda name: textwrap.fill(name, 18))

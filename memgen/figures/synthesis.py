@@ -78,12 +78,11 @@ def steering(frame: pd.DataFrame) -> altair.TopLevelMixin:
     """
     frame = theme.require(frame, "task", "method", "target", *theme.ESTIMATE, "control")
     frame["name"] = frame.method.map(theme.METHOD_NAMES).map(lambda name: textwrap.fill(name, 18))
-    tooltip = theme.tooltip(frame, ["task", "name", "target"], ["value", "control"])
     base = altair.Chart(frame).encode(
         y=altair.Y("name:N", title=None, sort=theme.names_of(frame, "name")).axis(labelExpr=theme.IN_LINES),
         yOffset=altair.YOffset("target:N"),
         color=theme.behavior_color("target", theme.TARGETS),
-        tooltip=tooltip,
+        tooltip=theme.tooltip(frame, ["task", "name", "target"], ["value", "control"]),
     )
     bars = base.mark_bar().encode(x=theme.share(altair.X, "value", "share that reaches the target"))
     has_interval = base.transform_filter("isValid(datum.ci_low)")
@@ -106,12 +105,11 @@ def cells(frame: pd.DataFrame) -> altair.TopLevelMixin:
     frame["panel"] = frame.task + ", " + frame.outcome
     names = frame.setting.map(SETTING_NAMES) + ": " + frame.ours
     frame["row"] = names.map(lambda name: textwrap.fill(name, WIDEST_LABEL))
-    tooltip = theme.tooltip(frame, ["setting", "task", "target", "outcome", "ours"], ["study", "value"])
     base = altair.Chart(frame).encode(
         y=altair.Y("row:N", title=None, sort=None, axis=altair.Axis(labelExpr=theme.IN_LINES)),
         yOffset=altair.YOffset("target:N", sort=list(theme.TARGETS)),
         color=theme.behavior_color("target", theme.TARGETS),
-        tooltip=tooltip,
+        tooltip=theme.tooltip(frame, ["setting", "task", "target", "outcome", "ours"], ["study", "value"]),
     )
     value = theme.share(altair.X, "value", "share of inputs")
     lines = base.transform_filter("isValid(datum.ci_low)").mark_rule(strokeWidth=2).encode(x="ci_low:Q", x2="ci_high:Q")

@@ -52,16 +52,14 @@ def trajectory(frame: pd.DataFrame, chosen: int, study: Mapping[str, float] | No
     area = alt.Chart(rows[~is_flips]).mark_area().encode(y=share.stack(True), order="rank:Q", **encoding)
     flips = alt.Chart(rows[is_flips]).mark_line(strokeWidth=3).encode(y="value:Q", **encoding)
 
-    where = alt.Chart(spans).encode(x="left:Q", x2="right:Q", tooltip=["lesson:N", "steps:Q"])
-    shade = where.mark_rect(color="white", opacity=0.35, stroke="white")
+    where = alt.Chart(spans).encode(tooltip=["lesson:N", "steps:Q"])
+    shade = where.mark_rect(color="white", opacity=0.35, stroke="white").encode(x="left:Q", x2="right:Q")
     label: dict[str, Any] = {"y": -8, "fontSize": 11, "clip": False}
-    names = alt.Chart(spans).mark_text(**label).encode(x="middle:Q", text="lesson:N", tooltip=["lesson:N", "steps:Q"])
-    mark = alt.Chart(pd.DataFrame({"place": [chosen], "note": ["analysed"], "step": [chosen]}))
-    rule = mark.mark_rule(color="black", strokeWidth=2, strokeDash=[4, 3]).encode(
-        x="place:Q", tooltip=["note:N", "step:Q"]
-    )
+    names = where.mark_text(**label).encode(x="middle:Q", text="lesson:N")
+    mark = alt.Chart(pd.DataFrame({"place": [chosen], "note": ["analysed"], "step": [chosen]})).encode(x="place:Q")
+    rule = mark.mark_rule(color="black", strokeWidth=2, strokeDash=[4, 3]).encode(tooltip=["note:N", "step:Q"])
     is_late = chosen > frame.place.mean()
-    note = mark.mark_text(**label, align="right" if is_late else "left").encode(x="place:Q", text="note:N")
+    note = mark.mark_text(**label, align="right" if is_late else "left").encode(text="note:N")
     texts = frame[frame.lesson == ends.index[-1]]
     labels = _labels(texts)
     named = alt.Chart(labels).encode(x="place:Q", y="y:Q")
