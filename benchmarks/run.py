@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from memgen import activations, behavior, config, manifest, tasks, training
-from memgen.steering.interventions import adding
+from memgen.steering.interventions import Intervention
 from memgen.steering.trials import Trials
 from memgen.subject import Subject
 from memgen.tasks.lessons import from_corpus, pack
@@ -126,11 +126,15 @@ class Bench:
         frame = self.inputs.head(512)
         prepared, trials = behavior.prepare(subject, frame), Trials.on(subject, frame)
         shift = torch.ones(subject.shape("resid_post"))
-        steer = adding(subject, "resid_post", shift)
+        made = Intervention("resid_post", subject.n_tokens, shift, -shift)
 
         @torch.no_grad()
         def plain() -> None:
             subject.model(prompts)
+
+        def steered() -> None:
+            with made.apply(subject.model, "memorization", prompt_length=prompts.shape[1]):
+                behavior.measure(subject, prepared)
 
         @torch.no_grad()
         def ours() -> None:
@@ -145,7 +149,7 @@ class Bench:
             print(f"  {name} {cost[name] / cost['plain']:.2f} x")
         cost = medians(
             plain=lambda: behavior.measure(subject, prepared),
-            steered=lambda: behavior.measure(subject, prepared, steer),
+            steered=steered,
             sweep=lambda: trials.run("resid_post", [shift] * N_SHIFTS),
         )
         print(f"{self.run.label}, steering {len(frame)} inputs, relative to measuring their behaviour:")

@@ -37,19 +37,9 @@ class Estimate(NamedTuple):
 
 
 def share(values: ArrayLike, groups: ArrayLike) -> Estimate:
-    """Estimate the mean of rows from 0 to 1.
+    """Estimate the mean of rows [rows]: truth values, or numbers from 0 to 1 such as means over a control's draws.
 
-    Parameters
-    ----------
-    values : array of shape (rows,)
-        Truth values, or numbers from 0 to 1 such as means over the draws of a control.
-    groups : array of shape (rows,)
-        The group of each row.
-
-    Returns
-    -------
-    Estimate
-        `n` counts rows. One group alone has no interval, and no rows have no mean: NaN.
+    `groups` [rows] has the group of each. `n` counts rows; one group alone has no interval, and no rows no mean: NaN.
     """
     values, codes = _rows(values, groups)
     if len(values) == 0:
@@ -109,8 +99,6 @@ def jackknife(statistic: Callable[[NDArray], NDArray], n_groups: int, bounds: Bo
         Takes weights [draws, groups] of 0 and 1, whether a group counts, and returns the statistic [draws]. A product
         with sums over each group's rows is a sum over rows, so that a ratio of sums is
         ``lambda weights: (weights @ moved) / (weights @ distance)``.
-    n_groups : int
-        The number of groups.
     bounds : (float, float), optional
         What the statistic cannot leave: Student's t is then taken on the logit scale between the bounds.
 
@@ -199,14 +187,11 @@ def over_seeds(values: ArrayLike, bounds: Bounds = (0.0, 1.0)) -> Estimate:
     return Estimate(value, *_student(value, float(scipy.stats.sem(numbers)), n, bounds), n)
 
 
-def seeds_by(
-    frame: pd.DataFrame, keys: Sequence[str], value: str = "value", bounds: Bounds = (0.0, 1.0)
-) -> pd.DataFrame:
-    """Estimate :func:`over_seeds` for each combination of `keys`; columns as of :func:`estimate_by`."""
-    parts = frame.groupby(list(keys), sort=False, dropna=False)
-    return pd.DataFrame(
-        [[*key, *over_seeds(part[value], bounds)] for key, part in parts], columns=[*keys, *Estimate._fields]
-    )
+def seeds_by(frame: pd.DataFrame, keys: Sequence[str], bounds: Bounds = (0.0, 1.0)) -> pd.DataFrame:
+    """Estimate :func:`over_seeds` of `value` for each combination of `keys`; columns as of :func:`estimate_by`."""
+    parts = frame.groupby(list(keys), sort=False, dropna=False).value
+    rows = [[*key, *over_seeds(values, bounds)] for key, values in parts]
+    return pd.DataFrame(rows, columns=[*keys, *Estimate._fields])
 
 
 def sign_flip_p(

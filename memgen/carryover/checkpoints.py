@@ -47,20 +47,13 @@ def at_checkpoint(
 ) -> pd.DataFrame:
     """Behaviour, steering and top neurons of a checkpoint.
 
-    Parameters
-    ----------
-    frames
-        The inputs of ``train`` and ``validation``.
-    final_r
-        The correlations of the neurons of the analysed checkpoint (:func:`neuron_correlations`); None if it has none.
+    `frames` are the inputs of ``train`` and ``validation``; `final_r` are the correlations of the neurons of the
+    analysed checkpoint (:func:`neuron_correlations`), None if it has none.
 
-    Returns
-    -------
-    pandas.DataFrame
-        `measure, behavior, target, control, value, ci_low, ci_high, n`. `checkpoint_behavior_share`: of validation
-        conflicts. `checkpoint_reached`: of those of the opposite behaviour, the share that a shift fitted here brings
-        to `target`, and its `control` random_direction; left out for fewer than `LEAST_INPUTS` inputs.
-        `checkpoint_top_shared`: the share of the analysed checkpoint's top neurons that are top neurons here.
+    The result is `measure, behavior, target, control, value, ci_low, ci_high, n`. `checkpoint_behavior_share`: of
+    validation conflicts. `checkpoint_reached`: of those of the opposite behaviour, the share that a shift fitted here
+    brings to `target`, and its `control` random_direction; left out for fewer than `LEAST_INPUTS` inputs.
+    `checkpoint_top_shared`: the share of the analysed checkpoint's top neurons that are top neurons here.
     """
     measured = {}
     for split, frame in frames.items():

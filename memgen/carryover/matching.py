@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.optimize import linear_sum_assignment
 
-from memgen.config import fraction_to_count
+from memgen.steering.shifts import largest
 
 TOP_SHARE = 0.1  # the share of neurons, by |r|, that counts as the top
 
@@ -38,16 +39,10 @@ def correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return _standardized(a).T @ _standardized(b)
 
 
-def top(r: np.ndarray) -> np.ndarray:
-    """Mask of the `TOP_SHARE` of the neurons of largest `|r|`; ties go to the earlier neuron."""
-    mask = np.zeros(len(r), dtype=bool)
-    mask[np.argsort(-np.abs(r), kind="stable")[: fraction_to_count(TOP_SHARE, len(r))]] = True
-    return mask
-
-
 def top_overlap(r_a: np.ndarray, r_b: np.ndarray) -> float:
-    """The share of the top neurons by `r_a` that are top neurons by `r_b`, too: two rankings of one model."""
-    return float(top(r_b)[top(r_a)].mean())
+    """The share of the top neurons by `|r_a|` that are top neurons by `|r_b|`, too: two rankings of one model."""
+    top_a, top_b = (largest(torch.from_numpy(r), TOP_SHARE).numpy() for r in (r_a, r_b))
+    return float(top_b[top_a].mean())
 
 
 def one_to_one(correlation: np.ndarray) -> np.ndarray:

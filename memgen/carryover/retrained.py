@@ -52,21 +52,14 @@ def from_other_seeds(
     config: AnalysisConfig,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
-    """What the interventions of all seeds do to the model of one.
+    """What the interventions of all seeds do to the model of one, the receiver: `subject, frame, seed`.
 
-    Parameters
-    ----------
-    subject, frame, seed
-        The receiver: its inputs have the column `behavior`; at most ``config.sweep_rows`` conflicts are taken.
-    interventions, states
-        Of each seed: its intervention, all at one site, and its activations there on common inputs.
+    Its inputs have the column `behavior`; at most ``config.sweep_rows`` conflicts are taken. `interventions` and
+    `states` are, of each seed, its intervention, all at one site, and its activations there on common inputs.
 
-    Returns
-    -------
-    pandas.DataFrame
-        `COLUMNS`: the shares of inputs of the opposite behaviour with each of `OUTCOMES`, for each seed and `match`
-        (``own`` for the receiver's intervention), under the shift and under random neurons of the same norm. A target
-        whose opposite no input shows has no rows.
+    The result has `COLUMNS`: the shares of inputs of the opposite behaviour with each of `OUTCOMES`, for each seed and
+    `match` (``own`` for the receiver's intervention), under the shift and under random neurons of the same norm. A
+    target whose opposite no input shows has no rows.
     """
     parts = []
     site = interventions[seed].site

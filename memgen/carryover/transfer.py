@@ -84,11 +84,8 @@ def apply_shifts(
 ) -> pd.DataFrame:
     """What shifts do to all inputs of a frame that show the opposite behaviour.
 
-    Returns
-    -------
-    pandas.DataFrame
-        For each target that has such inputs: `target` (name)`, value, ci_low, ci_high, n` (the share that reaches it),
-        and the other measures of :class:`memgen.steering.sweep.Sweep`; the controls are random directions.
+    For each target that has such inputs: `target` (name)`, value, ci_low, ci_high, n` (the share that reaches it), and
+    the other measures of :class:`memgen.steering.sweep.Sweep`; the controls are random directions.
     """
     all_rows = analysis.model_copy(update={"sweep_rows": len(frame), "sweep_draws": analysis.random_draws})
     parts = []

@@ -20,7 +20,7 @@ def retrained(frame: pd.DataFrame, study: Mapping[tuple[str, str], float]) -> al
     Columns task, target, match, control, measure, value (0-1), ci_low, ci_high, n. `study` has the share that the study
     reports for a retrained adapter, by task and target: diamonds.
     """
-    frame = theme.require(frame, "task", "target", "match", "control", "measure", "value", "ci_low", "ci_high", "n")
+    frame = theme.require(frame, "task", "target", "match", "control", "measure", *theme.ESTIMATE)
     is_random = (frame.match == "index") & (frame.control == "random_neurons")
     frame["match"] = frame.match.mask(is_random, "random")
     frame = frame[(frame.measure == "reached") & (frame.control.isna() | is_random)].copy()
@@ -34,14 +34,10 @@ def retrained(frame: pd.DataFrame, study: Mapping[tuple[str, str], float]) -> al
     value = theme.share(altair.X, "value", "share that reaches the target")
     bars = base.mark_bar().encode(x=value, color=theme.behavior_color("target", theme.TARGETS).legend(None))
     numbers = base.mark_text(align="left", dx=4).encode(x="value:Q", text="note:N")
-    diamonds = base.transform_filter("datum.match == 'index'").mark_point(
-        shape="diamond", size=110, filled=True, color="white", stroke="black", opacity=1
-    )
+    diamonds = base.transform_filter("datum.match == 'index'").mark_point(**theme.DIAMOND, size=110, color="white")
     layers = bars + numbers + diamonds.encode(x="reported:Q")
-    alt = (
-        "For each task and target the share that reaches it: with the model's own shift, that of another seed, and on "
-    )
-    alt += "random neurons; diamonds are what the study reports for a retrained adapter."
+    alt = "For each task and target the share that reaches it: with the model's own shift, that of another seed, and "
+    alt += "on random neurons; diamonds are what the study reports for a retrained adapter."
     message = "The study's shift in the model of another seed, and (diamonds) in the study's retrained adapter"
     return theme.finish(theme.facet(layers, frame, "panel", height=140), alt, labels=140, message=message)
 
@@ -51,8 +47,7 @@ def matrix(frame: pd.DataFrame) -> altair.TopLevelMixin:
 
     Columns task, target, source, destination, value, ci_low, ci_high, n, best_control (0-1).
     """
-    estimate = ("value", "ci_low", "ci_high", "n")
-    frame = theme.require(frame, "task", "target", "source", "destination", *estimate, "best_control")
+    frame = theme.require(frame, "task", "target", "source", "destination", *theme.ESTIMATE, "best_control")
     frame["task"] = frame.task.str.replace("_", " ")
     for part in ("source", "destination"):
         frame[part] = frame[part].str.removeprefix("graded_")
@@ -81,8 +76,7 @@ def checkpoints(frame: pd.DataFrame) -> altair.TopLevelMixin:
 
     Columns task, step, and those of :func:`memgen.carryover.checkpoints.at_checkpoint`.
     """
-    where = ("task", "step", "measure", "behavior", "target", "control")
-    frame = theme.require(frame, *where, "value", "ci_low", "ci_high", "n")
+    frame = theme.require(frame, "task", "step", "measure", "behavior", "target", "control", *theme.ESTIMATE)
     frame["panel"] = frame.task + ", " + frame.measure.map(CHECKPOINT_PANELS)
     frame["line"] = frame.behavior.fillna(frame.target).fillna("shared with the analysed step")
     frame["kind"] = frame.control.map(theme.CONTROL_NAMES).fillna("model")

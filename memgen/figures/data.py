@@ -5,19 +5,12 @@ import pandas as pd
 
 from memgen.figures import theme
 
-COLORS = {
-    "memorized_only": theme.MEMORIZATION,
-    "inferred_only": theme.GENERALIZATION,
-    "aligned": theme.CONTROLS[0],
-    "conflict": theme.CONTROLS[1],
-}
-
 
 def composition(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Show how many inputs of each kind each split has: columns split, kind, n."""
     frame = theme.require(frame, "split", "kind", "n")
-    frame["name"], frame["rank"] = frame.kind.map(theme.KIND_NAMES), frame.kind.map(list(COLORS).index)
-    shown = {theme.KIND_NAMES[kind]: color for kind, color in COLORS.items() if kind in set(frame.kind)}
+    frame["name"], frame["rank"] = frame.kind.map(theme.KIND_NAMES), frame.kind.map(list(theme.KIND_COLORS).index)
+    shown = {theme.KIND_NAMES[kind]: color for kind, color in theme.KIND_COLORS.items() if kind in set(frame.kind)}
     scale = alt.Scale(domain=list(shown), range=list(shown.values()))
     chart = (
         alt.Chart(frame, height=alt.Step(40))

@@ -35,22 +35,16 @@ def heat_map(frame: pd.DataFrame) -> alt.TopLevelMixin:
     return theme.finish(facets, words + "under generalization; the colours are strongest at both ends of a row.")
 
 
-def by_layer(
-    frame: pd.DataFrame,
-    title: str,
-    color: str = "labels",
-    panel: str = "site",
-    message: str = "",
-) -> alt.TopLevelMixin:
-    """Show a number by layer, in panels: columns layer, those of `color` and `panel`, value and interval."""
-    frame = theme.require(frame, panel, "layer", color, "value", "ci_low", "ci_high")
+def by_layer(frame: pd.DataFrame, title: str, color: str = "labels", message: str = "") -> alt.TopLevelMixin:
+    """Show a number by layer, a panel a site: columns layer, site, that of `color`, value and interval."""
+    frame = theme.require(frame, "site", "layer", color, "value", "ci_low", "ci_high")
     base = alt.Chart(frame).encode(x=theme.layer_axis(), color=theme.color(frame, color))
     band = base.mark_area(opacity=0.2).encode(y="ci_low:Q", y2="ci_high:Q")
     y = alt.Y("value:Q", title=textwrap.wrap(title, 32))
-    line = base.mark_line(point=True).encode(y=y, tooltip=theme.tooltip(frame, [color, panel, "layer"]))
+    line = base.mark_line(point=True).encode(y=y, tooltip=theme.tooltip(frame, [color, "site", "layer"]))
     listed = " and ".join(map(str, theme.names_of(frame, color)))
-    words = f"Lines with bands over layers, a panel for each {panel}: {title}, for {listed}."
-    return theme.finish(theme.facet(band + line, frame, panel), words, message=message)
+    words = f"Lines with bands over layers, a panel for each site: {title}, for {listed}."
+    return theme.finish(theme.facet(band + line, frame, "site"), words, message=message)
 
 
 def projections(frame: pd.DataFrame) -> alt.TopLevelMixin:
@@ -67,13 +61,12 @@ def projections(frame: pd.DataFrame) -> alt.TopLevelMixin:
         color=theme.color(frame, "part"),
         tooltip=theme.tooltip(frame, ["projection", "part", "layer"], form=".2g"),
     )
-    words = (
-        "Lines over layers on a logarithmic scale, a panel for each adapted projection: mean absolute NMD of what the "
-    )
-    return theme.finish(theme.facet(line, frame, "projection"), words + "base puts out, and of what the adapter adds.")
+    words = "Lines over layers on a logarithmic scale, a panel for each adapted projection: mean absolute NMD of what "
+    words += "the base puts out, and of what the adapter adds."
+    return theme.finish(theme.facet(line, frame, "projection"), words)
 
 
-def patched(frame: pd.DataFrame, place: str, title: str, message: str = "") -> alt.TopLevelMixin:
+def patched(frame: pd.DataFrame, place: str, title: str) -> alt.TopLevelMixin:
     """Show a share, layers x `place` (heads, or parts of the prompt), a panel for each target.
 
     Columns layer, `place`, target, value (0-1).
@@ -85,17 +78,10 @@ def patched(frame: pd.DataFrame, place: str, title: str, message: str = "") -> a
         y=alt.Y("layer:O", title="layer", sort="descending"),
         tooltip=theme.tooltip(frame, ["target", "layer", place]),
     )
-    paper = base.mark_rect(color="white")  # the same shades on a dark page
-    cells = base.mark_rect().encode(
-        theme.behavior_color("target", theme.TARGETS).legend(None),
-        alt.Opacity("value:Q", legend=None).scale(domain=[0, 1], range=[0, 1]),
-    )
-    is_dark = (alt.datum.value > 0.6) & (alt.datum.target == "memorization")
-    ink = alt.when(is_dark).then(alt.value("white")).otherwise(alt.value("black"))
-    numbers = base.mark_text(fontSize=11).encode(text=alt.Text("value:Q", format=".0%"), color=ink)
     words = f"Heat maps, a row for each layer and a column for each {place}: {title}, a panel for each target."
+    paper, cells, numbers = theme.shares_in_cells(base, {"fontSize": 11})
     height = min(frame.layer.nunique(), 10) * ROW
-    return theme.finish(theme.facet(paper + cells + numbers, frame, "panel", height=height), words, message=message)
+    return theme.finish(theme.facet(paper + cells + numbers, frame, "panel", height=height), words)
 
 
 def patched_sets(frame: pd.DataFrame, title: str) -> alt.TopLevelMixin:

@@ -8,9 +8,9 @@ import altair
 import pandas as pd
 
 from memgen.figures import theme
+from memgen.figures.theme import DIAMOND, ESTIMATE
 
 SHARE = altair.Scale(domain=[0, 1])
-ESTIMATE = ("value", "ci_low", "ci_high", "n")
 MEASURE_NAMES = {
     "reached": "reach the target",
     "best_control": "strongest control",
@@ -21,7 +21,6 @@ MEASURE_NAMES = {
     "lost_aligned": "lost, aligned",
     "log_odds": "log-odds",
 }
-CHOSEN: dict[str, Any] = {"filled": True, "shape": "diamond", "size": 140, "stroke": "black", "opacity": 1}
 AT_SLIDERS = "datum.at_n === at_n && datum.at_alpha === at_alpha"
 METHOD_COLORS = (*theme.CONTROLS[:4], theme.INK, "#9A7FD1", theme.CONTROLS[4])
 
@@ -36,9 +35,7 @@ def outcomes(frame: pd.DataFrame, study: Mapping[str, float] | None = None) -> a
     measures = ["reached", "stayed", "other"]
     frame = frame[frame.measure.isin(measures)].copy()
     opposite = frame.target.map(dict(zip(theme.TARGETS, reversed(theme.TARGETS), strict=True)))
-    frame["behavior"] = frame.target.where(frame.measure == "reached", opposite).where(
-        frame.measure != "other", "other"
-    )
+    frame["behavior"] = frame.target.where(frame.measure == "reached", opposite).mask(frame.measure == "other", "other")
     frame["rank"] = frame.measure.map(measures.index)
     frame["title"] = "steered to " + frame.target
     frame["name"] = frame.method.map(theme.METHOD_NAMES).map(lambda name: textwrap.fill(name, 18))
@@ -60,9 +57,8 @@ def outcomes(frame: pd.DataFrame, study: Mapping[str, float] | None = None) -> a
     )
     reached = base.transform_filter("datum.note !== ''").encode(x=altair.value(4))
     numbers = theme.write(reached, "note", "target", align="left", fontWeight="bold")
-    diamonds = base.transform_filter("isValid(datum.reported)").mark_point(
-        shape="diamond", size=90, filled=True, opacity=1, color="white", stroke="black", yOffset=-7
-    )
+    diamonds = base.transform_filter("isValid(datum.reported)")
+    diamonds = diamonds.mark_point(**DIAMOND, size=90, color="white", yOffset=-7)
     layers = bars + numbers + diamonds.encode(x="reported:Q")
     alt = "Stacked bars for each method and target, those of its control below: what reaches, stays, or is other."
     chart = theme.facet(layers, frame, "title", height=44 * frame.method.nunique())
@@ -87,26 +83,20 @@ def sweep(frame: pd.DataFrame) -> altair.TopLevelMixin:
         x=altair.X("alpha:O", title="alpha", axis=altair.Axis(labelAngle=0)),
         y=altair.Y("n_neurons:O", title="neurons N", sort="descending"),
     )
-    paper = base.mark_rect(color="white")  # the same shades on a dark page
-    opacity = altair.Opacity("value:Q", legend=None).scale(domain=[0, 1], range=[0, 1])
-    cells = base.mark_rect().encode(theme.behavior_color("target", theme.TARGETS).legend(None), opacity, tooltip=shown)
-    is_dark = (altair.datum.value > 0.6) & (altair.datum.target == "memorization")
-    ink = altair.when(is_dark).then(altair.value("white")).otherwise(altair.value("black"))
-    numbers = base.mark_text().encode(text=altair.Text("value:Q", format=".0%"), color=ink, tooltip=shown)
+    paper, cells, numbers = theme.shares_in_cells(base, {}, tooltip=shown)
     marked = base.transform_filter(AT_SLIDERS).mark_rect(filled=False, stroke=theme.CONTROLS[3], strokeWidth=3)
     grid = theme.facet(paper + cells + marked + numbers, reached, "title", height=22 * len(sizes) + 20)
     net = frame[frame.measure == "net"].groupby(["at_n", "at_alpha"]).value.mean()
-    at_n, at_alpha = net.idxmax() if net.notna().any() else (0, 0)
-    sliders = [
-        theme.slider("at_n", "neurons N", len(sizes) - 1, int(at_n)),
-        theme.slider("at_alpha", "alpha", len(alphas) - 1, int(at_alpha)),
-    ]
+    begin = net.idxmax() if net.notna().any() else (0, 0)
+    chart = altair.vconcat(grid, _at_sliders(frame), spacing=24).resolve_scale(color="independent")
+    chart.params = []  # add_params would hand them down, and fails on facets
+    for name, label, values, at in (("at_n", "neurons N", sizes, begin[0]), ("at_alpha", "alpha", alphas, begin[1])):
+        last = len(values) - 1
+        bind = altair.binding_range(min=0, max=last, step=1, name=label) if last else altair.Undefined
+        chart.params.append(altair.param(name=name, value=int(at), bind=bind).param)
     steps = {"at_n": [f"{size:,}" for size in sizes], "at_alpha": [f"{alpha:g}" for alpha in alphas]}
-    alt = (
-        "Two heat maps of N by alpha, one for each target; below each, for one N and alpha, three bars: the share that "
-    )
-    alt += "reaches the target, the strongest control, and other answers."
-    chart = theme.stack([grid, _at_sliders(frame)], sliders)
+    alt = "Two heat maps of N by alpha, one for each target; below each, for one N and alpha, three bars: the share "
+    alt += "that reaches the target, the strongest control, and other answers."
     return theme.finish(chart, alt, labels=110, steps=steps, pick={"at_n": "at_n", "at_alpha": "at_alpha"})
 
 
@@ -151,11 +141,9 @@ def frontier(frame: pd.DataFrame, study: Mapping[str, float]) -> altair.TopLevel
         high, low = (reported.transform_filter(f"datum.reported {where} 0.5") for where in (">", "<="))
         layers += high.mark_text(align="left", **label).encode(x=altair.datum(0))
         layers += low.mark_text(align="right", **label).encode(x=altair.datum(1))
-    layers += base.transform_filter("datum.is_chosen").mark_point(**CHOSEN)
-    alt = (
-        "For each target a point for each N and alpha: what the study's shift reaches, against its strongest control; "
-    )
-    alt += "a diagonal where the two are equal, a diamond for the chosen one, a line at what the study reports."
+    layers += base.transform_filter("datum.is_chosen").mark_point(**DIAMOND, size=140)
+    alt = "For each target a point for each N and alpha: what the study's shift reaches, against its strongest control;"
+    alt += " a diagonal where the two are equal, a diamond for the chosen one, a line at what the study reports."
     best = ", ".join(
         f"{row.value:.0%} against {row.cost_value:.0%} to {row.target}" for row in frame[frame.is_chosen].itertuples()
     )
@@ -186,7 +174,7 @@ def collateral(frame: pd.DataFrame) -> altair.TopLevelMixin:
         for strength in (0.9, 1)
     }
     lines = base.transform_filter("datum.is_frontier").mark_line(interpolate="step-after", strokeWidth=2)
-    chosen = base.transform_filter("datum.is_chosen").mark_point(**CHOSEN)
+    chosen = base.transform_filter("datum.is_chosen").mark_point(**DIAMOND, size=140)
     layers = lines.encode(opacity=shown[0.9]).add_params(picked) + chosen.encode(opacity=shown[1])
     alt = "For each target the share of inputs that reaches it against the accuracy lost, a line for each method along "
     alt += "its best trials, diamonds for the chosen ones."

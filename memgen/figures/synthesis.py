@@ -20,13 +20,8 @@ SETTING_NAMES = {
 def quantities(seeds: pd.DataFrame, summary: pd.DataFrame, color: str, panel: str = "") -> altair.TopLevelMixin:
     """Show numbers of every seed as dots, and their means over seeds with intervals.
 
-    Parameters
-    ----------
-    seeds
-        Columns quantity, seed, value, `color` and, if given, `panel`.
-    summary
-        Columns quantity, value, ci_low, ci_high, n, `color` and, if given, `panel`. Means without an interval (of three
-        seeds or fewer) are ticks alone.
+    Columns quantity, `color`, value and, if given, `panel`; of `seeds` also seed, of `summary` ci_low, ci_high and n.
+    Means without an interval (of three seeds or fewer) are ticks alone.
     """
     places = [name for name in ("quantity", color, panel) if name]
     seeds = theme.require(seeds, *places, "seed", "value")[[*places, "seed", "value"]].assign(mark="seed")
@@ -81,14 +76,13 @@ def steering(frame: pd.DataFrame) -> altair.TopLevelMixin:
 
     Columns task, method, target, value, ci_low, ci_high, n, control.
     """
-    frame = theme.require(frame, "task", "method", "target", "value", "ci_low", "ci_high", "n", "control")
+    frame = theme.require(frame, "task", "method", "target", *theme.ESTIMATE, "control")
     frame["name"] = frame.method.map(theme.METHOD_NAMES).map(lambda name: textwrap.fill(name, 18))
-    tooltip = theme.tooltip(frame, ["task", "name", "target"], ["value", "control"])
     base = altair.Chart(frame).encode(
         y=altair.Y("name:N", title=None, sort=theme.names_of(frame, "name")).axis(labelExpr=theme.IN_LINES),
         yOffset=altair.YOffset("target:N"),
         color=theme.behavior_color("target", theme.TARGETS),
-        tooltip=tooltip,
+        tooltip=theme.tooltip(frame, ["task", "name", "target"], ["value", "control"]),
     )
     bars = base.mark_bar().encode(x=theme.share(altair.X, "value", "share that reaches the target"))
     has_interval = base.transform_filter("isValid(datum.ci_low)")
@@ -98,9 +92,8 @@ def steering(frame: pd.DataFrame) -> altair.TopLevelMixin:
         "A panel for each task: for each method a bar to memorization and a bar to generalization, with its interval "
         "over seeds and a mark for its best control."
     )
-    return theme.finish(
-        theme.facet(bars + lines + marks, frame, "task", height=34 * frame.method.nunique()), alt, labels=140
-    )
+    chart = theme.facet(bars + lines + marks, frame, "task", height=34 * frame.method.nunique())
+    return theme.finish(chart, alt, labels=140)
 
 
 def cells(frame: pd.DataFrame) -> altair.TopLevelMixin:
@@ -108,17 +101,15 @@ def cells(frame: pd.DataFrame) -> altair.TopLevelMixin:
 
     Columns setting, task, target, outcome, study (0-1), ours, value, ci_low, ci_high, n.
     """
-    estimate = ("value", "ci_low", "ci_high", "n")
-    frame = theme.require(frame, "setting", "task", "target", "outcome", "study", "ours", *estimate)
+    frame = theme.require(frame, "setting", "task", "target", "outcome", "study", "ours", *theme.ESTIMATE)
     frame["panel"] = frame.task + ", " + frame.outcome
     names = frame.setting.map(SETTING_NAMES) + ": " + frame.ours
     frame["row"] = names.map(lambda name: textwrap.fill(name, WIDEST_LABEL))
-    tooltip = theme.tooltip(frame, ["setting", "task", "target", "outcome", "ours"], ["study", "value"])
     base = altair.Chart(frame).encode(
         y=altair.Y("row:N", title=None, sort=None, axis=altair.Axis(labelExpr=theme.IN_LINES)),
         yOffset=altair.YOffset("target:N", sort=list(theme.TARGETS)),
         color=theme.behavior_color("target", theme.TARGETS),
-        tooltip=tooltip,
+        tooltip=theme.tooltip(frame, ["setting", "task", "target", "outcome", "ours"], ["study", "value"]),
     )
     value = theme.share(altair.X, "value", "share of inputs")
     lines = base.transform_filter("isValid(datum.ci_low)").mark_rule(strokeWidth=2).encode(x="ci_low:Q", x2="ci_high:Q")

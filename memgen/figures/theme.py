@@ -4,6 +4,7 @@ The colours are those of Okabe & Ito (2008), which colour-blind readers can tell
 lines have a grey that is readable on light and on dark pages; the background is transparent.
 """
 
+import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -19,14 +20,18 @@ CONTROLS = ("#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#A08C00")  # what is no
 INK = "#757575"  # text and lines; the book's script gives them the colour of the page's own text
 BEHAVIOR_COLORS = {"memorization": MEMORIZATION, "generalization": GENERALIZATION, "other": OTHER}
 TARGETS = ("memorization", "generalization")
+KIND_COLORS = {
+    "memorized_only": MEMORIZATION,
+    "inferred_only": GENERALIZATION,
+    "aligned": CONTROLS[0],
+    "conflict": CONTROLS[1],
+}
+ESTIMATE = ("value", "ci_low", "ci_high", "n")  # columns of :class:`memgen.intervals.Estimate`
+#: The mark of what the study reports, and of what was chosen, where marks have the colour of a behaviour.
+DIAMOND: dict[str, Any] = {"shape": "diamond", "filled": True, "opacity": 1, "stroke": "black"}
 
 # How figures and tables call what the columns of the results name.
-KIND_NAMES = {
-    "memorized_only": "memorized-only",
-    "inferred_only": "inferred-only",
-    "aligned": "aligned",
-    "conflict": "conflict",
-}
+KIND_NAMES = {kind: kind.replace("_", "-") for kind in KIND_COLORS}
 POPULATION_NAMES = {
     "conflicts": "all conflicts",
     "flip_pairs": "flip pairs",
@@ -71,13 +76,7 @@ TITLE_WIDTH = 62  # characters
 IN_LINES = "split(datum.label, '\\n')"  # of labels with line breaks
 FACETS_WIDTH = 560  # of all facets in a row, where the page does not decide
 
-TEXT = {
-    "labelColor": INK,
-    "titleColor": INK,
-    "labelFontSize": 12,
-    "titleFontSize": 12,
-    "titleFontWeight": "normal",
-}
+TEXT = {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
 CONFIG: dict[str, Any] = {
     "background": "transparent",
     "font": "system-ui, sans-serif",
@@ -95,8 +94,7 @@ CONFIG: dict[str, Any] = {
 
 def require(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
     """Return a copy of `frame`; a missing column is a ValueError with its name."""
-    missing = [column for column in columns if column not in frame]
-    if missing:
+    if missing := [column for column in columns if column not in frame]:
         has = ", ".join(map(str, frame.columns))
         raise ValueError(f"the figure needs the columns {', '.join(missing)}; the frame has {has}.")
     return frame.copy()
@@ -156,8 +154,7 @@ def behavior_color(column: str, behaviors: Sequence[str] = tuple(BEHAVIOR_COLORS
 
 def color(frame: pd.DataFrame, column: str) -> altair.Color:
     """Colour by any column: behaviours keep their colours, other values take the remaining ones in turn."""
-    names = names_of(frame, column)
-    free = iter(CONTROLS * (1 + len(names) // len(CONTROLS)))
+    names, free = names_of(frame, column), itertools.cycle(CONTROLS)
     shades = [BEHAVIOR_COLORS.get(name) or next(free) for name in names]
     return altair.Color(f"{column}:N", scale=altair.Scale(domain=names, range=shades), title=None)
 
@@ -170,6 +167,16 @@ def layer_axis() -> altair.X:
 def share(axis: type[Axis], column: str, title: str) -> Axis:
     """Return an axis from 0 to 1, in percent."""
     return axis(f"{column}:Q", title=title, scale=altair.Scale(domain=[0, 1]), axis=altair.Axis(format="%"))
+
+
+def shares_in_cells(base: altair.Chart, font: Mapping[str, Any], **encoding: Any) -> tuple[Any, ...]:
+    """The layers of a heat map: white paper, cells in the colour of `target` as dark as `value`, and the percentage."""
+    paper = base.mark_rect(color="white")  # the same shades on a dark page
+    opacity = altair.Opacity("value:Q", legend=None).scale(domain=[0, 1], range=[0, 1])
+    cells = base.mark_rect().encode(behavior_color("target", TARGETS).legend(None), opacity, **encoding)
+    is_dark = (altair.datum.value > 0.6) & (altair.datum.target == "memorization")
+    ink = altair.when(is_dark).then(altair.value("white")).otherwise(altair.value("black"))
+    return paper, cells, base.mark_text(**font).encode(text=altair.Text("value:Q", format=".0%"), color=ink, **encoding)
 
 
 def write(chart: altair.Chart, text: str, behavior: str, **mark: Any) -> altair.LayerChart:
@@ -190,11 +197,7 @@ def tooltip(
 ) -> list[altair.Tooltip]:
     """Return what a pointer over a mark shows: labels, numbers in the format `form`, and interval and n if known.
 
-    Parameters
-    ----------
-    frame
-        The data of the chart, a copy of the caller's (:func:`require`). If it has intervals (`ci_low`, `ci_high`), it
-        gets a column `interval` with their text, since Vega would show a missing bound as 0.
+    A `frame` with intervals gets a column `interval` with their text, since Vega would show a missing bound as 0.
     """
     shown = [*map(altair.Tooltip, labels), *(altair.Tooltip(f"{name}:Q", format=form) for name in numbers)]
     if {"ci_low", "ci_high"} <= set(frame.columns) and frame.ci_low.notna().any():
@@ -202,18 +205,3 @@ def tooltip(
         frame["interval"] = ["none" if pd.isna(low) else f"{low:{form}} to {high:{form}}" for low, high in bounds]
         shown.append(altair.Tooltip("interval:N", title="95 % interval"))
     return shown + ([altair.Tooltip("n:Q", format=",")] if "n" in frame else [])
-
-
-def stack(
-    views: Sequence[altair.FacetChart | altair.LayerChart], controls: Sequence[altair.Parameter]
-) -> altair.VConcatChart:
-    """Put views below one another, with controls that all of them follow."""
-    chart = altair.vconcat(*views, spacing=24).resolve_scale(color="independent")
-    chart.params = [control.param for control in controls]  # add_params would hand them down, and fails on facets
-    return chart
-
-
-def slider(name: str, label: str, last: int, value: int = 0) -> altair.Parameter:
-    """Return a parameter over the places 0 to `last` of a list, with a slider where there is a choice."""
-    bind = altair.binding_range(min=0, max=last, step=1, name=label) if last else altair.Undefined
-    return altair.param(name=name, value=value, bind=bind)

@@ -16,11 +16,6 @@ STACK = {
     "conflict_other": "other",
     "conflict_generalization": "generalization",
 }
-ACCURACY_COLORS = {
-    "memorized_only": theme.MEMORIZATION,
-    "inferred_only": theme.GENERALIZATION,
-    "aligned": theme.CONTROLS[0],
-}
 SMALLEST_LABELLED = 0.08  # share of the height
 LESSON_WIDTH = 0.09  # of a lesson before the texts, relative to the texts: these are to scale, the lessons are not
 
@@ -57,16 +52,14 @@ def trajectory(frame: pd.DataFrame, chosen: int, study: Mapping[str, float] | No
     area = alt.Chart(rows[~is_flips]).mark_area().encode(y=share.stack(True), order="rank:Q", **encoding)
     flips = alt.Chart(rows[is_flips]).mark_line(strokeWidth=3).encode(y="value:Q", **encoding)
 
-    where = alt.Chart(spans).encode(x="left:Q", x2="right:Q", tooltip=["lesson:N", "steps:Q"])
-    shade = where.mark_rect(color="white", opacity=0.35, stroke="white")
+    where = alt.Chart(spans).encode(tooltip=["lesson:N", "steps:Q"])
+    shade = where.mark_rect(color="white", opacity=0.35, stroke="white").encode(x="left:Q", x2="right:Q")
     label: dict[str, Any] = {"y": -8, "fontSize": 11, "clip": False}
-    names = alt.Chart(spans).mark_text(**label).encode(x="middle:Q", text="lesson:N", tooltip=["lesson:N", "steps:Q"])
-    mark = alt.Chart(pd.DataFrame({"place": [chosen], "note": ["analysed"], "step": [chosen]}))
-    rule = mark.mark_rule(color="black", strokeWidth=2, strokeDash=[4, 3]).encode(
-        x="place:Q", tooltip=["note:N", "step:Q"]
-    )
+    names = where.mark_text(**label).encode(x="middle:Q", text="lesson:N")
+    mark = alt.Chart(pd.DataFrame({"place": [chosen], "note": ["analysed"], "step": [chosen]})).encode(x="place:Q")
+    rule = mark.mark_rule(color="black", strokeWidth=2, strokeDash=[4, 3]).encode(tooltip=["note:N", "step:Q"])
     is_late = chosen > frame.place.mean()
-    note = mark.mark_text(**label, align="right" if is_late else "left").encode(x="place:Q", text="note:N")
+    note = mark.mark_text(**label, align="right" if is_late else "left").encode(text="note:N")
     texts = frame[frame.lesson == ends.index[-1]]
     labels = _labels(texts)
     named = alt.Chart(labels).encode(x="place:Q", y="y:Q")
@@ -106,12 +99,12 @@ def _labels(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def accuracies(frame: pd.DataFrame) -> alt.TopLevelMixin:
-    """Show when each ability appears: columns step and the kinds of `ACCURACY_COLORS` that there are (0-1)."""
-    kinds = [kind for kind in ACCURACY_COLORS if kind in frame]
+    """Show when each ability appears: columns step and the kinds of input that there are (0-1)."""
+    kinds = [kind for kind in theme.KIND_COLORS if kind in frame]
     frame = theme.require(frame, "step", *kinds)
     rows = frame.melt("step", kinds, var_name="kind")
     rows["inputs"] = rows.kind.map(theme.KIND_NAMES)
-    names, colors = [theme.KIND_NAMES[kind] for kind in kinds], [ACCURACY_COLORS[kind] for kind in kinds]
+    names, colors = [theme.KIND_NAMES[kind] for kind in kinds], [theme.KIND_COLORS[kind] for kind in kinds]
     chart = (
         alt.Chart(rows, height=180)
         .mark_line(point={"size": 18})

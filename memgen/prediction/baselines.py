@@ -29,6 +29,8 @@ from memgen.prediction.probes import FittedProbe, fit_probe, scores
 
 Score = Callable[[Dataset], np.ndarray]
 GRADE = ["memorized_share", "evidence"]
+PATIENCE = 4  # epochs without a smaller loss, after which the transformer's training stops
+WIDTH = 64  # of the transformer
 
 
 def fit_baselines(train: Dataset, validation: Dataset, seed: int) -> list[FittedProbe]:
@@ -62,7 +64,7 @@ def fit_baselines(train: Dataset, validation: Dataset, seed: int) -> list[Fitted
     fitted = {
         "words": linear(counts),
         "words and positions": linear(one_hot),
-        "majority": _constant(train),
+        "majority": lambda data: np.full(len(data), train.labels.mean()),
         "gradient boosting": nonlinear(lambda data: with_equal(data.token_ids, data), boosting),
         "MLP": nonlinear(lambda data: with_equal(one_hot(data).toarray(), data), mlp),
         "transformer": fit_transformer(train, validation, seed),
@@ -81,11 +83,6 @@ def equal_positions(token_ids: np.ndarray) -> np.ndarray:
     return token_ids[:, first] == token_ids[:, second]
 
 
-def _constant(train: Dataset) -> Score:
-    surplus = float((train.labels > 0).mean() - (train.labels < 0).mean())
-    return lambda data: np.full(len(data), surplus)
-
-
 def _grade(train: Dataset) -> Score:
     surplus = train.frame.groupby(GRADE).behavior.mean().rename("surplus")
     everywhere = train.labels.mean()  # of a grade that no training input has
@@ -99,12 +96,12 @@ class InputTransformer(nn.Module):
     which tokens are equal rather than what each one was in the training groups.
     """
 
-    def __init__(self, n_tokens: int, n_positions: int, width: int = 64):
+    def __init__(self, n_tokens: int, n_positions: int):
         super().__init__()
-        self.tokens, self.positions = nn.Embedding(n_tokens, width), nn.Embedding(n_positions, width)
-        layer = nn.TransformerEncoderLayer(width, 2, 2 * width, batch_first=True, norm_first=True)
+        self.tokens, self.positions = nn.Embedding(n_tokens, WIDTH), nn.Embedding(n_positions, WIDTH)
+        layer = nn.TransformerEncoderLayer(WIDTH, 2, 2 * WIDTH, batch_first=True, norm_first=True)
         self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
-        self.log_odds = nn.Linear(width, 1)
+        self.log_odds = nn.Linear(WIDTH, 1)
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """The log-odds [batch] of prompts [batch pos]."""
@@ -114,37 +111,29 @@ class InputTransformer(nn.Module):
         return self.log_odds(self.layers(embedding(token_ids, weight) + self.positions.weight)[:, -1])[:, 0]
 
 
-def fit_transformer(
-    train: Dataset,
-    validation: Dataset,
-    seed: int,
-    epochs: int = 20,
-    patience: int = 4,
-    batch_size: int = 64,
-    learning_rate: float = 2e-3,
-) -> Score:
+def fit_transformer(train: Dataset, validation: Dataset, seed: int, epochs: int = 20) -> Score:
     """Train an :class:`InputTransformer`; the epoch with the least loss on validation groups counts."""
-    tokens = {name: torch.as_tensor(data.token_ids).long() for name, data in (("t", train), ("v", validation))}
-    target = {name: torch.as_tensor(data.labels > 0).float() for name, data in (("t", train), ("v", validation))}
+    tokens, tokens_v = (torch.as_tensor(data.token_ids).long() for data in (train, validation))
+    target, target_v = (torch.as_tensor(data.labels > 0).float() for data in (train, validation))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        n_tokens = 1 + max(int(ids.max()) for ids in tokens.values())
-        network = InputTransformer(n_tokens, tokens["t"].shape[1])
-        optimizer = torch.optim.AdamW(network.parameters(), learning_rate, weight_decay=0.1)
+        n_tokens = 1 + max(int(ids.max()) for ids in (tokens, tokens_v))
+        network = InputTransformer(n_tokens, tokens.shape[1])
+        optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.1)
         least, best, best_epoch = np.inf, network.state_dict(), 0
         for epoch in range(epochs):
             network.train()
-            for rows in torch.randperm(len(train)).split(batch_size):
+            for rows in torch.randperm(len(train)).split(64):
                 optimizer.zero_grad()
-                binary_cross_entropy_with_logits(network(tokens["t"][rows]), target["t"][rows]).backward()
+                binary_cross_entropy_with_logits(network(tokens[rows]), target[rows]).backward()
                 optimizer.step()
             network.eval()
             with torch.no_grad():
-                loss = float(binary_cross_entropy_with_logits(network(tokens["v"]), target["v"]))
+                loss = float(binary_cross_entropy_with_logits(network(tokens_v), target_v))
             if loss < least:
                 least, best_epoch = loss, epoch
                 best = {name: value.clone() for name, value in network.state_dict().items()}
-            elif epoch - best_epoch >= patience:
+            elif epoch - best_epoch >= PATIENCE:
                 break
     network.load_state_dict(best)
 

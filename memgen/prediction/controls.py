@@ -25,15 +25,13 @@ from memgen.prediction.tables import evaluate
 from memgen.subject import Subject
 
 DIRECT, AGNOSTIC = "direct reading", "agnostic reading"
+N_DRAWS = 3  # of random neurons and of shuffled labels
 
 
 def halves_of_groups(groups: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Divide the rows of each group in two halves at random.
+    """Divide the rows of each group in two halves at random: row numbers to fit on, and to hold out.
 
-    Returns
-    -------
-    fit, held_out
-        Row numbers. A group of an odd number of rows leaves one out; a group of one row is in neither.
+    A group of an odd number of rows leaves one out; a group of one row is in neither.
     """
     fit: list[int] = []
     held_out: list[int] = []
@@ -50,18 +48,10 @@ def control_task(
 ) -> tuple[pd.DataFrame, list[intervals.Estimate]]:
     """Fit a probe of each layer to the behaviour and to a random label for each group, on half of each group's rows.
 
-    Parameters
-    ----------
-    seen
-        What the probe sees: ``hidden states`` or ``hidden states and squares``.
-
-    Returns
-    -------
-    table
-        As of :func:`memgen.prediction.evaluate`, on the other half, the split ``held-out rows`` of the training groups;
-        `probe` is `seen` or ``control task``.
-    selectivity
-        Of each layer: accuracy with the behaviour minus accuracy with the random labels.
+    `seen` is what the probe sees: ``hidden states`` or ``hidden states and squares``. Returns a table as of
+    :func:`memgen.prediction.evaluate`, on the other half, the split ``held-out rows`` of the training groups, where
+    `probe` is `seen` or ``control task``; and the selectivity of each layer: accuracy with the behaviour minus accuracy
+    with the random labels.
     """
     names, codes = np.unique(train.groups, return_inverse=True)
     random_labels = rng.permutation(np.resize([1, -1], len(names)))[codes]
@@ -86,21 +76,13 @@ def control_task(
 def readouts(subject: Subject, states: np.ndarray, frame: pd.DataFrame, answers: pd.DataFrame) -> dict[str, np.ndarray]:
     """The log-odds (nats) of memorization that each layer's residual stream holds for the model's own readout.
 
-    Parameters
-    ----------
-    states
-        `resid_post` at the last prompt token [rows layer neuron].
-    frame
-        The rows' `answer_memorization` and `answer_generalization`.
-    answers
-        The same columns for all inputs that the task's answers are taken from.
+    `states` is `resid_post` at the last prompt token [rows layer neuron], `frame` has the rows' `answer_memorization`
+    and `answer_generalization`, and `answers` the same columns for all inputs that the task's answers are taken from.
 
-    Returns
-    -------
-    dict of arrays [rows layer]
-        ``direct reading``: the logit of the first token of the row's memorized answer minus that of its inferred one,
-        of alternatives the largest. ``agnostic reading``: the largest logit of all memorized answers minus that of all
-        inferred answers; it does not know the row's answers. It is 0 where both kinds of answers are the same words.
+    Of the arrays [rows layer], ``direct reading`` is the logit of the first token of the row's memorized answer minus
+    that of its inferred one, of alternatives the largest; ``agnostic reading`` the largest logit of all memorized
+    answers minus that of all inferred answers. It does not know the row's answers, and is 0 where both kinds of answers
+    are the same words.
     """
     body: Any = subject.model.base_model
     norm = body.ln_f if hasattr(body, "ln_f") else body.norm
@@ -133,22 +115,19 @@ def reading_probes(dataset: Dataset) -> list[FittedProbe]:
 
 
 def sparse_accuracy(
-    train: Dataset, test: Dataset, site: str, sizes: Sequence[int], rng: np.random.Generator, n_draws: int = 3
+    train: Dataset, test: Dataset, site: str, sizes: Sequence[int], rng: np.random.Generator
 ) -> pd.DataFrame:
     """The accuracy of logistic probes that see k neurons of all layers of a site.
 
-    Returns
-    -------
-    pandas.DataFrame
-        `kind, k, value, ci_low, ci_high, n`: on test inputs. Kinds: ``k-sparse``, the k neurons with the largest |r| on
-        training groups; ``random``, k neurons at random; ``shuffled``, chosen and fitted with shuffled training labels
-        (the last two: the mean over draws for each input).
+    `kind, k, value, ci_low, ci_high, n`: on test inputs. Kinds: ``k-sparse``, the k neurons with the largest |r| on
+    training groups; ``random``, k neurons at random; ``shuffled``, chosen and fitted with shuffled training labels (the
+    last two: the mean over `N_DRAWS` for each input).
     """
     state, unseen = (data.states[site].reshape(len(data), -1) for data in (train, test))
-    shuffled = [rng.permutation(train.labels) for _ in range(n_draws)]
+    shuffled = [rng.permutation(train.labels) for _ in range(N_DRAWS)]
     fits = {  # the order in which neurons are taken, and the labels that the probe learns
         "k-sparse": [(_by_correlation(state, train.labels), train.labels)],
-        "random": [(rng.permutation(state.shape[1]), train.labels) for _ in range(n_draws)],
+        "random": [(rng.permutation(state.shape[1]), train.labels) for _ in range(N_DRAWS)],
         "shuffled": [(_by_correlation(state, labels), labels) for labels in shuffled],
     }
     rows = []

@@ -81,14 +81,10 @@ def fit_probe(
     squares: bool = False,
     sparse: bool = False,
 ) -> BaseEstimator:
-    """Scale the features and fit a classifier.
+    """Scale the features [rows, d], dense or sparse, and fit a classifier of the labels, +1 or -1.
 
     Parameters
     ----------
-    features
-        [rows, d], dense or sparse.
-    labels
-        +1 or -1.
     groups
         Of a logistic regression, C is chosen by cross-validation that never divides a group, on folds that leave both
         labels to learn from (the least C where no fold does); other classifiers do not see the groups.
@@ -143,16 +139,9 @@ def fit_probes(
     sites: Iterable[str] | None = None,
     sees: Iterable[str] = (STATES, SQUARES),
 ) -> list[FittedProbe]:
-    """Fit probes of each layer of each site, with and without squares.
+    """Fit probes of each layer of each site (by default of all that the dataset has), with and without squares.
 
-    Parameters
-    ----------
-    make_probe
-        Makes an unfitted scikit-learn classifier; its features are standardized first.
-    sites
-        All that the dataset has by default.
-    sees
-        ``hidden states``, ``hidden states and squares``, or both.
+    `make_probe` makes an unfitted scikit-learn classifier, whose features are standardized first.
     """
 
     def fitted(site: str, layer: int, seen: str) -> FittedProbe:

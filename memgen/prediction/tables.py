@@ -1,5 +1,6 @@
 """Many predictors in one table, and the rules by which one of them is chosen."""
 
+import itertools
 from collections.abc import Iterable, Mapping
 
 import pandas as pd
@@ -19,33 +20,19 @@ def evaluate(
     population: str,
     splits: Iterable[str] = ("validation", "test"),
 ) -> pd.DataFrame:
-    """How well each probe does on each split.
+    """How well each probe does on each split of the inputs that `population` names.
 
-    Parameters
-    ----------
-    datasets
-        By split.
-    population
-        The name of this set of inputs.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a probe and split: `population, kind, probe, site, layer` (the last two missing for a predictor that
-        sees the input alone), `split, n, accuracy, auroc` (nan for a single label) and their intervals, clustered by
-        group: `accuracy_low, accuracy_high, auroc_low, auroc_high`.
+    One row a probe and split: `population, kind, probe, site, layer` (the last two missing for a predictor that sees
+    the input alone), `split, n, accuracy, auroc` (nan for a single label) and their intervals, clustered by group:
+    `accuracy_low, accuracy_high, auroc_low, auroc_high`.
     """
-    splits = list(splits)
     rows = []
-    for probe in probes:
-        identity = {name: getattr(probe, name) for name in IDENTITY}
-        for split in splits:
-            dataset, scores = datasets[split], probe.score(datasets[split])
-            correct = ((scores > 0) == (dataset.labels > 0)).astype(float)
-            accuracy = intervals.share(correct, dataset.groups)
-            auroc = intervals.auroc(dataset.labels, scores, dataset.groups)
-            numbers = dict(zip(NUMBERS, (len(dataset), *accuracy[:3], *auroc[:3]), strict=True))
-            rows.append({"population": population, **identity, "split": split, **numbers})
+    for probe, split in itertools.product(probes, splits):
+        dataset, scores = datasets[split], probe.score(datasets[split])
+        accuracy = intervals.share((scores > 0) == (dataset.labels > 0), dataset.groups)
+        auroc = intervals.auroc(dataset.labels, scores, dataset.groups)
+        identity = (getattr(probe, name) for name in IDENTITY)
+        rows.append([population, *identity, split, len(dataset), *accuracy[:3], *auroc[:3]])
     return pd.DataFrame(rows, columns=COLUMNS).astype({"layer": "Int64"})
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from memgen import activations, behavior, intervals
-from memgen.behavior import NAMES, TARGETS
+from memgen.behavior import NAMES, OTHER, TARGETS
 from memgen.steering.interventions import Intervention
 from memgen.steering.passes import each_pass
 from memgen.subject import Subject
@@ -42,11 +42,8 @@ def next_tokens(
 ) -> Iterator[tuple[np.ndarray, list[int], Tensor]]:
     """What comes next after a frame's prompts under each shift [n_layer, d].
 
-    Yields
-    ------
-    inputs, places, logits
-        The places of inputs in the frame and of shifts, and their logits [trial batch vocabulary]; with `unsteered`,
-        those of no shift come first.
+    Yields the places of inputs in the frame, those of shifts, and their logits [trial batch vocabulary]; with
+    `unsteered`, those of no shift come first.
     """
     last = frame.input_ids.map(lambda ids: subject.tokenizer.decode([int(ids[-1])]))
     asked = frame.assign(answer_memorization=last, answer_generalization=None)  # of one token, which is not run
@@ -75,33 +72,26 @@ def shares(
     """
     tokens = subject.tokenizer.convert_ids_to_tokens
     prompts = [set(map(str, tokens(ids.tolist()))) for ids in frame.input_ids]
-    begins = {
-        name: [
-            {str(tokens(answer[0])) for answer in options} for options in behavior.alternatives(subject, frame[column])
-        ]
-        for name, column in ((NAMES[target], f"answer_{NAMES[target]}") for target in TARGETS)
-    }
-    answers = set().union(*begins["memorization"], *begins["generalization"])
-    parts = []
-
-    def add(given: np.ndarray, is_counted: np.ndarray, **about: str | None) -> None:
-        inputs = zip(
-            map(str, tokens(given.tolist())), prompts, begins["memorization"], begins["generalization"], strict=True
-        )
-        kinds = pd.Series([category(*one, answers) for one in inputs], frame.index)
-        is_kind = pd.get_dummies(kinds[is_counted]).astype(float).assign(group=frame.group[is_counted], **about)
-        parts.append(is_kind.melt(["group", *about], var_name="category"))
-
-    nothing = torch.zeros(subject.shape("resid_post"))
-    shifts: dict[str, dict[tuple[str, int], Tensor]] = {"resid_post": {("none", 0): nothing}}
+    memorized, inferred = (
+        [{str(tokens(answer[0])) for answer in options} for options in behavior.alternatives(subject, column)]
+        for column in (frame.answer_memorization, frame.answer_generalization)
+    )
+    answers = set().union(*memorized, *inferred)
+    shifts: dict[str, dict[tuple[str, int], Tensor]]
+    shifts = {"resid_post": {("none", OTHER): torch.zeros(subject.shape("resid_post"))}}
     for (method, intervention), target in itertools.product(interventions.items(), TARGETS):
         shifts.setdefault(intervention.site, {})[method, target] = intervention.shift(target)
     # The shifts of a site run together: what they have in common is most of the work.
     given: dict[tuple[str, int], np.ndarray] = {}
     for site, of_site in shifts.items():
         given |= dict(zip(of_site, first_tokens(subject, frame, site, list(of_site.values())), strict=True))
-    add(given["none", 0], np.full(len(frame), True), method="none", target=None)
-    for method, target in itertools.product(interventions, TARGETS):
-        opposite = (labels[frame.index] == -target).to_numpy()
-        add(given[method, target], opposite, method=method, target=NAMES[target])
+    parts = []
+    for method, target in [("none", OTHER), *itertools.product(interventions, TARGETS)]:
+        inputs = zip(map(str, tokens(given[method, target].tolist())), prompts, memorized, inferred, strict=True)
+        kinds = pd.Series([category(*one, answers) for one in inputs], frame.index)
+        if target != OTHER:
+            kinds = kinds[labels[frame.index] == -target]
+        about = {"method": method, "target": NAMES[target] if target != OTHER else None}
+        is_kind = pd.get_dummies(kinds).astype(float).assign(group=frame.group[kinds.index], **about)
+        parts.append(is_kind.melt(["group", *about], var_name="category"))
     return intervals.estimate_by(pd.concat(parts), ["method", "target", "category"])

@@ -5,10 +5,10 @@ Only a pretrained model reads English. Every token of a sentence is steered, as 
 
 import contextlib
 import dataclasses
+import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,24 +28,10 @@ from memgen.subject import Subject
 SENTENCES = Path(__file__).with_suffix(".txt").read_text(encoding="utf-8").splitlines()
 
 
-class _Condition(NamedTuple):
-    """A model, and what steers it: nothing, or some interventions in turn, of which the mean counts."""
-
-    method: str
-    control: str | None
-    target: str | None
-    model: PreTrainedModel
-    interventions: Sequence[Intervention | None] = (None,)
-
-    def log_p(self, ids: Tensor) -> list[Tensor]:
-        """The log-probabilities of the next token at all positions but the last [pos vocabulary], for each in turn."""
-        found = []
-        for intervention in self.interventions:
-            with contextlib.ExitStack() as steered:
-                if intervention and self.target:  # at all tokens
-                    steered.enter_context(intervention.apply(self.model, self.target, 1.0, intervention.n_tokens))
-                found.append(self.model(ids).logits[0, :-1].float().log_softmax(-1))
-        return found
+def _log_p(model: PreTrainedModel, ids: Tensor, target: str = "", intervention: Intervention | None = None) -> Tensor:
+    """The log-probabilities of the next token at all positions but the last [pos vocabulary], steered at all tokens."""
+    with intervention.apply(model, target, 1.0, intervention.n_tokens) if intervention else contextlib.nullcontext():
+        return model(ids).logits[0, :-1].float().log_softmax(-1)
 
 
 @torch.no_grad()
@@ -61,27 +47,27 @@ def collateral(
 
     `base` is the model without its adapter, if it has one; `table` that of neurons, for controls that need it.
 
-    Returns
-    -------
-    pandas.DataFrame
-        `method` (``none``: unsteered; ``adapter off``; an intervention)`, control, target, measure, value, ci_low,
-        ci_high, n` (sentences). Means over sentences of nats a token: `english_loss`, the mean of ``-log p(next
-        token)``, and, of all but the unsteered model, `english_kl`, KL(unsteered || this).
+    The columns are `method` (``none``: unsteered; ``adapter off``; an intervention)`, control, target, measure, value,
+    ci_low, ci_high, n` (sentences). Means over sentences of nats a token: `english_loss`, the mean of ``-log p(next
+    token)``, and, of all but the unsteered model, `english_kl`, KL(unsteered || this).
     """
-    conditions = [_Condition("none", None, None, subject.model)]
+    # Under each method, control and target some passes, of which the mean counts.
+    conditions: dict[tuple[str, str | None, str | None], list[functools.partial[Tensor]]]
+    conditions = {("none", None, None): [functools.partial(_log_p, subject.model)]}
     if base is not None:
-        conditions.append(_Condition("adapter off", None, None, base))
+        conditions["adapter off", None, None] = [functools.partial(_log_p, base)]
     for (method, intervention), target in itertools.product(interventions.items(), TARGETS):
         rng, shift, goal = make_rng(f"english {GENERATORS[method]} {target}"), intervention.shift(target), NAMES[target]
         control, draw = next(iter(controls(method, table, intervention.site).items()))
         shifts = [{goal: draw(shift, rng)} for _ in range(config.random_draws)]
         drawn = [dataclasses.replace(intervention, **changed) for changed in shifts]  # type: ignore[arg-type]
-        conditions.append(_Condition(method, None, goal, subject.model, [intervention]))
-        conditions.append(_Condition(method, control, goal, subject.model, drawn))
+        for name, made in ((None, [intervention]), (control, drawn)):
+            passes = [functools.partial(_log_p, subject.model, target=goal, intervention=one) for one in made]
+            conditions[method, name, goal] = passes
     found = np.zeros((2, len(conditions), len(SENTENCES)))
     for place, sentence in enumerate(SENTENCES):
         ids = torch.tensor([subject.tokenizer(sentence).input_ids], device=subject.device)
-        after = [condition.log_p(ids) for condition in conditions]
+        after = [[log_p(ids) for log_p in passes] for passes in conditions.values()]
         ((unsteered,), *_) = after
         for i, draws in enumerate(after):
             found[0, i, place] = np.mean([-log_p.gather(1, ids[0, 1:, None]).mean().item() for log_p in draws])
@@ -90,7 +76,6 @@ def collateral(
     groups, rows = np.arange(len(SENTENCES)), []
     for measure, values in zip(("english_loss", "english_kl"), found, strict=True):
         for condition, of_sentences in zip(conditions, values, strict=True):
-            if measure == "english_loss" or condition.method != "none":
-                about = {name: getattr(condition, name) for name in ("method", "control", "target")}
-                rows.append(about | {"measure": measure} | intervals.mean(of_sentences, groups)._asdict())
-    return pd.DataFrame(rows)
+            if measure == "english_loss" or condition[0] != "none":
+                rows.append([*condition, measure, *intervals.mean(of_sentences, groups)])
+    return pd.DataFrame(rows, columns=["method", "control", "target", "measure", *intervals.Estimate._fields])

@@ -58,12 +58,8 @@ def fit(
 
     Each minimises the mean of ``-log p(target answer)`` over the inputs (`frame`) plus its penalty times its norm, with
     Adam, over batches in turn; `config` has the batch size, steps and learning rate. No shift depends on the others.
-    The model's parameters stay as they are.
-
-    Raises
-    ------
-    ValueError
-        If no input has an answer by the target behaviour, or a mask has another shape.
+    The model's parameters stay as they are. A ValueError says that no input has an answer by the target behaviour, or
+    that a mask has another shape.
     """
     batches = behavior.prepare(subject, frame, prefix=True, batch_size=config.fit_batch_size)
     cached = cache_residuals(subject, [batch for batch in batches if NAMES[target] in batch.answers])

@@ -12,10 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from memgen import activations, behavior
-from memgen.behavior import GENERALIZATION, MEMORIZATION, NAMES, TARGETS
+from memgen import activations
+from memgen.behavior import NAMES, TARGETS
 from memgen.config import InputError, require
-from memgen.subject import Subject
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,13 +41,13 @@ class Intervention:
 
     def shift(self, target: int) -> Tensor:
         """The vectors [n_layer, d] that lead to `target` (+1 memorization, -1 generalization)."""
-        return {MEMORIZATION: self.memorization, GENERALIZATION: self.generalization}[target]
+        return self.named(NAMES[target])
 
     def named(self, target: str) -> Tensor:
         """The vectors [n_layer, d] that lead to ``memorization`` or ``generalization``; else an InputError."""
-        targets = {NAMES[number]: number for number in TARGETS}
-        require(target in targets, f"The target {target!r} is unknown; allowed are {', '.join(sorted(targets))}.")
-        return self.shift(targets[target])
+        vectors = {"generalization": self.generalization, "memorization": self.memorization}
+        require(target in vectors, f"The target {target!r} is unknown; allowed are {', '.join(vectors)}.")
+        return vectors[target]
 
     @contextlib.contextmanager
     def apply(
@@ -56,18 +55,10 @@ class Intervention:
     ) -> Iterator[None]:
         """Steer a model of Hugging Face while the context lasts: plain passes, and `generate`.
 
-        Parameters
-        ----------
-        target
-            ``memorization`` or ``generalization``.
-        prompt_length
-            Tokens of the prompt, of all or of each text, without padding. If it is not given, what is read into an
-            empty cache is the prompt, and what comes after it is the answer.
-
-        Raises
-        ------
-        InputError
-            If the target is unknown, the model has another shape, or the prompt's length is not to be known.
+        `target` is ``memorization`` or ``generalization``, `prompt_length` the tokens of the prompt, of all or of each
+        text, without padding. If it is not given, what is read into an empty cache is the prompt, and what comes after
+        it is the answer. An InputError says that the target is unknown, that the model has another shape, or that the
+        prompt's length is not to be known.
         """
         shift, blocks = dose * self.named(target), activations.blocks(model)
         shape = (len(blocks), activations.width(model, self.site))
@@ -82,10 +73,7 @@ class Intervention:
             where = self._steered(args, kwargs, prompt_length)[..., None]
 
         def edit(layer: int) -> activations.Edit:
-            def add(h: Tensor) -> Tensor:
-                return h + (where.to(h) * shift[layer].to(h))
-
-            return activations.Edit(self.site, layer, add)
+            return activations.Edit(self.site, layer, lambda h: h + (where.to(h) * shift[layer].to(h)))
 
         handle = model.register_forward_pre_hook(find, with_kwargs=True)
         try:
@@ -154,27 +142,3 @@ class Intervention:
 
 
 load = Intervention.load
-
-
-def adding(subject: Subject, site: str, shift: Tensor, dose: float = 1.0) -> behavior.Context:
-    """The context that adds ``dose * shift[layer]`` at the last ``subject.n_tokens`` prompt tokens and after.
-
-    Raises
-    ------
-    ValueError
-        If `shift` is not [n_layer, d] for this model and site.
-    """
-    expected = subject.shape(site)
-    if tuple(shift.shape) != expected:
-        raise ValueError(f"The shift for {site} must have the shape {expected}, not {tuple(shift.shape)}.")
-    layers = torch.nonzero(shift.abs().sum(1)).flatten().tolist()
-
-    def context(batch: behavior.Batch) -> contextlib.AbstractContextManager:
-        where = batch.from_end(subject.n_tokens)[..., None].to(shift.dtype)
-
-        def edit(layer: int) -> activations.Edit:
-            return activations.Edit(site, layer, lambda h: h + (dose * where * shift[layer]).to(h.dtype))
-
-        return activations.edit(subject.model, map(edit, layers))
-
-    return context

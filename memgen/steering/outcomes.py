@@ -100,16 +100,13 @@ def opposite(outcomes: pd.DataFrame) -> pd.DataFrame:
 def summary(outcomes: pd.DataFrame, keys: Sequence[str] = SHIFT) -> pd.DataFrame:
     """Rates of each combination of `keys`, under the shift and its controls, and the net effect of the shift.
 
-    Values are means over inputs and draws; for intervals, the draws of a control are averaged input by input.
+    Values are means over inputs and draws; for intervals, the draws of a control are averaged input by input. The
+    columns are `keys, control` (missing for the shift itself)`, measure, value, ci_low, ci_high, n`.
 
-    Returns
-    -------
-    pandas.DataFrame
-        `keys, control` (missing for the shift itself)`, measure, value, ci_low, ci_high, n`. Measures are `RATES` and
-        the mean `log_odds` (nats). The rates of the control that brings most inputs to the target, which a baseline
-        cannot be, stand once more as those of the control ``best``. Of shifts alone, where there are controls:
-        `best_control` (the share that reaches the target under it), `net` (`reached` minus that, paired by input) and
-        `preferred` (the same difference of the mean `preference`, with the control that is best in that).
+    Measures are `RATES` and the mean `log_odds` (nats). The rates of the control that brings most inputs to the target,
+    which a baseline cannot be, stand once more as those of the control ``best``. Of shifts alone, where there are
+    controls: `best_control` (the share that reaches the target under it), `net` (`reached` minus that, paired by input)
+    and `preferred` (the same difference of the mean `preference`, with the control that is best in that).
     """
     measures, rows = [*RATES, "log_odds", "preference"], []
     for key, part in opposite(outcomes).groupby(list(keys), sort=False):
@@ -132,11 +129,11 @@ def summary(outcomes: pd.DataFrame, keys: Sequence[str] = SHIFT) -> pd.DataFrame
     return pd.DataFrame(rows, columns=[*keys, "control", "measure", *Estimate._fields])
 
 
-def strongest(summary: pd.DataFrame, keys: Sequence[str] = SHIFT) -> pd.DataFrame:
-    """The control that :func:`summary` has as ``best``: `keys, strongest` (its name)`, value, ci_low, ci_high, n`."""
+def strongest(summary: pd.DataFrame) -> pd.DataFrame:
+    """The control that :func:`summary` has as ``best``: `SHIFT, strongest` (its name)`, value, ci_low, ci_high, n`."""
     named = summary.control.notna() & ~summary.control.isin(["best", *BASELINES])
     reached = summary[named & (summary.measure == "reached")].drop(columns="measure")
-    best = reached.loc[reached.groupby(list(keys), sort=False).value.idxmax()]  # the first of equals
+    best = reached.loc[reached.groupby(SHIFT, sort=False).value.idxmax()]  # the first of equals
     return best.rename(columns={"control": "strongest"}).reset_index(drop=True)
 
 

@@ -67,12 +67,8 @@ def first_layer(shift: Tensor) -> int:
 def run_side_by_side(subject: Subject, cached: CachedBatch, site: str, shifts: Tensor, start: int = 0) -> Tensor:
     """The logits [trial batch pos vocabulary] under each shift [trial n_layer d], as if each were run alone.
 
-    They are added at the last ``subject.n_tokens`` prompt tokens and after; `start` is the first layer to compute.
-
-    Raises
-    ------
-    ValueError
-        If the shifts are not [trial n_layer d] for this model and site, or change a layer before `start`.
+    They are added at the last ``subject.n_tokens`` prompt tokens and after; `start` is the first layer to compute. A
+    ValueError says that the shifts have another shape, or change a layer before it.
     """
     n_layer, width = subject.shape(site)
     if tuple(shifts.shape[1:]) != (n_layer, width) or shifts[:, :start].any():
@@ -126,10 +122,8 @@ def each_pass(
 ) -> Iterator[tuple[behavior.Batch, list[int], Tensor]]:
     """Run every batch under every shift [n_layer, d], many of them together.
 
-    Yields
-    ------
-    batch, places, logits
-        Which shifts ran, and their logits [trial batch pos vocabulary]; with `unsteered`, those of no shift come first.
+    Yields the batch, which shifts ran, and their logits [trial batch pos vocabulary]; with `unsteered`, those of no
+    shift come first.
     """
     for cached, (places, start) in itertools.product(cache_residuals(subject, batches), list(passes(shifts))):
         together = [torch.zeros_like(shifts[0])] * unsteered + [shifts[place] for place in places]

@@ -96,10 +96,7 @@ def best_trials(tried: pd.DataFrame) -> pd.DataFrame:
 def choose(tried: pd.DataFrame, target: int) -> pd.Series:
     """The row of :func:`best_trials` towards `target`, of the one method that was tried.
 
-    Raises
-    ------
-    InputError
-        If no input showed the opposite behaviour, so that nothing could be tried.
+    An InputError says that no input showed the opposite behaviour, so that nothing could be tried.
     """
     towards = tried[tried.target == NAMES[target]]
     if not (towards.measure == "net").any():
@@ -113,11 +110,8 @@ def choose(tried: pd.DataFrame, target: int) -> pd.Series:
 def frontier(tried: pd.DataFrame) -> pd.DataFrame:
     """What every trial reaches, against each of its costs.
 
-    Returns
-    -------
-    pandas.DataFrame
-        `KEYS, value, ci_low, ci_high, n` (of `reached`)`, cost` (of `COSTS`, if measured)`, cost_value, cost_low,
-        cost_high, is_chosen` (by `RULE`)`, is_frontier` (no other trial of the method reaches as much for as little).
+    `KEYS, value, ci_low, ci_high, n` (of `reached`)`, cost` (of `COSTS`, if measured)`, cost_value, cost_low,
+    cost_high, is_chosen` (by `RULE`)`, is_frontier` (no other trial of the method reaches as much for as little).
     """
     shifts = tried[tried.control.isna()]
     reached = shifts[shifts.measure == "reached"].drop(columns=["control", "measure"])

@@ -1,10 +1,5 @@
 """Try shifts on inputs, each beside controls of the same norm: for steering and for what carries over.
 
-::
-
-    trials = Trials.make(subject, frame, labels, target, config, rng)    # inputs of the opposite behaviour
-    outcomes = trials.compare(site, shifts, target, controls, rng)       # a row an input, shift, control and draw
-
 `frame` holds conflict inputs and inputs with one right answer, `labels` the behaviour on its conflicts.
 :mod:`memgen.steering.outcomes` has their rates; :mod:`memgen.steering.sweep` tries candidates in several doses and
 chooses.
@@ -110,11 +105,8 @@ class Trials:
     ) -> pd.DataFrame:
         """Try shifts towards `target`, and for each all draws of its controls.
 
-        Returns
-        -------
-        pandas.DataFrame
-            A row for each input under each of them, as :mod:`memgen.steering.outcomes` describes it, with `trial`, the
-            place of the shift.
+        Gives a row for each input under each of them, as :mod:`memgen.steering.outcomes` describes it, with `trial`,
+        the place of the shift.
         """
         draws = [(trial, name, n) for trial in range(len(shifts)) for name in controls for n in range(self.n_draws)]
         vectors = [*shifts, *(controls[name](shifts[trial], rng) for trial, name, _ in draws)]

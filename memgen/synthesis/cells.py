@@ -88,18 +88,9 @@ def other_task(transferred: pd.DataFrame) -> pd.DataFrame:
 def beside(reported: Iterable[Mapping[str, Any]], measured: pd.DataFrame) -> pd.DataFrame:
     """Each of the study's cells with each of our numbers in it, or with none.
 
-    Parameters
-    ----------
-    reported
-        The study's: `setting, model, task, target, reached, stayed, other` (shares). A setting's first model counts.
-    measured
-        Ours: `COLUMNS`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        `setting, model` (the study's)`, task, target, outcome, study, ours, value, ci_low, ci_high, n`; `ours` is *not
-        measured* and n 0 where we have nothing.
+    `reported` are the study's, `setting, model, task, target, reached, stayed, other` (shares), of which a setting's
+    first model counts; `measured` are ours, `COLUMNS`. The result is `setting, model` (the study's)`, task, target,
+    outcome, study, ours, value, ci_low, ci_high, n`; `ours` is *not measured* and n 0 where we have nothing.
     """
     keys = ["setting", "model", "task", "target"]
     cells = pd.DataFrame(list(reported)).melt(keys, OUTCOMES, "outcome", "study").drop_duplicates(CELL)

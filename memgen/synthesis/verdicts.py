@@ -224,10 +224,8 @@ def judge(estimate: intervals.Estimate, p: float, empty: float, reported: float)
 def with_conditions(verdict: str, collateral: float, matched: float, net: float) -> str:
     """The verdict on steering: *replicated* also asks that it costs little and does not rest on the answers' format.
 
-    Parameters
-    ----------
-    collateral, matched, net
-        Means over seeds: of :func:`lost`, and of the net effect in the matched and in the study's form; nan if missing.
+    The numbers are means over seeds: of :func:`lost`, and of the net effect in the matched and in the study's form; nan
+    if missing.
     """
     if verdict != REPLICATED:
         return verdict
@@ -239,19 +237,9 @@ def with_conditions(verdict: str, collateral: float, matched: float, net: float)
 def verdicts(metrics: pd.DataFrame, matched: pd.DataFrame) -> pd.DataFrame:
     """The verdict on each claim, for each task and model of the study's runs; no row where there are none.
 
-    Parameters
-    ----------
-    metrics
-        Numbers of the runs to judge.
-    matched
-        Numbers of runs among which those in the matched form are, for tasks whose answers differ in format.
-
-    Returns
-    -------
-    pandas.DataFrame
-        `task, model, claim, endpoint, status, reported, source, unit, value, ci_low, ci_high, n` (over seeds)`,
-        detectable` (the smallest effect that could have been seen)`, p, p_holm, lost, matched` (means; claim c alone)
-        and `verdict`.
+    `metrics` has the numbers of the runs to judge; among those of `matched` are runs in the matched form, for tasks
+    whose answers differ in format. The result has `COLUMNS`: `value, ci_low, ci_high, n` are over seeds, `detectable`
+    is the smallest effect that could have been seen, and `lost` and `matched` are means, of claim c alone.
     """
     metrics, matched = on_test_groups(metrics), on_test_groups(matched)
     rows = []

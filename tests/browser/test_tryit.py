@@ -13,8 +13,9 @@ from book.build import tryit
 from memgen import behavior
 from memgen.behavior import NAMES, TARGETS
 from memgen.steering.das import Interchanges, along
-from memgen.steering.interventions import Intervention, adding
+from memgen.steering.interventions import Intervention
 from memgen.subject import Subject
+from tests.steering.conftest import adding
 
 from .conftest import served, visiting
 
@@ -77,7 +78,7 @@ def test_logits_and_answers_are_those_of_pytorch(page: Page, task: str) -> None:
         intervention = Intervention.load(folder / "interventions", method)
         for target, dose in zip(TARGETS, (1.5, -1.0), strict=True):
             shift = halved(intervention.shift(target))
-            contexts[method, dose] = adding(subject, intervention.site, shift, abs(dose))
+            contexts[method, dose] = adding(subject, intervention.site, abs(dose) * shift)
     edits = 2 * along(difference[:, layer["layer"]], direction)
     contexts["das", 2.0] = interchanges.edited(layer["layer"], edits)
     batches = behavior.prepare(subject, receivers)

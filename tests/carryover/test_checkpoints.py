@@ -3,10 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from memgen import behavior, intervals
 from memgen.carryover import checkpoints, matching
 from memgen.carryover.transfer import SITE
+from memgen.steering.shifts import largest
 from tests.carryover.test_transfer import ANALYSIS
 
 
@@ -28,7 +30,7 @@ def test_neuron_correlations_find_the_planted_neuron(planted, parts):
     r = checkpoints.neuron_correlations(planted.subject, frame, SITE)
     layer, neuron = planted.neuron
     assert r.shape == (256,)
-    assert matching.top(r)[layer * 128 + neuron]
+    assert largest(torch.from_numpy(r), matching.TOP_SHARE)[layer * 128 + neuron]
     pairs = behavior.flip_pairs(frame, frame.behavior)
     members = frame.loc[[*pairs.memorization, *pairs.generalization]]
     activations = behavior.states(planted.subject, members, [SITE])[SITE][:, layer, neuron]

@@ -58,7 +58,7 @@ def test_a_missing_column_is_named_and_frames_are_copied():
 
 def test_everything_that_tables_name_has_a_name_for_readers():
     assert set(theme.BEHAVIOR_COLORS) == set(behavior.LABELS)
-    assert set(theme.KIND_NAMES) == set(KINDS)
+    assert set(theme.KIND_NAMES) == set(theme.KIND_COLORS) == set(KINDS)
     for names in (theme.METHOD_NAMES, theme.CONTROL_NAMES, theme.POPULATION_NAMES, theme.KIND_NAMES):
         assert len(set(names.values())) == len(names)
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from memgen import activations
 from memgen.steering import outcomes
 from memgen.steering.interventions import Intervention
 from memgen.steering.trials import Trials
@@ -17,6 +18,19 @@ SHAPE = (2, 32)
 def with_n_tokens(setting, n_tokens):
     """The setting's subject, steered at the last `n_tokens` prompt tokens."""
     return dataclasses.replace(setting.subject, n_tokens=n_tokens)
+
+
+def adding(subject, site, shift):
+    """The context that adds ``shift[layer]`` at the last ``subject.n_tokens`` prompt tokens of a batch and after."""
+
+    def context(batch):
+        where = batch.from_end(subject.n_tokens)[..., None]
+        return activations.edit(
+            subject.model,
+            [activations.Edit(site, layer, lambda h, v=vector: h + where * v) for layer, vector in enumerate(shift)],
+        )
+
+    return context
 
 
 def ragged(setting):

@@ -5,7 +5,9 @@ import torch
 
 from memgen import behavior
 from memgen.steering.answers import category, first_tokens, shares
-from memgen.steering.interventions import Intervention, adding
+from memgen.steering.interventions import Intervention
+
+from .conftest import adding
 
 STORY = {"Ada", "is", "frog", "Zoe", "red", "teal", "olive"}
 COLORS = {"red", "blue", "teal", "olive", "pink"}

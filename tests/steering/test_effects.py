@@ -9,12 +9,11 @@ from memgen.behavior import NAMES, TARGETS
 from memgen.config import AnalysisConfig
 from memgen.steering import effects
 from memgen.steering.fitting import NeuronSet, fit
-from memgen.steering.interventions import adding
 from memgen.steering.shifts import Candidate
 from memgen.steering.sweep import sweep
 from memgen.steering.trials import Trials, by_group
 
-from .conftest import intervention, planted_shift
+from .conftest import adding, intervention, planted_shift
 
 
 def same_rng(_name):

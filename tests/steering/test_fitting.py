@@ -11,9 +11,8 @@ from memgen import activations, behavior
 from memgen.behavior import NAMES, TARGETS
 from memgen.config import AnalysisConfig
 from memgen.steering.fitting import NeuronSet, fit, inputs_to_fit, layer_sets
-from memgen.steering.interventions import adding
 
-from .conftest import SHAPE, with_n_tokens
+from .conftest import SHAPE, adding, with_n_tokens
 
 ALL = torch.ones(SHAPE, dtype=torch.bool)
 QUICK = AnalysisConfig(fit_steps=3)

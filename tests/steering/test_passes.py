@@ -9,12 +9,11 @@ from memgen import activations, behavior
 from memgen.activations import READ_ONLY, SITES
 from memgen.config import InputError
 from memgen.steering import passes
-from memgen.steering.interventions import adding
 from memgen.steering.passes import cache_residuals, run_side_by_side
 from memgen.subject import Subject
 from tests.conftest import TINY, tiny_model
 
-from .conftest import ragged, with_n_tokens
+from .conftest import adding, ragged, with_n_tokens
 
 EDITABLE = [site for site in SITES if site not in READ_ONLY]
 LATER = torch.tensor([[0.0], [1.0]])  # leaves the second layer of a shift

@@ -11,10 +11,9 @@ from memgen import behavior, intervals
 from memgen.behavior import RIGHT_ANSWER, TARGETS
 from memgen.config import AnalysisConfig
 from memgen.steering import outcomes
-from memgen.steering.interventions import adding
 from memgen.steering.trials import Trials, by_group, lost
 
-from .conftest import compare, nothing, planted_shift, same, value, with_n_tokens
+from .conftest import adding, compare, nothing, planted_shift, same, value, with_n_tokens
 
 
 class TestRun:
