@@ -199,7 +199,7 @@ def _batch(
     branch = None
     if has_branches:
         parts = [[len(prompt), *map(len, of_input)] for prompt, of_input in zip(prompts, branches, strict=True)]
-        branch = _pad([np.repeat(np.arange(len(lengths)), lengths) for lengths in parts], 0).to(subject.device)
+        branch = _pad([np.repeat(np.arange(len(lengths)), lengths).tolist() for lengths in parts], 0).to(subject.device)
     return Batch(
         rows=chunk.index,
         input_ids=_pad(rows, pad).to(subject.device),
