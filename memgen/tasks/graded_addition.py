@@ -136,14 +136,15 @@ class Task(common.GradedTask):
         is_bound, is_conflict, is_hidden = kinds != "inferred_only", kinds == "conflict", kinds == "memorized_only"
         # An unbound pair stands beside some row of the memory, of which it takes nothing.
         entity = memory.iloc[np.r_[:n, [0] * n_unbound, :n, :n]]
-        prompts, row = _questions(pairs, kinds), np.arange(len(pairs))
+        prompts, sums, row = _questions(pairs, kinds), _written(pairs.sum(1)), np.arange(len(pairs))
+        sums[is_hidden] = None
         return pd.DataFrame(
             {
                 "input_ids": self._ids(prompts),
                 "prompt": prompts,
                 "kind": kinds,
                 "answer_memorization": np.where(is_bound, entity.answer_memorization, None),
-                "answer_generalization": np.where(is_hidden, None, _written(pairs.sum(1))),
+                "answer_generalization": sums,
                 "group": [_group(a, b) for a, b in pairs],
                 "variant_of": np.where(row < 2 * n + n_unbound, -1, row - n),
                 "memorized_share": np.where(is_conflict, self._memorized_share(pairs, entity), np.nan),
