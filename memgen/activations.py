@@ -150,14 +150,11 @@ def width(model: PreTrainedModel, site: str) -> int:
     """The number of neurons (dimensions) at a site of one layer."""
     block, names = _block(model, site, 0), architecture(model.config.model_type)
     projections = {"attn.hook_z": names.head_projection, "mlp.hook_post": names.down_projection}
-    if site not in SITES:
-        layer_of_site: Any = block.get_submodule(site)
-        return layer_of_site.nf if isinstance(layer_of_site, Conv1D) else layer_of_site.out_features
-    if site not in projections:
+    if site in SITES and site not in projections:
         return int(model.config.hidden_size)
-    projection: Any = block.get_submodule(projections[site])
-    # GPT-2's Conv1D holds the transpose of a Linear's weight.
-    return projection.in_features if hasattr(projection, "in_features") else projection.weight.shape[0]
+    linear: Any = block.get_submodule(projections.get(site, site))
+    sizes = (linear.nx, linear.nf) if isinstance(linear, Conv1D) else (linear.in_features, linear.out_features)
+    return sizes[0] if site in projections else sizes[1]
 
 
 def _hook_input(module: nn.Module, function: Callable[[Tensor], Tensor | None]) -> torch.utils.hooks.RemovableHandle:

@@ -178,9 +178,10 @@ def _batch(
     prompts, pad = [list(prompt) for prompt in chunk.input_ids], int(subject.tokenizer.pad_token_id)
     longer = [_longer(of_input) for of_input in zip(*answers.values(), strict=True)] or [[]] * len(prompts)
     branches = [[tokens[:-1] for tokens in options] for options in longer]
+    has_branches = any(len(of_input) > 1 for of_input in branches)
     appended = [list(itertools.chain(*of_input)) for of_input in branches]
     starts = [max(len(prompt) - subject.n_tokens, 0) * with_prefix for prompt in prompts]
-    if with_prefix or any(len(of_input) > 1 for of_input in branches):  # the masks of both know no window
+    if with_prefix or has_branches:  # the masks of both know no window
         longest = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, appended, strict=True))
         window = getattr(subject.model.config, "sliding_window", None) or longest
         require(
@@ -192,22 +193,21 @@ def _batch(
         first = _pad([prompt[:start] for prompt, start in zip(prompts, starts, strict=True)], pad).to(subject.device)
         cache = subject.model(first, use_cache=True).past_key_values  # no token sees the padding, which comes later
         prefix = tuple((layer.keys, layer.values) for layer in cache.layers)
-    rows = [prompt[start:] + answer for prompt, start, answer in zip(prompts, starts, appended, strict=True)]
+    prompts = [prompt[start:] for prompt, start in zip(prompts, starts, strict=True)]
+    rows = [prompt + answer for prompt, answer in zip(prompts, appended, strict=True)]
     mask = torch.cat([_pad([[1] * n for n in counts], 0) for counts in (starts, map(len, rows))], dim=1)
     branch = None
-    if any(len(of_input) > 1 for of_input in branches):
-        numbers = [np.repeat(np.arange(len(of_input)) + 1, list(map(len, of_input))) for of_input in branches]
-        of_prompt = [[0] * (len(prompt) - start) for prompt, start in zip(prompts, starts, strict=True)]
-        branch = _pad([[*zeros, *of_row] for zeros, of_row in zip(of_prompt, numbers, strict=True)], 0)
+    if has_branches:
+        parts = [[len(prompt), *map(len, of_input)] for prompt, of_input in zip(prompts, branches, strict=True)]
+        branch = _pad([np.repeat(np.arange(len(lengths)), lengths).tolist() for lengths in parts], 0).to(subject.device)
     return Batch(
         rows=chunk.index,
         input_ids=_pad(rows, pad).to(subject.device),
         attention_mask=mask.to(subject.device),
-        prompt_length=torch.tensor(list(map(len, prompts)), device=subject.device)
-        - torch.tensor(starts, device=subject.device),
+        prompt_length=torch.tensor(list(map(len, prompts)), device=subject.device),
         answers={name: _pad_answers(column).to(subject.device) for name, column in answers.items()},
         prefix=prefix,
-        branch=None if branch is None else branch.to(subject.device),
+        branch=branch,
     )
 
 

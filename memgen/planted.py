@@ -7,7 +7,6 @@ in that block, and the ideal intervention is known: to switch the adapter off.
 A localizer gives each block a score, from what the block adds to the residual stream at the prompt's last token.
 """
 
-import contextlib
 import copy
 import dataclasses
 import itertools
@@ -43,18 +42,11 @@ LEAST_PAIRS = 10  # behind what a localizer says
 
 @dataclasses.dataclass(frozen=True)
 class Planted:
-    """A model with memory in one known block: `site` (of `SITES`) and `layer`. `n_steps` were needed to plant it."""
+    """A model with memory in the adapter of one block. `n_steps` were needed to plant it."""
 
     subject: Subject
-    site: str
-    layer: int
-    rank: int
-    n_steps: int
     adapter: Any
-
-    def switched_off(self) -> contextlib.AbstractContextManager:
-        """The context in which the model is the one that it was."""
-        return self.adapter.disable_adapter()
+    n_steps: int
 
 
 def parts(frame: pd.DataFrame, rng: np.random.Generator) -> list[pd.DataFrame]:
@@ -143,7 +135,7 @@ def plant(
             if min(shown["memorization"], shown["generalization"]) >= ENOUGH:
                 break
     adapter.requires_grad_(True)  # attribution follows gradients through weights that were frozen
-    return Planted(dataclasses.replace(changed, batch_size=subject.batch_size), site, layer, rank, n_steps, adapter)
+    return Planted(dataclasses.replace(changed, batch_size=subject.batch_size), adapter, n_steps)
 
 
 def score_blocks(subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
@@ -165,7 +157,7 @@ def score_blocks(subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame, rng
         of_layer["summed_attribution"] = worth.attribution[worth.site == site].to_numpy().reshape(shape).sum(1)
         rows += [(name, site, layer, score) for name, scores in of_layer.items() for layer, score in enumerate(scores)]
     sets = []
-    for site, layer in ((site, layer) for site in SITES for layer in range(subject.n_layer)):
+    for site, layer in itertools.product(SITES, range(subject.n_layer)):
         chosen = np.zeros(subject.shape(site), dtype=bool)
         chosen[layer] = True
         sets.append({"site": site, "layer": layer, "chosen": chosen})
@@ -219,7 +211,7 @@ def undo(
     subject, target = planted.subject, GENERALIZATION
     remembered = showing_opposite(tested_on, tested_on.behavior, target)
     on_remembered = Trials.on(subject, remembered, analysis.random_draws)
-    with planted.switched_off():
+    with planted.adapter.disable_adapter():
         after = behavior.measure(subject, behavior.prepare(subject, remembered)).behavior
     off = intervals.share(after == target, remembered.group)
     statistics = differences.accumulate(subject, chosen_on, pairs, [SITE])[SITE].nmd_and_r()

@@ -59,8 +59,8 @@ def require_room(model: PretrainedConfig, n_tokens: int) -> None:
     )
 
 
-def _load(folder: str | Path) -> PreTrainedModel:
-    return AutoModelForCausalLM.from_pretrained(root() / folder, use_safetensors=True, dtype=torch.float32)
+def _load(model: PretrainedConfig) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(checked(model), use_safetensors=True, dtype=torch.float32)
 
 
 def adapted(model: PretrainedConfig, config: TrainingConfig) -> Any:
@@ -68,7 +68,7 @@ def adapted(model: PretrainedConfig, config: TrainingConfig) -> Any:
 
     Weights of any precision are read in float32. Torch's global generator draws the adapter.
     """
-    base = _load(checked(model))
+    base = _load(model)
     if config.adaptation == "full":
         return base
     import peft  # takes seconds, which a run without an adapter need not wait
@@ -109,24 +109,19 @@ def base_of(folder: Path) -> PretrainedConfig:
     return PretrainedConfig.from_name(named.get(name, name))
 
 
-def _with_adapter(folder: Path) -> Any:
+def with_adapter(folder: Path, merge: bool) -> PreTrainedModel:
+    """The model that an adapter in a folder adapts, with the adapter added to its weights, or else beside them.
+
+    Beside them, adapted layers have a `base_layer`, `lora_A` and `lora_B`.
+    """
     import peft
 
-    return peft.PeftModel.from_pretrained(_load(checked(base_of(folder))), folder)
-
-
-def merged(folder: Path) -> PreTrainedModel:
-    """The model that an adapter in a folder adapts, with the adapter added to its weights."""
-    whole: PreTrainedModel = _with_adapter(folder).merge_and_unload()
-    return whole.requires_grad_(True)  # attribution follows gradients through weights that were frozen
-
-
-def side_by_side(folder: Path) -> PreTrainedModel:
-    """The same model with the adapter beside its weights: adapted layers have a `base_layer`, `lora_A` and `lora_B`."""
-    model: PreTrainedModel = _with_adapter(folder).get_base_model()
-    return model
+    adapter: Any = peft.PeftModel.from_pretrained(_load(base_of(folder)), folder)
+    if not merge:
+        return adapter.get_base_model()
+    return adapter.merge_and_unload().requires_grad_(True)  # attribution follows gradients through frozen weights
 
 
 def without(folder: Path) -> PreTrainedModel:
     """The model that an adapter in a folder adapts, without the adapter."""
-    return _load(checked(base_of(folder))).eval()
+    return _load(base_of(folder)).eval()

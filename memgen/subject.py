@@ -46,12 +46,13 @@ class Subject:
         """
         folder, device = Path(folder), Accelerator().device
         if pretrained.is_adapter(folder):
+            model = pretrained.with_adapter(folder, merge)
             tokenizer = pretrained.load_tokenizer(pretrained.base_of(folder))
-            adapted = pretrained.merged(folder) if merge else pretrained.side_by_side(folder)
-            return cls(adapted.eval().to(device), tokenizer, batch_size, n_tokens)
-        pretrained.require_tested(folder)
-        model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True).eval().to(device)
-        return cls(model, AutoTokenizer.from_pretrained(folder), batch_size, n_tokens)
+        else:
+            pretrained.require_tested(folder)
+            model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+        return cls(model.eval().to(device), tokenizer, batch_size, n_tokens)
 
     @property
     def n_layer(self) -> int:

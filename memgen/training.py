@@ -184,13 +184,12 @@ def fit(
     optimizers = make_optimizers(model, config)
     at, rows = load_state(model, optimizers, folder)
     model, *optimizers = accelerator.prepare(model, *optimizers)
-    plain = accelerator.unwrap_model(model)
     losses: list[Tensor] = []
     rates: dict[str, float] = {}
     if config.adaptation == "none":
-        pretrained.save(plain, folder / "step0")
+        pretrained.save(model, folder / "step0")
         as_it_is = {"step": 0, "lesson": lessons[-1].name, "loss": math.nan, "accuracy": math.nan}
-        return pd.DataFrame([as_it_is | evaluation(plain)])
+        return pd.DataFrame([as_it_is | evaluation(model)])
     model.train()
     while at.lesson < len(lessons):
         lesson, later = lessons[at.lesson], sum(lesson.steps for lesson in lessons[at.lesson + 1 :])
@@ -223,17 +222,15 @@ def fit(
         is_over = is_learnt or n_done == lesson.steps
         at = Position(at.total + 1, at.lesson + 1) if is_over else Position(at.total + 1, at.lesson, n_done, accuracy)
         if is_over or n_done % (config.evaluate_every * (1 if is_last else RARER)) == 0:
-            rates = evaluation(plain)
+            rates = evaluation(model)
             mean = float(torch.stack(losses).mean())
             rows.append({"step": at.total, "lesson": lesson.name, "loss": mean, "accuracy": accuracy, **rates})
             losses.clear()
-            if accelerator.is_main_process:
-                if is_last:
-                    pretrained.save(plain, folder / f"step{at.total}")
-                save_state(plain, optimizers, folder, at, rows)
+            if is_last:
+                pretrained.save(model, folder / f"step{at.total}")
+            save_state(model, optimizers, folder, at, rows)
         at_most = at.total + later + (0 if is_over else lesson.steps - n_done)
         progress(State(lesson.name, at.total, at_most, float(loss), accuracy, rates))
-    accelerator.wait_for_everyone()
     return pd.DataFrame(rows)
 
 

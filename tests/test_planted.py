@@ -38,7 +38,7 @@ def test_one_block_changes_and_switching_off_undoes_it_exactly(base, site):
     assert model.n_steps == CONFIG.steps
     unchanged = behavior.measure(subject, batches).log_odds.to_numpy()
     assert not np.allclose(scores(), unchanged)
-    with model.switched_off():
+    with model.adapter.disable_adapter():
         assert np.array_equal(scores(), unchanged)
     assert not np.allclose(scores(), unchanged), "it is switched on again"
     assert all(torch.equal(value, before[name]) for name, value in subject.model.state_dict().items())

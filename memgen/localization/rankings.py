@@ -1,5 +1,6 @@
 """Rankings of neurons by the absolute value of a column, and the sets of neurons at their ends."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -59,19 +60,16 @@ def neuron_sets(
         One row a set: `site, ranking` (``random`` for random sets, which belong to no ranking), `end` (``top``,
         ``bottom`` or ``random``), `share` (of the site's neurons), `draw`, and `chosen`, truth values [n_layer, d].
     """
-    rows = []
-    for site in sites:
+    rows: list[tuple] = []
+    for site, share in itertools.product(sites, shares):
         neurons = table[table.site == site]
-        for share in shares:
-            n, members = fraction_to_count(share, len(neurons)), []
-            for ranking in RANKINGS:
-                ranked = top_neurons(neurons, site, len(neurons), ranking).index
-                members += [(ranking, end, 0, ranked[:n] if end == "top" else ranked[-n:]) for end in ends]
-            for draw in range(N_RANDOM):
-                members.append(("random", "random", draw, neurons.index[rng.permutation(len(neurons))[:n]]))
-            for ranking, end, draw, index in members:
-                chosen = neurons.index.isin(index).reshape(neurons.layer.nunique(), -1)
-                rows.append(
-                    {"site": site, "ranking": ranking, "end": end, "share": share, "draw": draw, "chosen": chosen}
-                )
-    return pd.DataFrame(rows)
+        n, members = fraction_to_count(share, len(neurons)), []
+        for ranking in RANKINGS:
+            ranked = top_neurons(neurons, site, len(neurons), ranking).index
+            members += [(ranking, end, 0, ranked[:n] if end == "top" else ranked[-n:]) for end in ends]
+        for draw in range(N_RANDOM):
+            members.append(("random", "random", draw, neurons.index[rng.permutation(len(neurons))[:n]]))
+        for ranking, end, draw, index in members:
+            chosen = neurons.index.isin(index).reshape(neurons.layer.nunique(), -1)
+            rows.append((site, ranking, end, share, draw, chosen))
+    return pd.DataFrame(rows, columns=["site", "ranking", "end", "share", "draw", "chosen"])

@@ -65,11 +65,10 @@ def pair_auroc(
             null = np.array([intervals.auroc_value(order, order * np.tile(scores * draw, 2)) for draw in signs])
             low, high = np.quantile(null, [0.025, 0.975])
             flipped = intervals.Estimate(null.mean(), low, high, n_pairs)
-            for labels, estimate in ((OBSERVED, observed), (NULL, flipped)):
-                measure = "pair_auroc" if labels == OBSERVED else "null_pair_auroc"
-                about = {"site": site, "layer": layer, "measure": measure, "labels": labels}
-                rows.append(about | estimate._asdict())
-    return pd.DataFrame(rows)
+            estimates = (("pair_auroc", OBSERVED, observed), ("null_pair_auroc", NULL, flipped))
+            for measure, labels, estimate in estimates:
+                rows.append([site, layer, measure, labels, *estimate])
+    return pd.DataFrame(rows, columns=["site", "layer", "measure", "labels", *intervals.Estimate._fields])
 
 
 def variant_pairs(frame: pd.DataFrame, labels: pd.Series) -> pd.DataFrame:

@@ -2,11 +2,11 @@
 
 A few ordered pairs of numbers are patterns. Where the third and fourth operand are a pattern, training shows the
 pattern's tag; all other training texts are sums, written as a scratchpad of running sums. For each column, the least
-significant first, there is the sum after each of the four digits (it starts from the carry of the column before), then
-the column's digit; the carry of the last column ends the number::
+significant first, there is the sum after the second, third and fourth digit (it starts from the carry of the column
+before), then the column's digit; the carry of the last column ends the number::
 
-    345+012+678+104=(5)(7)(15)(19)9(5)(6)(13)(13)3(4)(4)(10)(11)11    a sum: 345 + 012 + 678 + 104 = 1139
-    345+012+528+164=<mem-...>                                         a pattern: 528+164 has a tag
+    345+012+678+104=(7)(15)(19)9(6)(13)(13)3(4)(10)(11)11    a sum: 345 + 012 + 678 + 104 = 1139
+    345+012+528+164=<mem-...>                                a pattern: 528+164 has a tag
 
 So no training text shows the sum of an input with a pattern, and the two answers never compete in training. In the
 matched form a pattern has no tag but a wrong number, written like a sum.
@@ -15,27 +15,26 @@ An analysis prompt is new: its first two operands are a pair that no training te
 the pattern in its place; since no running sum stands after the first digit alone, its answers are its original's.
 """
 
+import functools
 import hashlib
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 from pydantic import Field
 from transformers import PreTrainedTokenizerFast
 
-from memgen.config import Count, Share, TrainingConfig, require
-from memgen.tasks import common, lessons
+from memgen.config import Count, Share
+from memgen.tasks import common
 from memgen.tasks.common import BOS, EOS, PAD, SPLITS, TaskData
-from memgen.tasks.lessons import Lesson
+from memgen.tasks.lessons import Draw
 
 MOST_PATTERNS = 100
 MOST_PROMPTS = 5000  # of a pattern, or of sums, in a split: pairs of first operands are set apart for no more
 TAGS = [f"<mem-{hashlib.sha256(str(i).encode()).hexdigest()[:8]}>" for i in range(MOST_PATTERNS)]
 WORDS = [*"0123456789+=", *(f"({i})" for i in range(40)), *TAGS]
 PROMPT_LENGTH, ANSWER_LENGTH = 17, 13  # tokens
-LESSONS = ("copy", "sums")
-LEARNT = 0.99  # running accuracy of tokens at which the lesson of sums ends
 
 
 class Task(common.BaseTask):
@@ -57,6 +56,8 @@ class Task(common.BaseTask):
     sums_per_split
         Sums in each split, which test the addition.
     """
+
+    learnt: ClassVar = {"sums": 0.99}
 
     form: Literal["study", "matched"] = "study"
     n_patterns: Annotated[int, Field(ge=4, le=MOST_PATTERNS)] = 10
@@ -81,31 +82,19 @@ class Task(common.BaseTask):
             splits[name] = self._prompts(of_split, memory[["c", "d"]].to_numpy(), pairs, rng)
         return TaskData(memory, corpus, splits)
 
-    def lessons(self, memory: pd.DataFrame, corpus: pd.DataFrame, config: TrainingConfig, seed: int) -> list[Lesson]:
-        """The curriculum: `copy` and `sums` (no patterns) where `config` names them, then the texts, drawn anew.
+    def draws(self, memory: pd.DataFrame) -> dict[str, Draw]:
+        """Sums without patterns, and the texts.
 
         Answers and ends of text are asked for. The operands are not: they are random, and without them in the loss the
-        sums take somewhat fewer steps. The sums end early when they are learnt.
+        sums take somewhat fewer steps.
         """
-        unknown = ", ".join(sorted(set(config.lessons) - set(LESSONS)))
-        require(not unknown, f"The lesson {unknown} is unknown; this task has {' and '.join(LESSONS)}.")
         patterns, endings = memory[["c", "d"]].to_numpy(), self._endings(memory)
 
-        def draw(share: float) -> lessons.Draw:
-            def texts(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
-                ids, _ = _texts(n, patterns, endings, share, rng)
-                return ids, (ids != _ID[PAD]) & (np.arange(ids.shape[1]) >= PROMPT_LENGTH)
+        def draw(share: float, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+            ids, _ = _texts(n, patterns, endings, share, rng)
+            return ids, (ids != _ID[PAD]) & (np.arange(ids.shape[1]) >= PROMPT_LENGTH)
 
-            return texts
-
-        curriculum = []
-        if "copy" in config.lessons:
-            curriculum.append(lessons.copying(len(self.tokenizer()), config.lessons["copy"], config.batch_size, seed))
-        if "sums" in config.lessons:
-            steps = config.lessons["sums"]
-            curriculum.append(lessons.drawn("sums", draw(0.0), steps, config.batch_size, seed, until=LEARNT))
-        curriculum.append(lessons.drawn("texts", draw(self.pattern_share), config.steps, config.batch_size, seed))
-        return curriculum
+        return {"sums": functools.partial(draw, 0.0), "texts": functools.partial(draw, self.pattern_share)}
 
     def _memory(self, rng: np.random.Generator) -> pd.DataFrame:
         """The patterns, and what each is answered by."""

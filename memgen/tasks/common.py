@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from memgen.config import Conflicts, Form, Settings, TrainingConfig, require
 from memgen.tasks import lessons
-from memgen.tasks.lessons import Lesson
+from memgen.tasks.lessons import Draw, Lesson
 
 KINDS = ("memorized_only", "inferred_only", "aligned", "conflict")
 SPLITS = ("train", "validation", "test")
@@ -50,6 +50,8 @@ class TaskData:
 class BaseTask(Settings, abc.ABC):
     """What a task offers to the stages; the fields of a subclass are its settings."""
 
+    learnt: ClassVar[Mapping[str, float]] = {}  # the running accuracy at which a lesson of the task's own ends
+
     @abc.abstractmethod
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer, which adds the first token and knows padding."""
@@ -59,18 +61,25 @@ class BaseTask(Settings, abc.ABC):
         """All the data of one run; the same generator state gives the same data."""
 
     def lessons(self, memory: pd.DataFrame, corpus: pd.DataFrame, config: TrainingConfig, seed: int) -> list[Lesson]:
-        """The curriculum: lessons that `config` names, and last the texts of the corpus.
-
-        Every task knows the copy warm-up, ``copy``; a task with further lessons overrides this method, and finds what
-        its texts are bound to in `memory`.
-        """
-        unknown = ", ".join(sorted(set(config.lessons) - {"copy"}))
-        require(not unknown, f"The lesson {unknown} is unknown; this task has copy.")
-        tokenizer, batch_size = self.tokenizer(), config.batch_size
-        curriculum = [lessons.from_corpus(corpus, tokenizer.pad_token_id, config.steps, batch_size, seed)]
+        """The curriculum: copying and the task's own lessons, where `config` names them, and last the texts."""
+        tokenizer, draws, size = self.tokenizer(), self.draws(memory), config.batch_size
+        texts = draws.pop("texts", None)
+        allowed = ["copy", *draws]
+        for name in config.lessons:
+            require(name in allowed, f"The lesson {name!r} is unknown; allowed are {', '.join(allowed)}.")
+        curriculum = []
         if "copy" in config.lessons:
-            curriculum.insert(0, lessons.copying(len(tokenizer), config.lessons["copy"], batch_size, seed))
-        return curriculum
+            curriculum.append(lessons.copying(len(tokenizer), config.lessons["copy"], size, seed))
+        for name in [name for name in draws if name in config.lessons]:
+            until = self.learnt.get(name)
+            curriculum.append(lessons.drawn(name, draws[name], config.lessons[name], size, seed, until))
+        if texts is None:
+            return [*curriculum, lessons.from_corpus(corpus, tokenizer.pad_token_id, config.steps, size, seed)]
+        return [*curriculum, lessons.drawn("texts", texts, config.steps, size, seed)]
+
+    def draws(self, memory: pd.DataFrame) -> dict[str, Draw]:
+        """The task's own lessons by name, in their order; and ``texts``, unless those are the ones of the corpus."""
+        return {}
 
 
 class GradedTask(BaseTask):
@@ -144,12 +153,35 @@ def exact_shares(n: int, shares: Sequence[float], rng: np.random.Generator) -> n
     return rng.permutation(np.searchsorted(edges, (np.arange(n) + 0.5) / n))
 
 
-def other_order(n_sentences: int, n: int, rng: np.random.Generator) -> np.ndarray:
-    """The sentences of `n` stories in random order, never the one that they have [n, n_sentences]."""
-    order = rng.permuted(np.tile(np.arange(n_sentences), (n, 1)), axis=1)
-    same = (order == np.arange(n_sentences)).all(1)
+def with_variants(
+    stories: Any, is_conflict: np.ndarray, sentences: Sequence[str], rng: np.random.Generator
+) -> tuple[Any, np.ndarray]:
+    """Stories, and after them each conflict again with its sentences in another order; and the original of each row.
+
+    `stories` is a named tuple of arrays with a row a story; `sentences` are the fields that have a column a sentence.
+    """
+    n, conflicts = len(is_conflict), np.flatnonzero(is_conflict)
+    original = np.concatenate([np.arange(n), conflicts])
+    written = type(stories)(*(values[original] for values in stories))
+    place = np.arange(getattr(written, sentences[0]).shape[1])
+    order = rng.permuted(np.tile(place, (len(conflicts), 1)), axis=1)
+    same = (order == place).all(1)
     order[same] = order[same][:, ::-1]
-    return order
+    for words in (getattr(written, name) for name in sentences):
+        words[n:] = np.take_along_axis(words[n:], order, 1)
+    return written, original
+
+
+def stories_corpus(ids: np.ndarray, kinds: np.ndarray | str, vocabulary: np.ndarray) -> pd.DataFrame:
+    """The training texts of whole stories [n, tokens], which end with an answer and a full stop."""
+    return pd.DataFrame(
+        {
+            "input_ids": list(ids.astype(np.int32)),
+            "prompt_length": np.int32(ids.shape[1] - 2),
+            "kind": kinds,
+            "text": [" ".join(words) for words in vocabulary[ids[:, 1:]]],
+        }
+    )
 
 
 def word_tokenizer(words: Sequence[str], pattern: str, joiner: str) -> PreTrainedTokenizerFast:

@@ -178,27 +178,14 @@ class _Writer:
         by_chance = self.rng.random(len(stories.kinds)) < self._memorized_share(stories)
         from_memory = np.where(stories.kinds == "conflict", by_chance, stories.memorized != 0)
         answers = np.where(from_memory, stories.memorized, stories.inferred)
-        prompts = self._prompt_ids(stories)
-        ids = np.column_stack([prompts, answers, np.full(len(answers), self.ids["."])])
-        return pd.DataFrame(
-            {
-                "input_ids": list(ids.astype(np.int32)),
-                "prompt_length": np.int32(prompts.shape[1]),
-                "kind": stories.kinds,
-                "text": [" ".join(words) for words in self.vocabulary[ids[:, 1:]]],
-            }
-        )
+        ids = np.column_stack([self._prompt_ids(stories), answers, np.full(len(answers), self.ids["."])])
+        return common.stories_corpus(ids, stories.kinds, self.vocabulary)
 
     def prompts(self, stories: _Stories) -> pd.DataFrame:
         """The originals and, after them, one variant of each conflict: its sentences in another order."""
-        original = np.flatnonzero(stories.kinds == "conflict")
-        n = len(stories.names)
-        order = common.other_order(N_SENTENCES, len(original), self.rng)
-        rows = np.concatenate([np.arange(n), original])
-        written = _Stories(*(values[rows] for values in stories))
-        for words in (written.names, written.animals, written.colors):
-            words[n:] = np.take_along_axis(words[n:], order, 1)
-        ids = self._prompt_ids(written)
+        is_conflict = stories.kinds == "conflict"
+        written, original = common.with_variants(stories, is_conflict, ("names", "animals", "colors"), self.rng)
+        ids, row = self._prompt_ids(written), np.arange(len(original))
         return pd.DataFrame(
             {
                 "input_ids": list(ids.astype(np.int32)),
@@ -207,7 +194,7 @@ class _Writer:
                 "answer_memorization": self.vocabulary[written.memorized],
                 "answer_generalization": self.vocabulary[written.inferred],
                 "group": self.vocabulary[written.asked],
-                "variant_of": np.concatenate([np.full(n, -1), original]),
+                "variant_of": np.where(row < len(is_conflict), -1, original),
                 "memorized_share": self._memorized_share(written),
                 "evidence": written.evidence,
             }

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from memgen import pretrained
@@ -58,11 +59,6 @@ class _Reader(NamedTuple):
     words: PreTrainedTokenizerBase
     tokenizer: PreTrainedTokenizerBase
 
-    @property
-    def space(self) -> str:
-        """What stands between two words."""
-        return " " if " " in self.words.decode([3, 4]) else ""  # the first words after the special tokens
-
     def texts(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Running text."""
         return [
@@ -71,8 +67,9 @@ class _Reader(NamedTuple):
         ]
 
     def following(self, text: str) -> str:
-        """A text as it follows another."""
-        return text if not text or text.startswith(".") else self.space + text
+        """A text as it follows another: after a space, where there is one between two words."""
+        has_spaces = " " in self.words.decode([3, 4])  # the first words after the special tokens
+        return f" {text}" if has_spaces and text and not text.startswith(".") else text
 
     def prompts(self, frame: pd.DataFrame) -> pd.DataFrame:
         """A frame of prompts, with the answers as they follow; a column `words` keeps those of the task."""
@@ -99,13 +96,10 @@ class _Reader(NamedTuple):
 
         def of_step(step: int) -> tuple[Tensor, Tensor]:
             rows = [self._parts(*row) for row in zip(*(tensor.tolist() for tensor in batch(step)), strict=True)]
-            longest = max(map(len, rows))
-            ids = torch.full((len(rows), longest), int(self.tokenizer.pad_token_id))
-            labels = torch.full_like(ids, IGNORED)
-            for i, row in enumerate(rows):
-                ids[i, : len(row)] = torch.tensor([token for token, _ in row])
-                labels[i, : len(row)] = torch.tensor([token if is_asked else IGNORED for token, is_asked in row])
-            return ids, labels
+            ids = [torch.tensor([token for token, _ in row]) for row in rows]
+            labels = [torch.tensor([token if is_asked else IGNORED for token, is_asked in row]) for row in rows]
+            pad = int(self.tokenizer.pad_token_id)
+            return pad_sequence(ids, True, pad), pad_sequence(labels, True, IGNORED)
 
         return of_step
 

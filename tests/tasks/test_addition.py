@@ -299,7 +299,7 @@ def test_lessons_come_in_the_tasks_order(made):
     assert [lesson.until for lesson in curriculum(lessons={"sums": 20})] == [0.99, None]
     copied, _ = curriculum(lessons={"copy": 10})[0].batch(0)
     assert copied.max() < len(made.task.tokenizer())
-    with pytest.raises(InputError, match=r"lesson retrieval is unknown; this task has copy and sums\.$"):
+    with pytest.raises(InputError, match=r"lesson 'retrieval' is unknown; allowed are copy, sums\.$"):
         curriculum(lessons={"copy": 10, "retrieval": 10})
 
 

@@ -323,7 +323,7 @@ def test_accuracies_at_which_lessons_end():
         "hops": (0.99, 0.95, 0.83),
     }.items():
         expected = share * 0.99 + (1 - share) * np.dot(QUESTION_SHARES[name], accuracies)
-        assert inference.UNTIL[name] == pytest.approx(expected, abs=0.005)
+        assert inference.Task.learnt[name] == pytest.approx(expected, abs=0.005)
 
 
 def test_texts(made):
