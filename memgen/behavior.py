@@ -13,6 +13,7 @@ one sequence, each at the positions after the prompt, and none sees another.
 import contextlib
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -325,6 +326,22 @@ def sample_by_kind(frame: pd.DataFrame, n: int, rng: np.random.Generator) -> pd.
     """At most `n` rows of each kind, at random, in the frame's order."""
     parts = [rows.sample(min(len(rows), n), random_state=rng) for _, rows in frame.groupby("kind")]
     return pd.concat(parts).sort_index()
+
+
+def sample_originals(frames: Sequence[pd.DataFrame], n: int, rng: np.random.Generator) -> pd.DataFrame:
+    """About `n` rows of each kind of the frames together, at random; each original with its variants."""
+    parts, start = [], 0
+    for frame in frames:
+        moved = frame.variant_of.where(frame.variant_of < 0, frame.variant_of + start)
+        parts.append(frame.assign(variant_of=moved).set_axis(frame.index + start))
+        start += len(frame)
+    sampled = []
+    for _, rows in pd.concat(parts).groupby("kind"):
+        originals = rows[rows.variant_of < 0]
+        n_originals = math.ceil(min(1.0, n / len(rows)) * len(originals))
+        chosen = originals.sample(n_originals, random_state=rng).index
+        sampled.append(rows[rows.index.isin(chosen) | rows.variant_of.isin(chosen)])
+    return pd.concat(sampled).sort_index()
 
 
 def rates(behavior: pd.Series) -> dict[str, float]:

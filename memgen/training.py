@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
@@ -81,22 +80,6 @@ def learning_rate_factor(step: int, left: int, config: TrainingConfig) -> float:
     rise = min(1.0, (step + 1) / max(1, config.warmup_steps))
     fall = min(1.0, left / max(1.0, config.decay_fraction * config.steps))
     return rise * (0.1 + 0.9 * fall)
-
-
-def watch(frames: Sequence[pd.DataFrame], n: int, rng: np.random.Generator) -> pd.DataFrame:
-    """About `n` rows of each kind of the frames together, at random; each original with its variants."""
-    parts, start = [], 0
-    for frame in frames:
-        moved = frame.variant_of.where(frame.variant_of < 0, frame.variant_of + start)
-        parts.append(frame.assign(variant_of=moved).set_axis(frame.index + start))
-        start += len(frame)
-    sampled = []
-    for _, rows in pd.concat(parts).groupby("kind"):
-        originals = rows[rows.variant_of < 0]
-        n_originals = math.ceil(min(1.0, n / len(rows)) * len(originals))
-        chosen = originals.sample(n_originals, random_state=rng).index
-        sampled.append(rows[rows.index.isin(chosen) | rows.variant_of.isin(chosen)])
-    return pd.concat(sampled).sort_index()
 
 
 def evaluate(subject: Subject, frame: pd.DataFrame) -> dict[str, float]:

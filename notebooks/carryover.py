@@ -49,7 +49,6 @@ from memgen.steering.interventions import Intervention
 from memgen.study import STEERING
 from memgen.subject import Subject
 from memgen.synthesis import summary
-from memgen.training import watch
 
 # %%
 SPLITS, SITE = ("train", "validation", "test"), "resid_post"
@@ -232,7 +231,10 @@ found = []
 for cell in run.config.shown():
     trajectory = pd.read_parquet(run.input("training", "trajectory.parquet", cell=cell))
     asked = {split: run.rng(f"inputs to ask {split}") for split in ("train", "validation")}
-    frames = {split: watch([inputs(cell, split)], analysis.checkpoint_rows, rng) for split, rng in asked.items()}
+    frames = {
+        split: behavior.sample_originals([inputs(cell, split)], analysis.checkpoint_rows, rng)
+        for split, rng in asked.items()
+    }
     subject = load(cell)
     final_r = checkpoints.neuron_correlations(subject, frames["train"], checkpoints.SITE)
     for step in checkpoints.evenly(trajectory.step[trajectory.kept], 5):

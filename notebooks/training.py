@@ -112,7 +112,7 @@ print(f"{run.config.model.name}: {sum(sizes):,} weights to train, texts of up to
 # %%
 watched_splits = ["train", "validation"] if config.checkpoint == "coexistence" else ["validation"]
 frames = [pd.read_parquet(run.input("data", f"{split}.parquet")).assign(split=split) for split in watched_splits]
-watched = training.watch(frames, config.evaluation_rows, run.rng("evaluation"))
+watched = behavior.sample_originals(frames, config.evaluation_rows, run.rng("evaluation"))
 watched.groupby(["split", "kind"]).group.agg(inputs="size", groups="nunique")
 
 # %%

@@ -434,7 +434,7 @@ def test_evaluate_without_some_kinds(sums):
 
 def test_watched_rows_keep_variants_beside_their_originals(sums):
     train, validation = (sums.data.splits[split] for split in ("train", "validation"))
-    both = training.watch([train, validation], 10, np.random.default_rng(0))
+    both = behavior.sample_originals([train, validation], 10, np.random.default_rng(0))
     assert both.index.is_unique
     assert set(both.kind) == set(train.kind)
     assert both.kind.value_counts().between(5, 12).all()
@@ -448,7 +448,7 @@ def test_watched_rows_keep_variants_beside_their_originals(sums):
     groups = set(train.group), set(validation.group)
     conflicts = both[both.kind == "conflict"].group
     assert all(conflicts.isin(of_split).any() for of_split in groups)
-    everything = training.watch([validation], 10**6, np.random.default_rng(0))
+    everything = behavior.sample_originals([validation], 10**6, np.random.default_rng(0))
     pd.testing.assert_frame_equal(everything, validation)
 
 

@@ -35,16 +35,18 @@ def heat_map(frame: pd.DataFrame) -> alt.TopLevelMixin:
     return theme.finish(facets, words + "under generalization; the colours are strongest at both ends of a row.")
 
 
-def by_layer(frame: pd.DataFrame, title: str, color: str = "labels", message: str = "") -> alt.TopLevelMixin:
-    """Show a number by layer, a panel a site: columns layer, site, that of `color`, value and interval."""
-    frame = theme.require(frame, "site", "layer", color, "value", "ci_low", "ci_high")
+def by_layer(
+    frame: pd.DataFrame, title: str, color: str = "labels", panel: str = "site", message: str = ""
+) -> alt.TopLevelMixin:
+    """Show a number by layer, in panels: columns layer, those of `color` and `panel`, value and interval."""
+    frame = theme.require(frame, panel, "layer", color, "value", "ci_low", "ci_high")
     base = alt.Chart(frame).encode(x=theme.layer_axis(), color=theme.color(frame, color))
     band = base.mark_area(opacity=0.2).encode(y="ci_low:Q", y2="ci_high:Q")
     y = alt.Y("value:Q", title=textwrap.wrap(title, 32))
-    line = base.mark_line(point=True).encode(y=y, tooltip=theme.tooltip(frame, [color, "site", "layer"]))
+    line = base.mark_line(point=True).encode(y=y, tooltip=theme.tooltip(frame, [color, panel, "layer"]))
     listed = " and ".join(map(str, theme.names_of(frame, color)))
-    words = f"Lines with bands over layers, a panel for each site: {title}, for {listed}."
-    return theme.finish(theme.facet(band + line, frame, "site"), words, message=message)
+    words = f"Lines with bands over layers, a panel for each {panel}: {title}, for {listed}."
+    return theme.finish(theme.facet(band + line, frame, panel), words, message=message)
 
 
 def projections(frame: pd.DataFrame) -> alt.TopLevelMixin:

@@ -23,6 +23,9 @@ CHARTS = {
     "patched parts": lambda: localization.patched(rows(layer=[0], part=["a", "b"], target=TARGETS), "part", "share"),
     "by_layer": lambda: localization.by_layer(rows(site=SITES, layer=[0, 1], labels=LABELS), "mean |r|"),
     "by_layer of targets": lambda: localization.by_layer(rows(site=SITES, layer=[0], target=TARGETS), "s", "target"),
+    "by_layer of parts": lambda: localization.by_layer(
+        rows(p=["a", "b"], layer=[0], target=TARGETS), "s", "target", "p"
+    ),
     "projections": lambda: localization.projections(
         rows(projection=["q_proj"], part=["base", "adapter"], layer=[0, 1])
     ),
