@@ -231,6 +231,19 @@ def edit(model: PreTrainedModel, edits: Iterable[Edit]) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def starting_at(model: PreTrainedModel, layer: int, entering: Tensor) -> Iterator[None]:
+    """Let the blocks before `layer` compute nothing, so that `entering` [batch pos d_model] is what enters it."""
+    skipped = blocks(model)[:layer]
+    try:
+        for block in skipped:
+            block.forward = lambda *_args, **_kwargs: entering
+        yield
+    finally:
+        for block in skipped:
+            del block.forward  # the method of its class is found again
+
+
 def at_last(activations: list[Tensor], prompt_length: Tensor, name: str) -> Tensor:
     """The values at each prompt's last token, in single precision: [batch layer d] from a list of [batch pos d].
 

@@ -57,6 +57,8 @@ class Batch:
         Keys and values of the tokens before `input_ids`, for each layer, padded on the right; None if there are none.
     branch
         The branch of each token [batch pos]: from 1, and 0 for the prompt; None where there are no branches.
+    entering
+        What enters each layer where nothing intervenes [batch pos d_model]; empty if it was not asked for.
     """
 
     rows: pd.Index
@@ -66,6 +68,7 @@ class Batch:
     answers: dict[str, Tensor]
     prefix: tuple[tuple[Tensor, Tensor], ...] | None = None
     branch: Tensor | None = None
+    entering: tuple[Tensor, ...] = ()
 
     @property
     def n_prefix(self) -> int:
@@ -224,6 +227,17 @@ def run(subject: Subject, batch: Batch) -> Tensor:
         past_key_values=cache,
         use_cache=cache is not None,
     ).logits
+
+
+@torch.no_grad()
+def cache_residuals(subject: Subject, batches: Iterable[Batch]) -> list[Batch]:
+    """The batches with what enters each layer, for which each is run: interventions can start at their first layer."""
+    result = []
+    for batch in batches:
+        with activations.record(subject.model, ["resid_pre"]) as store:
+            run(subject, batch)
+        result.append(dataclasses.replace(batch, entering=tuple(store["resid_pre"])))
+    return result
 
 
 def attention_mask(batch: Batch, dtype: torch.dtype, n_trials: int = 1) -> Tensor:

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -43,20 +43,31 @@ def replacing(subject: Subject, site: str, chosen: np.ndarray, states: Tensor) -
             new[last] = torch.where(is_chosen[layer], new_states[:, layer].to(new.dtype), activation[last])
             return new
 
-        layers = [int(layer) for layer in np.flatnonzero(chosen.any(1))]
-        edits = [activations.Edit(site, layer, functools.partial(replace, layer)) for layer in layers]
-        return activations.edit(subject.model, edits)
+        layers = np.flatnonzero(chosen.any(1)).tolist()
+        return _editing(subject, batch, [activations.Edit(site, n, functools.partial(replace, n)) for n in layers])
 
     return context
+
+
+@contextlib.contextmanager
+def _editing(subject: Subject, batch: behavior.Batch, edits: list[activations.Edit]) -> Iterator[None]:
+    """Edits from the lowest layer up; the layers below are not computed if it is known what enters it."""
+    with contextlib.ExitStack() as contexts:
+        if edits and batch.entering:
+            first = edits[0].layer
+            contexts.enter_context(activations.starting_at(subject.model, first, batch.entering[first]))
+        contexts.enter_context(activations.edit(subject.model, edits))
+        yield
 
 
 def prepare_last(subject: Subject, frame: pd.DataFrame, n_tokens: int = 1) -> list[behavior.Batch]:
     """Batches for interventions at the last `n_tokens` prompt tokens, their rows numbered from 0.
 
-    All before those tokens is computed once.
+    All before those tokens is computed once, and so are the layers below the first intervention.
     """
     at_end = dataclasses.replace(subject, n_tokens=n_tokens)
-    return behavior.prepare(at_end, frame.reset_index(drop=True), prefix=True)
+    batches = behavior.prepare(at_end, frame.reset_index(drop=True), prefix=True)
+    return behavior.cache_residuals(subject, batches)
 
 
 @torch.no_grad()
@@ -127,7 +138,7 @@ def replacing_tokens(
         def replace(activation: Tensor) -> Tensor:
             return torch.where(is_replaced[..., None], new, activation)
 
-        return activations.edit(subject.model, [activations.Edit(site, layer, replace)])
+        return _editing(subject, batch, [activations.Edit(site, layer, replace)])
 
     return context
 

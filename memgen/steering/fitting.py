@@ -11,7 +11,7 @@ from torch import Tensor
 from memgen import behavior
 from memgen.behavior import NAMES, RIGHT_ANSWER
 from memgen.config import AnalysisConfig
-from memgen.steering.passes import cache_residuals, first_layer, run_side_by_side
+from memgen.steering.passes import first_layer, run_side_by_side
 from memgen.steering.shifts import Candidate, layer_masks
 from memgen.steering.trials import by_group, showing_opposite
 from memgen.subject import Subject
@@ -62,7 +62,7 @@ def fit(
     that a mask has another shape.
     """
     batches = behavior.prepare(subject, frame, prefix=True, batch_size=config.fit_batch_size)
-    cached = cache_residuals(subject, [batch for batch in batches if NAMES[target] in batch.answers])
+    cached = behavior.cache_residuals(subject, [batch for batch in batches if NAMES[target] in batch.answers])
     if not cached:
         raise ValueError(f"No input has an answer by {NAMES[target]}.")
     allowed = torch.stack([part.mask for part in sets]).to(subject.device).float()
@@ -71,10 +71,10 @@ def fit(
     vectors = torch.zeros_like(allowed, requires_grad=True)
     optimizer = torch.optim.Adam([vectors], lr=config.fit_learning_rate)
     for step in range(config.fit_steps):
-        inputs = cached[step % len(cached)]
+        batch = cached[step % len(cached)]
         shifts = vectors * allowed
-        logits = run_side_by_side(subject, inputs, site, shifts, start)
-        losses = [-behavior.score(of_trial, inputs.batch)[NAMES[target]][0].mean() for of_trial in logits]
+        logits = run_side_by_side(subject, batch, site, shifts, start)
+        losses = [-behavior.score(of_trial, batch)[NAMES[target]][0].mean() for of_trial in logits]
         norms = (shifts.square().sum((1, 2)) + 1e-12).sqrt()
         (vectors.grad,) = torch.autograd.grad((torch.stack(losses) + penalty * norms).sum(), vectors)
         for group in optimizer.param_groups:

@@ -6,8 +6,6 @@ the prefix and itself alone. The prefix is thus read once for all trials, and la
 not computed again.
 """
 
-import contextlib
-import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 
@@ -22,53 +20,18 @@ TRIALS_PER_PASS = 8
 TOKENS_PER_PASS = 32  # of an input; attention among more, which the mask takes away again, costs more than it saves
 
 
-@dataclasses.dataclass(frozen=True)
-class CachedBatch:
-    """A prepared batch, and for each layer the residual stream that enters it without a shift: [batch pos d_model]."""
-
-    batch: behavior.Batch
-    entering: tuple[Tensor, ...]
-
-
-@torch.no_grad()
-def cache_residuals(subject: Subject, batches: Sequence[behavior.Batch]) -> list[CachedBatch]:
-    """Run each batch once and store what enters each layer."""
-    result = []
-    for batch in batches:
-        with activations.record(subject.model, ["resid_pre"]) as store:
-            behavior.run(subject, batch)
-        result.append(CachedBatch(batch, tuple(store["resid_pre"])))
-    return result
-
-
-@contextlib.contextmanager
-def _starting_at(subject: Subject, layer: int, entering: Tensor) -> Iterator[None]:
-    """Let the blocks before `layer` compute nothing, so that `entering` [batch pos d_model] is what enters it."""
-    skipped = activations.blocks(subject.model)[:layer]
-
-    def forward(*_args: object, **_kwargs: object) -> Tensor:
-        return entering
-
-    try:
-        for block in skipped:
-            block.forward = forward
-        yield
-    finally:
-        for block in skipped:
-            del block.forward  # the method of its class is found again
-
-
 def first_layer(shift: Tensor) -> int:
     """The first layer that a shift [n_layer, d] changes; the last layer where it changes none."""
     changed = torch.nonzero(shift.detach().abs().sum(1)).flatten()
     return int(changed[0]) if len(changed) else len(shift) - 1
 
 
-def run_side_by_side(subject: Subject, cached: CachedBatch, site: str, shifts: Tensor, start: int = 0) -> Tensor:
+def run_side_by_side(subject: Subject, batch: behavior.Batch, site: str, shifts: Tensor, start: int = 0) -> Tensor:
     """The logits [trial batch pos vocabulary] under each shift [trial n_layer d], as if each were run alone.
 
-    They are added at the last ``subject.n_tokens`` prompt tokens and after; `start` is the first layer to compute. A
-    ValueError says that the shifts have another shape, or change a layer before it.
+    The batch is one of :func:`memgen.behavior.cache_residuals`. Shifts are added at the last ``subject.n_tokens``
+    prompt tokens and after; `start` is the first layer to compute. A ValueError says that the shifts have another
+    shape, or change a layer before it.
     """
     n_layer, width = subject.shape(site)
     if tuple(shifts.shape[1:]) != (n_layer, width) or shifts[:, :start].any():
@@ -76,12 +39,11 @@ def run_side_by_side(subject: Subject, cached: CachedBatch, site: str, shifts: T
             f"The shifts for {site} must have the shape [trial, {n_layer}, {width}] with zeros before layer {start}; "
             f"what came has the shape {list(shifts.shape)}."
         )
-    batch, n_trials = cached.batch, len(shifts)
-    n_rows, size = batch.input_ids.shape
+    n_trials, (n_rows, size) = len(shifts), batch.input_ids.shape
     at_once = max(1, TOKENS_PER_PASS // size)
     if n_trials > at_once:
         parts = shifts.split(at_once)
-        return torch.cat([run_side_by_side(subject, cached, site, part, start) for part in parts])
+        return torch.cat([run_side_by_side(subject, batch, site, part, start) for part in parts])
     where = batch.from_end(subject.n_tokens)[:, None, :, None].to(shifts.dtype)
 
     def edit(layer: int) -> activations.Edit:
@@ -94,7 +56,7 @@ def run_side_by_side(subject: Subject, cached: CachedBatch, site: str, shifts: T
     changed = range(n_layer) if shifts.requires_grad else torch.nonzero(shifts.abs().sum((0, 2))).flatten().tolist()
     cache = None if batch.prefix is None else DynamicCache(list(batch.prefix))
     with (
-        _starting_at(subject, start, cached.entering[start].repeat(1, n_trials, 1)),
+        activations.starting_at(subject.model, start, batch.entering[start].repeat(1, n_trials, 1)),
         activations.edit(subject.model, [edit(layer) for layer in changed if layer >= start]),
     ):
         logits = subject.model(
@@ -125,7 +87,7 @@ def each_pass(
     Yields the batch, which shifts ran, and their logits [trial batch pos vocabulary]; with `unsteered`, those of no
     shift come first.
     """
-    for cached, (places, start) in itertools.product(cache_residuals(subject, batches), list(passes(shifts))):
+    for batch, (places, start) in itertools.product(behavior.cache_residuals(subject, batches), list(passes(shifts))):
         together = [torch.zeros_like(shifts[0])] * unsteered + [shifts[place] for place in places]
         stacked = torch.stack(together).to(subject.device)
-        yield cached.batch, places, run_side_by_side(subject, cached, site, stacked, start)
+        yield batch, places, run_side_by_side(subject, batch, site, stacked, start)

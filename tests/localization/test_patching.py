@@ -135,6 +135,21 @@ class TestPatch:
         pd.testing.assert_frame_equal(cached, anew, atol=1e-3, rtol=1e-3)
         assert np.abs(cached.log_odds_after - plain_log_odds(*inputs, cached)).max() > 0.01
 
+    def test_blocks_below_the_patch_run_no_more_for_each_set(self, setting):
+        pairs = setting.pairs.iloc[:6]
+
+        def counted(n_sets):
+            calls, blocks = [], activations.blocks(setting.subject.model)
+            hooks = [block.mlp.register_forward_hook(lambda *_, i=i: calls.append(i)) for i, block in enumerate(blocks)]
+            patch(setting.subject, setting.frame, pairs, sets_of(*[set_of("mlp.hook_post", 1)] * n_sets))
+            for hook in hooks:
+                hook.remove()
+            return [calls.count(layer) for layer in (0, 1)]
+
+        (below, at), (below_of_three, at_of_three) = counted(1), counted(3)
+        assert below_of_three == below
+        assert at_of_three - at >= 2 * len(patching.ROLES)
+
     def test_prompts_of_several_lengths_as_each_pair_alone(self, setting):
         frame = setting.frame.copy()
         frame["input_ids"] = [ids[np.r_[0, 1 + i % 3 : len(ids)]] for i, ids in enumerate(frame.input_ids)]

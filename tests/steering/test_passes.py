@@ -9,7 +9,7 @@ from memgen import activations, behavior
 from memgen.activations import READ_ONLY, SITES
 from memgen.config import InputError
 from memgen.steering import passes
-from memgen.steering.passes import cache_residuals, run_side_by_side
+from memgen.steering.passes import run_side_by_side
 from memgen.subject import Subject
 from tests.conftest import TINY, tiny_model
 
@@ -20,7 +20,7 @@ LATER = torch.tensor([[0.0], [1.0]])  # leaves the second layer of a shift
 
 
 def cached(subject, frame, prefix=True):
-    return cache_residuals(subject, behavior.prepare(subject, frame, prefix=prefix))
+    return behavior.cache_residuals(subject, behavior.prepare(subject, frame, prefix=prefix))
 
 
 @pytest.mark.parametrize("site", EDITABLE)
@@ -36,10 +36,10 @@ def test_each_trial_is_as_if_alone(setting, site):
         subject = with_n_tokens(setting, n_tokens)
         for inputs in cached(subject, frame, prefix):
             together = run_side_by_side(subject, inputs, site, several)
-            real = inputs.batch.attention_mask[:, -inputs.batch.input_ids.shape[1] :].bool()
+            real = inputs.attention_mask[:, -inputs.input_ids.shape[1] :].bool()
             for of_trial, shift in zip(together, several, strict=True):
-                with adding(subject, site, shift)(inputs.batch):
-                    alone = behavior.run(subject, inputs.batch)
+                with adding(subject, site, shift)(inputs):
+                    alone = behavior.run(subject, inputs)
                 torch.testing.assert_close(of_trial[real], alone[real], rtol=0, atol=1e-3)
 
 
@@ -53,7 +53,7 @@ def test_each_trial_is_as_if_alone_in_every_architecture(planted, name):
     for whole, inputs in zip(behavior.prepare(subject, frame), cached(subject, frame), strict=True):
         together = run_side_by_side(subject, inputs, "attn_out", several)
         for of_trial, shift in zip(together, several, strict=True):
-            for batch in (whole, inputs.batch):
+            for batch in (whole, inputs):
                 with adding(subject, "attn_out", shift)(batch):
                     alone = behavior.run(subject, batch)[:, -2:]
                 torch.testing.assert_close(of_trial, alone, rtol=0, atol=1e-4)
@@ -70,8 +70,8 @@ def test_double_precision_leaves_no_doubt(sums, shifts):
     for inputs in cached(subject, sums.frame[sums.frame.kind == "conflict"]):
         together = run_side_by_side(subject, inputs, "resid_post", double)
         for of_trial, shift in zip(together, double, strict=True):
-            with adding(subject, "resid_post", shift)(inputs.batch):
-                alone = behavior.run(subject, inputs.batch)
+            with adding(subject, "resid_post", shift)(inputs):
+                alone = behavior.run(subject, inputs)
             torch.testing.assert_close(of_trial, alone, rtol=0, atol=1e-12)
         whole = run_side_by_side(subject, inputs, "attn_out", double * LATER)
         part = run_side_by_side(subject, inputs, "attn_out", double * LATER, start=1)
@@ -87,7 +87,7 @@ def test_from_the_first_shifted_layer_on(setting, shifts, prefix):
         whole = run_side_by_side(subject, inputs, "mlp_out", shifts * LATER)
         with activations.record(subject.model, ["mlp_out"]) as store:
             part = run_side_by_side(subject, inputs, "mlp_out", shifts * LATER, start=1)
-        assert [len(layer) for layer in store["mlp_out"]] == [0, len(inputs.batch.input_ids)]
+        assert [len(layer) for layer in store["mlp_out"]] == [0, len(inputs.input_ids)]
         torch.testing.assert_close(part, whole, rtol=0, atol=1e-3)
 
 
@@ -115,7 +115,7 @@ def test_an_error_leaves_no_block_that_is_skipped(sums, shifts):
     (inputs, *_) = cached(sums.subject, sums.frame)
     with pytest.raises(ValueError, match="only the last 1"):
         run_side_by_side(with_n_tokens(sums, 2), inputs, "resid_post", shifts * LATER, start=1)
-    with pytest.raises(RuntimeError), passes._starting_at(sums.subject, 1, inputs.entering[1]):
+    with pytest.raises(RuntimeError), activations.starting_at(sums.subject.model, 1, inputs.entering[1]):
         raise RuntimeError
     assert all("forward" not in vars(block) for block in activations.blocks(sums.subject.model))
 
