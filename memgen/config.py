@@ -205,7 +205,9 @@ class AnalysisConfig(Settings):
     difference in means, `doses` those of a fitted shift. `max_other`, `max_control` and `max_loss` were limits in
     earlier editions, and decide nothing. A sweep looks at `sweep_rows` inputs and draws each kind of control
     `sweep_draws` times; on test groups it is drawn `random_draws` times. The first of `norm_penalties` also counts
-    where only one layer is fitted. Carry-over asks an earlier checkpoint `checkpoint_rows` inputs of a kind and split.
+    where only one layer is fitted. Probes see at most `probe_rows` conflicts of a split; steering is tested on at most
+    `test_rows`, and all members of flip pairs. Carry-over asks an earlier checkpoint `checkpoint_rows` inputs of a kind
+    and split.
     """
 
     batch_size: Count = 256
@@ -227,6 +229,8 @@ class AnalysisConfig(Settings):
     norm_penalties: Annotated[tuple[NotNegative, ...], Several] = (0.1, 0.3, 0.03)
     doses: Doses = (0.5, 0.75, 1.0, 1.25, 1.5)
     random_draws: Count = 3
+    probe_rows: Count = 1500
+    test_rows: Count = 2048
     checkpoint_rows: Count = 100_000
 
 
@@ -403,7 +407,7 @@ _STAGES = (
         ("data", "training"),
         ("analysis.batch_size", "analysis.n_permutations", "analysis.patch_pairs"),
     ),
-    Stage("prediction", ("data", "training", "localization"), ("analysis.batch_size",)),
+    Stage("prediction", ("data", "training", "localization"), ("analysis.batch_size", "analysis.probe_rows")),
     Stage("steering", ("data", "training", "localization"), ("analysis",)),
     Stage("planted", (), ("planted", "analysis"), of_profile=True),
     Stage("carryover", (), ("analysis",), of_profile=True),

@@ -23,6 +23,7 @@ table: str = ""  # for the task table: the path of a table; empty: as the profil
 from memgen.run import begin, in_words
 
 run = begin("prediction", profile=profile, task=task, model=model, seed=seed, results=results, table=table)
+analysis = run.config.analysis
 
 # %%
 import functools
@@ -60,7 +61,7 @@ for split in splits:
     pairs[split] = behavior.flip_pairs(frame, frame.behavior)[["memorization", "generalization"]].to_numpy().ravel()
     frame["in_flip_pair"] = frame.index.isin(pairs[split])
     frame = frame.query("kind == 'conflict' and behavior != 0")
-    sample = prediction.Dataset(frame).sample(1500, run.rng(f"conflicts {split}"))
+    sample = prediction.Dataset(frame).sample(analysis.probe_rows, run.rng(f"conflicts {split}"))
     frame = frame.assign(in_sample=frame.index.isin(sample.frame.index))
     frames[split] = frame.query("in_sample or in_flip_pair")
 
@@ -69,7 +70,7 @@ for split in splits:
 # sites of all layers side by side.
 
 # %%
-subject = Subject.load(run.input("training", "model"), batch_size=run.config.analysis.batch_size)
+subject = Subject.load(run.input("training", "model"), batch_size=analysis.batch_size)
 conflicts, answers = {}, pd.concat(frames.values())
 for split, frame in frames.items():
     states = prediction.read_states(subject, frame, SITES)
@@ -181,7 +182,7 @@ run.table(
 # %% [markdown]
 # ## Populations
 #
-# Flip pairs are few, and chosen for being undecided. So the rest of the chapter also looks at *all conflicts*, at most [1,500]{.set} of
+# Flip pairs are few, and chosen for being undecided. So the rest of the chapter also looks at *all conflicts*, at most `probe_rows` of
 # a split, evenly from its groups.
 
 # %%
@@ -189,7 +190,7 @@ rules = {"flip_pairs": "in_flip_pair", "conflicts": "in_sample"}
 populations = {}
 for name, rule in rules.items():
     rng = run.rng(f"sample {name}")
-    datasets = {split: data.query(rule).sample(1500, rng) for split, data in conflicts.items()}
+    datasets = {split: data.query(rule).sample(analysis.probe_rows, rng) for split, data in conflicts.items()}
     if all(datasets[split].can_be_probed() for split in ("train", "validation", "test")):
         populations[name] = {split: data for split, data in datasets.items() if len(data)}
 require(bool(populations), "The model shows a single behavior on conflict inputs, so there is nothing to predict.")

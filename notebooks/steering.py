@@ -262,9 +262,8 @@ run.figure(
 # sentences or operands: a population of their own beside all conflicts.
 
 # %%
-MOST_CONFLICTS = 2048
 tested = {
-    split: outcomes.to_test(conflicts[split], labels[split], MOST_CONFLICTS, run.rng(f"test {split}"))
+    split: outcomes.to_test(conflicts[split], labels[split], analysis.test_rows, run.rng(f"test {split}"))
     for split in ("test", "seen")
     if split in conflicts
 }
