@@ -23,6 +23,8 @@ _OUTCOMES = [  # setting, model, task, then % reached, stayed, other: to general
 #: reach the target, stay, or do something else. The settings: ``scratch`` and ``lora`` (the model that the shift was
 #: computed from), ``retrained`` (another adapter), ``other_task`` (on `task`, with the neurons of the other task) and
 #: ``random`` (as many random neurons, each shifted by up to the largest shift).
+#:
+#: :meta hide-value:
 STEERING = [
     {"setting": setting, "model": model, "task": task, "target": target}
     | {name: round(percent / 100, 3) for name, percent in zip(("reached", "stayed", "other"), percents, strict=True)}
@@ -45,6 +47,8 @@ _ACCURACIES = {  # model, task, number of layers: accuracy by layer, where the s
 
 #: The accuracy of its probes by layer, read off its figures (to about .01): the chance level, the rise and the best.
 #: Layer 0 is the embedding, or the first layer; `n_layers` is the model's.
+#:
+#: :meta hide-value:
 PROBE = [
     {"model": model, "task": task, "layer": layer, "n_layers": n_layers, "accuracy": accuracy}
     for (model, task, n_layers), by_layer in _ACCURACIES.items()

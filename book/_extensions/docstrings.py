@@ -7,12 +7,16 @@ import re
 import typing
 
 import pydantic
+from numpy.typing import ArrayLike
 from sphinx.application import Sphinx
 from sphinx.util.inspect import stringify_signature
+from sphinx.util.typing import stringify_annotation
 
 import memgen
 
 MODULES = re.compile(r"~(?!memgen\.)(?:\w+\.)+|~")  # names within memgen stay whole: two modules may share a short one
+ANYTHING_LIKE_AN_ARRAY = stringify_annotation(ArrayLike, "smart")  # numpy's union of a dozen types
+ARRAY = re.compile(r"ndarray\[tuple\[Any, \.\.\.\], dtype\[(?:_ScalarT|(\w+))\]\]")
 CODE = re.compile(r"(`+[^`]+`+)")  # stays as it is
 
 
@@ -32,7 +36,15 @@ def shorten(
         fields = inspect.signature(about).parameters.values()
         parameters = [field.replace(annotation=plain.get(field.name, field.annotation)) for field in fields]
         signature = stringify_signature(inspect.Signature(parameters), unqualified_typehints=True)
-    return tuple(MODULES.sub("", text) if text else text for text in (signature, returned))  # type: ignore[return-value]
+    return _short(signature), _short(returned)
+
+
+def _short(text: str | None) -> str | None:
+    """A signature, or what it returns, with types as one writes them."""
+    if text is None:
+        return None
+    text = MODULES.sub("", text.replace(ANYTHING_LIKE_AN_ARRAY, "ArrayLike"))
+    return ARRAY.sub(lambda found: f"NDArray[{found[1]}]" if found[1] else "NDArray", text)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
