@@ -23,7 +23,6 @@ from threadpoolctl import threadpool_limits
 from memgen import config, display, manifest
 from memgen.config import STAGES, Cell, InputError, Profile, RunConfig
 from memgen.display import SHARES
-from memgen.intervals import Estimate
 from memgen.place import Place, put_in_place, sync
 from memgen.published import MODEL, RUN_COLUMNS, Published, metrics_of, take_model
 from memgen.published import published as read_published
@@ -186,7 +185,8 @@ class Run:
         an :class:`memgen.intervals.Estimate` brings its interval and n. NaN is refused unless n is 0. `coordinates` say
         where it was measured, such as ``layer=2, method="study"``; missing values are left out.
         """
-        row = value._asdict() if isinstance(value, Estimate) else {"value": value, "n": n}
+        # An estimate is known by its fields: the module of its class would load scipy wherever this one is imported.
+        row = value._asdict() if hasattr(value, "_asdict") else {"value": value, "n": n}
         key, record = _record(measure, row, definition, unit, coordinates)
         self._require_open()
         self._records[key] = record

@@ -179,6 +179,13 @@ def test_reading_the_configuration_is_quick() -> None:
     assert done.stdout.strip() == "set()"
 
 
+def test_the_recorder_loads_no_statistics() -> None:
+    """Every stage and every command of the book starts with it; scipy.stats alone takes half a second."""
+    code = "import sys, memgen.run; print({'torch', 'scipy', 'transformers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 def test_the_book_has_a_chapter_of_every_stage_in_their_order() -> None:
     parts = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))["parts"]
     files = [Path(chapter["file"]) for part in parts for chapter in part["chapters"]]
