@@ -2,7 +2,7 @@
 
 Heads and sets of neurons are replaced at the prompt's last token alone. So all tokens before it are computed once, and
 each intervention costs a pass over the last token and the answer; that on a part of the prompt, a pass over what begins
-there.
+there. What enters each layer is stored, so that a pass starts at the first layer that is changed.
 """
 
 import contextlib
@@ -63,11 +63,10 @@ def _editing(subject: Subject, batch: behavior.Batch, edits: list[activations.Ed
 def prepare_last(subject: Subject, frame: pd.DataFrame, n_tokens: int = 1) -> list[behavior.Batch]:
     """Batches for interventions at the last `n_tokens` prompt tokens, their rows numbered from 0.
 
-    All before those tokens is computed once, and so are the layers below the first intervention.
+    All before those tokens is computed once.
     """
     at_end = dataclasses.replace(subject, n_tokens=n_tokens)
-    batches = behavior.prepare(at_end, frame.reset_index(drop=True), prefix=True)
-    return behavior.cache_residuals(subject, batches)
+    return behavior.prepare(at_end, frame.reset_index(drop=True), prefix=True)
 
 
 @torch.no_grad()
@@ -93,7 +92,7 @@ def patch(subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame, sets: pd.D
         chunk = pairs.iloc[start : start + subject.batch_size]
         for target, (source, receiver) in ROLES.items():
             states = behavior.states(subject, frame.loc[chunk[source]], sites)
-            batches = prepare_last(subject, frame.loc[chunk[receiver]])
+            batches = behavior.cache_residuals(subject, prepare_last(subject, frame.loc[chunk[receiver]]))
             for columns in sets.to_dict("records"):
                 chosen, site = columns.pop("chosen"), columns["site"]
                 context = replacing(subject, site, chosen, torch.from_numpy(states[site]).to(subject.device))
@@ -176,7 +175,8 @@ def patch_positions(
             for part, tokens in parts.items():
                 n_tokens = -tokens.start if (tokens.start or 0) < 0 else lengths[0].max()
                 batches, of_source = (prepare_last(subject, members[name], n_tokens) for name in (receiver, source))
-                runs[part] = batches, [_states(subject, batch, site) for batch in of_source]
+                states = [_states(subject, batch, site) for batch in of_source]
+                runs[part] = behavior.cache_residuals(subject, batches), states
             for layer, (part, (batches, states)) in itertools.product(range(subject.n_layer), runs.items()):
                 of_layer = [of_batch[layer] for of_batch in states]
                 context = replacing_tokens(subject, site, layer, parts[part], of_layer)
@@ -207,7 +207,7 @@ def ablate(subject: Subject, frame: pd.DataFrame, reference: pd.DataFrame, sets:
         One row an input and set: the columns of `sets` without `chosen`, `input`, `inputs` (the kind), `group` and
         `value` (1 if the right answer is given, or, for conflict inputs, which have two, the answer without ablation).
     """
-    batches = prepare_last(subject, frame)
+    batches = behavior.cache_residuals(subject, prepare_last(subject, frame))
     intact = behavior.measure(subject, batches).behavior.to_numpy()
     expected = np.where(frame.kind == "conflict", intact, frame.kind.map(behavior.RIGHT_ANSWER))
     inputs = {"input": frame.index, "inputs": frame.kind.to_numpy(), "group": frame.group.to_numpy()}
