@@ -327,8 +327,13 @@ def test_prose_pastes_the_number_that_a_query_selects(project, monkeypatch):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ({"seed": "x"}, "seed: .*integer, not 'x'"),
+        ({"seed": True}, "seed: .*integer, not True"),
         ({"seed": -1}, "seed: .*not -1"),
+        ({"task": "chess"}, "chess"),
         ({"task": 3}, "task 3"),
+        ({"model": "bert"}, "bert"),
+        ({"profile": "huge"}, "huge"),
         ({"results": 3}, "results must be text that names a folder, not 3"),
         ({"top_n": -1}, "top_n must be .* a number from 0, not -1"),
         ({"top_n": None}, "top_n must be .*, not None"),
