@@ -139,15 +139,23 @@ def prepare(subject: Subject, frame: pd.DataFrame, prefix: bool = False, batch_s
     result = []
     for scored in (names, names[:1], names[1:]):
         rows = frame[(is_present == [name in scored for name in names]).all(axis=1)]
+        if rows.empty:
+            continue
+        answers = {name: alternatives(subject, rows[f"answer_{name}"]) for name in scored}
+        longer = [len(_longer(of_input)) for of_input in zip(*answers.values(), strict=True)]
+        order = np.arange(len(rows))
         if prefix:
-            rows = rows.iloc[np.argsort(rows.input_ids.str.len(), kind="stable")]
+            order = order[np.argsort(rows.input_ids.str.len(), kind="stable")]
+        # Inputs that take a pass for each answer run together: one of them would cost its batch a second pass.
+        order = order[np.argsort(np.array(longer)[order] > 1, kind="stable")]
         for start in range(0, len(rows), batch_size):
-            chunk = rows.iloc[start : start + batch_size]
-            answers = {name: alternatives(subject, chunk[f"answer_{name}"]) for name in scored}
-            fits_one_pass = all(len(_longer(of_input)) <= 1 for of_input in zip(*answers.values(), strict=True))
-            has_branches = any(len(_longer([options])) > 1 for column in answers.values() for options in column)
+            chosen = order[start : start + batch_size]
+            chunk = rows.iloc[chosen]
+            of_chunk = {name: [column[row] for row in chosen] for name, column in answers.items()}
+            fits_one_pass = max(longer[row] for row in chosen) <= 1
+            has_branches = any(len(_longer([options])) > 1 for column in of_chunk.values() for options in column)
             together = fits_one_pass or has_branches
-            passes = [answers] if together else [{name: column} for name, column in answers.items()]
+            passes = [of_chunk] if together else [{name: column} for name, column in of_chunk.items()]
             result += [_batch(subject, chunk, answers_of_pass, prefix) for answers_of_pass in passes]
     return result
 
@@ -215,10 +223,12 @@ def _batch(
     )
 
 
-def run(subject: Subject, batch: Batch) -> Tensor:
-    """The logits [batch pos vocabulary] of a batch."""
+def run(subject: Subject, batch: Batch, n_last: int = 0) -> Tensor:
+    """The logits [batch pos vocabulary] of a batch: of all its positions, or of the last `n_last`."""
     if batch.branch is None and batch.prefix is None:
-        return subject.model(batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
+        return subject.model(
+            batch.input_ids, attention_mask=batch.attention_mask, use_cache=False, logits_to_keep=n_last
+        ).logits
     cache = None if batch.prefix is None else DynamicCache(list(batch.prefix))  # a new one: a run appends to it
     return subject.model(
         batch.input_ids,
@@ -226,7 +236,16 @@ def run(subject: Subject, batch: Batch) -> Tensor:
         position_ids=batch.positions,
         past_key_values=cache,
         use_cache=cache is not None,
+        logits_to_keep=n_last,
     ).logits
+
+
+def run_answers(subject: Subject, batch: Batch) -> Tensor:
+    """The logits from the last token of the shortest prompt on: all that :func:`score` needs.
+
+    The vocabulary of a pretrained model is a fifth of its work.
+    """
+    return run(subject, batch, batch.input_ids.shape[1] - int(batch.prompt_length.min()) + 1)
 
 
 @torch.no_grad()
@@ -235,7 +254,7 @@ def cache_residuals(subject: Subject, batches: Iterable[Batch]) -> list[Batch]:
     result = []
     for batch in batches:
         with activations.record(subject.model, ["resid_pre"]) as store:
-            run(subject, batch)
+            run(subject, batch, n_last=1)
         result.append(dataclasses.replace(batch, entering=tuple(store["resid_pre"])))
     return result
 
@@ -254,8 +273,12 @@ def attention_mask(batch: Batch, dtype: torch.dtype, n_trials: int = 1) -> Tenso
 
 
 def score(logits: Tensor, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
-    """For each answer the log-probability of any of its alternatives (nats), and if one is greedy: each [batch]."""
+    """For each answer the log-probability of any of its alternatives (nats), and if one is greedy: each [batch].
+
+    `logits` may leave out the first positions, before the last token of the shortest prompt.
+    """
     result = {}
+    first = batch.input_ids.shape[1] - logits.shape[1]
     row = torch.arange(len(logits), device=logits.device)[:, None]
     n_before = torch.zeros_like(row)  # tokens of earlier branches
     for name, answer in batch.answers.items():
@@ -265,7 +288,7 @@ def score(logits: Tensor, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
         begin, n_before = n_before + n_run.cumsum(1) - n_run, n_before + n_run.sum(1, keepdim=True)
         token = torch.arange(answer.shape[2], device=logits.device)
         place = torch.where(real & (token > 0), begin[:, :, None] + token, 0)
-        position = batch.prompt_length[:, None] - 1 + torch.arange(int(place.max()) + 1, device=logits.device)
+        position = batch.prompt_length[:, None] - 1 - first + torch.arange(int(place.max()) + 1, device=logits.device)
         at = logits[row, position.clamp(max=logits.shape[1] - 1)].float()
         log_p = at.log_softmax(-1)[row[:, :, None], place, answer.clamp(min=0)]
         greedy = (at.argmax(-1)[row[:, :, None], place] == answer) | ~real
@@ -301,7 +324,7 @@ def measure(subject: Subject, batches: Sequence[Batch], context: Context | None 
     columns: dict[str, list[pd.Series]] = {f"{column}{name}": [] for name in names for column in ("log_p_", "greedy_")}
     for batch in batches:
         with context(batch) if context else contextlib.nullcontext():
-            logits = run(subject, batch)
+            logits = run_answers(subject, batch)
         for name, (log_p, greedy) in score(logits, batch).items():
             columns[f"log_p_{name}"].append(pd.Series(log_p.cpu().double().numpy(), batch.rows))
             columns[f"greedy_{name}"].append(pd.Series(greedy.cpu().numpy(), batch.rows))
@@ -325,7 +348,7 @@ def read_states(
     for start in range(0, len(frame), subject.batch_size):
         batch = _batch(subject, frame.iloc[start : start + subject.batch_size], {})
         with torch.no_grad(), activations.record(subject.model, sites) as store:
-            run(subject, batch)
+            run(subject, batch, n_last=1)
         last = {site: activations.at_last(store[site], batch.prompt_length, site) for site in sites}
         yield batch.rows, {site: state.cpu().numpy() for site, state in last.items()}
 

@@ -126,7 +126,7 @@ def plant(
         # Long answers of the two behaviours each take a pass of their own.
         for batch in behavior.prepare(changed, rows):
             from_memory = torch.tensor(remembered[batch.rows].to_list(), device=changed.device)
-            scores = behavior.score(behavior.run(changed, batch), batch)
+            scores = behavior.score(behavior.run_answers(changed, batch), batch)
             right = [log_p[from_memory == (name == "memorization")] for name, (log_p, _) in scores.items()]
             (-torch.cat(right).sum() / len(rows)).backward()
         optimizer.step()

@@ -83,6 +83,17 @@ def test_one_pass_where_an_answer_is_a_single_token(setting):
     assert len(behavior.prepare(setting.subject, setting.frame)) == 3
 
 
+@pytest.mark.parametrize("prefix", [False, True])
+def test_inputs_that_take_two_passes_run_together(sums, prefix):
+    """One input whose answers both have several tokens costs one batch a second pass, and nothing else changes."""
+    frame = sums.frame[sums.frame.kind == "conflict"].iloc[:12].copy()
+    frame["answer_memorization"], frame["answer_generalization"] = ["3", "12", "3", "3"] * 3, "45"
+    prepared = behavior.prepare(sums.subject, frame, prefix=prefix, batch_size=4)
+    assert [len(batch.answers) for batch in prepared] == [2, 2, 1, 1]
+    expected = pd.DataFrame([naive(sums, row) for _, row in frame.iterrows()], index=frame.index)[COLUMNS]
+    assert_same(measured(sums, frame, prefix=prefix), expected)
+
+
 def test_answers_that_are_missing(setting):
     result = measured(setting)
     for name, target in (("memorization", 1), ("generalization", -1)):
@@ -329,7 +340,9 @@ def test_score_by_hand(sums):
     frame = sums.frame[sums.frame.kind == "conflict"].iloc[:2].copy()
     (batch,) = behavior.prepare(sums.subject, frame)
     answers = {"memorization": torch.tensor([[[4, behavior.NO_TOKEN]], [[1, 2]]])}
-    batch = dataclasses.replace(batch, prompt_length=torch.tensor([1, 2]), answers=answers)
+    batch = dataclasses.replace(
+        batch, input_ids=batch.input_ids[:, :3], prompt_length=torch.tensor([1, 2]), answers=answers
+    )
     logits = torch.zeros(2, 3, 5)
     logits[0, 0, 4] = logits[1, 1, 1] = np.log(4.0)  # p = 4/8
     logits[1, 2, 0] = np.log(2.0)  # p of token 2 is 1/6, and it is not the greedy one

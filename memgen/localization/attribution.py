@@ -26,7 +26,7 @@ def log_odds_gradients(
         total: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         for batch in behavior.prepare(subject, chunk):  # answers of several tokens each take a pass of their own
             with torch.enable_grad(), activations.record(subject.model, sites) as store:
-                scores = behavior.score(behavior.run(subject, batch), batch)
+                scores = behavior.score(behavior.run_answers(subject, batch), batch)
             signed = [behavior.LABELS[name] * log_p.sum() for name, (log_p, _) in scores.items()]
             objective = torch.stack(signed).sum()
             gradients = iter(torch.autograd.grad(objective, [layer for site in sites for layer in store[site]]))

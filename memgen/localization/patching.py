@@ -188,7 +188,7 @@ def patch_positions(
 def _states(subject: Subject, batch: behavior.Batch, site: str) -> list[Tensor]:
     """The activations of each layer [batch pos d] in a batch."""
     with activations.record(subject.model, [site]) as store:
-        behavior.run(subject, batch)
+        behavior.run(subject, batch, n_last=1)
     return store[site]
 
 

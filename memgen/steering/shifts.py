@@ -86,7 +86,7 @@ def mean_difference(subject: Subject, frame: pd.DataFrame, labels: pd.Series, si
     parts, rows = [], []
     for batch in behavior.prepare(subject, frame, prefix=True):
         with activations.record(subject.model, [site]) as store:
-            behavior.run(subject, batch)
+            behavior.run(subject, batch, n_last=1)
         parts.append(activations.at_last(store[site], batch.prompt_length, site).cpu())
         rows.append(batch.rows.to_numpy())
     index, first = np.unique(np.concatenate(rows), return_index=True)  # an input may stand in a batch for each answer
