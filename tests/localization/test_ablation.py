@@ -36,9 +36,9 @@ def test_neurons_are_set_to_the_mean_over_the_reference(setting, monkeypatch):
     recorded = []
     run = behavior.run
 
-    def recording(subject, batch, **options):
+    def recording(subject, batch, *args, **options):
         with activations.record(subject.model, [MLP]) as store:
-            logits = run(subject, batch, **options)
+            logits = run(subject, batch, *args, **options)
         recorded.append(activations.at_last(store[MLP], batch.prompt_length, MLP))
         return logits
 
