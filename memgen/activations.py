@@ -219,6 +219,14 @@ def record(model: PreTrainedModel, sites: Iterable[str]) -> Iterator[dict[str, l
 
 
 @contextlib.contextmanager
+def with_gradients(model: PreTrainedModel) -> Iterator[None]:
+    """Let activations have gradients, whether or not the weights want any."""
+    embeddings = model.get_input_embeddings()
+    with torch.enable_grad(), _hook_output(embeddings, lambda embedded: embedded.requires_grad_()):
+        yield
+
+
+@contextlib.contextmanager
 def edit(model: PreTrainedModel, edits: Iterable[Edit]) -> Iterator[None]:
     """Run the model with its activations changed; edits of one site and layer apply in the given order."""
     with contextlib.ExitStack() as hooks:

@@ -134,7 +134,6 @@ def plant(
             shown = behavior.rates(behavior.measure(changed, batches).behavior)
             if min(shown["memorization"], shown["generalization"]) >= ENOUGH:
                 break
-    adapter.requires_grad_(True)  # attribution follows gradients through weights that were frozen
     return Planted(dataclasses.replace(changed, batch_size=subject.batch_size), adapter, n_steps)
 
 

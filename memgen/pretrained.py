@@ -119,7 +119,7 @@ def with_adapter(folder: Path, merge: bool) -> PreTrainedModel:
     adapter: Any = peft.PeftModel.from_pretrained(_load(base_of(folder)), folder)
     if not merge:
         return adapter.get_base_model()
-    return adapter.merge_and_unload().requires_grad_(True)  # attribution follows gradients through frozen weights
+    return adapter.merge_and_unload()
 
 
 def without(folder: Path) -> PreTrainedModel:

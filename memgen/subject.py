@@ -21,7 +21,7 @@ class Subject:
     Attributes
     ----------
     model
-        In evaluation mode.
+        In evaluation mode; weights that want no gradients keep no activations for them.
     batch_size
         Prompts per forward pass.
     n_tokens
@@ -52,7 +52,7 @@ class Subject:
             pretrained.require_tested(folder)
             model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True)
             tokenizer = AutoTokenizer.from_pretrained(folder)
-        return cls(model.eval().to(device), tokenizer, batch_size, n_tokens)
+        return cls(model.eval().requires_grad_(False).to(device), tokenizer, batch_size, n_tokens)
 
     @property
     def n_layer(self) -> int:
@@ -76,7 +76,7 @@ class Subject:
         """
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            model = AutoModelForCausalLM.from_config(self.model.config).eval().to(self.device)
+            model = AutoModelForCausalLM.from_config(self.model.config).eval().requires_grad_(False).to(self.device)
         return dataclasses.replace(self, model=model)
 
     def with_batch_size(self, batch_size: int) -> Self:

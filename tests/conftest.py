@@ -163,7 +163,7 @@ def _setting(architecture: str, task: str) -> Setting:
                 if min(answer) > 2:  # the special tokens are no words
                     text = joiner.join(tokenizer.convert_ids_to_tokens(answer))
                     frame.loc[[i, variant.get(i, i)], column] = text
-    return Setting(Subject(model, tokenizer), frame, QUERY_LENGTH[task])
+    return Setting(Subject(model.requires_grad_(False), tokenizer), frame, QUERY_LENGTH[task])
 
 
 @functools.cache
@@ -204,7 +204,9 @@ def _planted() -> Planted:
         mlp.c_fc.weight[:, neuron] = direction
         mlp.c_proj.weight[neuron, dimension] = 1.0
         mlp.c_proj.bias[dimension] = -1.5
-    return Planted(Subject(model, tokenizer), frame, 1, direction, (layer, neuron), (layer, dimension))
+    return Planted(
+        Subject(model.requires_grad_(False), tokenizer), frame, 1, direction, (layer, neuron), (layer, dimension)
+    )
 
 
 def hooks(model: PreTrainedModel) -> int:
@@ -221,7 +223,7 @@ def _guarded(shared: Setting):
     yield shared
     assert hooks(model) == 0, "a hook was left on the model"
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
-    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+    assert all(parameter.grad is None for parameter in model.parameters())
     pd.testing.assert_frame_equal(shared.frame, frame)
 
 

@@ -24,8 +24,9 @@ def log_odds_gradients(
     for start in range(0, len(frame), subject.batch_size):
         chunk = frame.iloc[start : start + subject.batch_size]
         total: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        for batch in behavior.prepare(subject, chunk):  # answers of several tokens each take a pass of their own
-            with torch.enable_grad(), activations.record(subject.model, sites) as store:
+        # Answers of several tokens each take a pass of their own.
+        for batch in behavior.prepare(subject, chunk.reset_index(drop=True)):
+            with activations.with_gradients(subject.model), activations.record(subject.model, sites) as store:
                 scores = behavior.score(behavior.run_answers(subject, batch), batch)
             signed = [behavior.LABELS[name] * log_p.sum() for name, (log_p, _) in scores.items()]
             objective = torch.stack(signed).sum()
@@ -38,7 +39,9 @@ def log_odds_gradients(
 
 
 def _at_last(layers: list[torch.Tensor], batch: behavior.Batch, name: str) -> np.ndarray:
-    return activations.at_last(layers, batch.prompt_length, name).detach().cpu().numpy()
+    """The values at each prompt's last token [batch layer d], in the order of the rows."""
+    values = activations.at_last(layers, batch.prompt_length, name).detach().cpu().numpy()
+    return values[np.argsort(batch.rows)]
 
 
 def attributions(subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame, sites: Sequence[str]) -> pd.DataFrame:

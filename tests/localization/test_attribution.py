@@ -45,7 +45,8 @@ def test_gradients_equal_captum(stories):
 def test_gradients_of_long_answers_equal_finite_differences(sums, rng):
     """The log-odds of an answer of one token against one of four, moved along random directions."""
     frame = sums.frame[sums.frame.kind == "conflict"].iloc[:6]
-    for answers in (frame, frame.assign(answer_memorization="12")):  # one pass for both answers, or two
+    for remembered in (frame.answer_memorization, "12", ["12", "3"] * 3):  # one pass for both answers, two, or either
+        answers = frame.assign(answer_memorization=remembered)
         ((_, states),) = log_odds_gradients(sums.subject, answers, SITES)
         batches = behavior.prepare(sums.subject, answers)
         for site in SITES:

@@ -57,7 +57,7 @@ def test_the_same_inputs_give_the_same_vector_and_more_positions_another(stories
 
 def test_frozen_parameters_stay_frozen_and_others_trainable(sums):
     subject = dataclasses.replace(sums.subject, model=copy.deepcopy(sums.subject.model))
-    subject.model.transformer.wte.requires_grad_(False)
+    subject.model.requires_grad_(True).transformer.wte.requires_grad_(False)
     flags = [parameter.requires_grad for parameter in subject.model.parameters()]
     fit(subject, sums.frame, "resid_post", [neurons()], 1, QUICK)
     assert [parameter.requires_grad for parameter in subject.model.parameters()] == flags
