@@ -259,6 +259,17 @@ def cache_residuals(subject: Subject, batches: Iterable[Batch]) -> list[Batch]:
     return result
 
 
+@contextlib.contextmanager
+def editing(subject: Subject, batch: Batch, edits: list[activations.Edit]) -> Iterator[None]:
+    """Edits from the lowest layer up; the layers below are not computed if it is known what enters it."""
+    with contextlib.ExitStack() as contexts:
+        if edits and batch.entering:
+            first = edits[0].layer
+            contexts.enter_context(activations.starting_at(subject.model, first, batch.entering[first]))
+        contexts.enter_context(activations.edit(subject.model, edits))
+        yield
+
+
 def attention_mask(batch: Batch, dtype: torch.dtype, n_trials: int = 1) -> Tensor:
     """What each token may attend to [batch 1 trial*pos prefix+trial*pos]: 0 where it may, else the lowest number.
 

@@ -618,7 +618,9 @@ run.table(
 # %%
 rng = run.rng("interchange")
 interchanges = {
-    split: das.Interchanges.draw(subject, conflicts[split], shown, analysis.fit_rows, rng)
+    split: das.Interchanges.draw(
+        subject, conflicts[split], shown, analysis.fit_rows, rng, analysis.fit_batch_size if split == "train" else None
+    )
     for split, shown in labels.items()
     if split != "seen"
 }

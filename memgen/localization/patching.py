@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -44,20 +44,11 @@ def replacing(subject: Subject, site: str, chosen: np.ndarray, states: Tensor) -
             return new
 
         layers = np.flatnonzero(chosen.any(1)).tolist()
-        return _editing(subject, batch, [activations.Edit(site, n, functools.partial(replace, n)) for n in layers])
+        return behavior.editing(
+            subject, batch, [activations.Edit(site, n, functools.partial(replace, n)) for n in layers]
+        )
 
     return context
-
-
-@contextlib.contextmanager
-def _editing(subject: Subject, batch: behavior.Batch, edits: list[activations.Edit]) -> Iterator[None]:
-    """Edits from the lowest layer up; the layers below are not computed if it is known what enters it."""
-    with contextlib.ExitStack() as contexts:
-        if edits and batch.entering:
-            first = edits[0].layer
-            contexts.enter_context(activations.starting_at(subject.model, first, batch.entering[first]))
-        contexts.enter_context(activations.edit(subject.model, edits))
-        yield
 
 
 def prepare_last(subject: Subject, frame: pd.DataFrame, n_tokens: int = 1) -> list[behavior.Batch]:
@@ -137,7 +128,7 @@ def replacing_tokens(
         def replace(activation: Tensor) -> Tensor:
             return torch.where(is_replaced[..., None], new, activation)
 
-        return _editing(subject, batch, [activations.Edit(site, layer, replace)])
+        return behavior.editing(subject, batch, [activations.Edit(site, layer, replace)])
 
     return context
 

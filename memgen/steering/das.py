@@ -41,16 +41,30 @@ class Interchanges:
         The behaviour of each one's source.
     difference
         Source minus receiver at the last prompt token [receiver layer d].
+    batches
+        The receivers, with what enters each layer.
     """
 
     subject: Subject
     receivers: pd.DataFrame
     target: pd.Series
     difference: Tensor
+    batches: list[behavior.Batch]
 
     @classmethod
-    def draw(cls, subject: Subject, frame: pd.DataFrame, labels: pd.Series, n: int, rng: np.random.Generator) -> Self:
-        """At most `n` conflicts with a source each, where there is one; `labels` is the behaviour on the frame."""
+    def draw(
+        cls,
+        subject: Subject,
+        frame: pd.DataFrame,
+        labels: pd.Series,
+        n: int,
+        rng: np.random.Generator,
+        batch_size: int | None = None,
+    ) -> Self:
+        """At most `n` conflicts with a source each, where there is one; `labels` is the behaviour on the frame.
+
+        They are run in batches of `batch_size`, by default the subject's.
+        """
         shown = frame[labels[frame.index] != OTHER]
         label, group, sources = labels[shown.index].to_numpy(), shown.group.to_numpy(), {}
         for row in by_group(shown, n, rng).index:
@@ -64,7 +78,8 @@ class Interchanges:
             donors = frame.loc[[sources[row] for row in receivers.index]].reset_index(drop=True)  # some stand twice
             states = (behavior.states(subject, part, [SITE])[SITE] for part in (donors, receivers))
             difference = torch.from_numpy(np.subtract(*states))
-        return cls(subject, receivers, -labels[receivers.index], difference)
+        batches = behavior.cache_residuals(subject, behavior.prepare(subject, receivers, True, batch_size))
+        return cls(subject, receivers, -labels[receivers.index], difference, batches)
 
     def edited(self, layer: int, edits: Tensor) -> behavior.Context:
         """The context that adds each receiver's edit [receiver d] at its last prompt token."""
@@ -74,20 +89,18 @@ class Interchanges:
             at_last = position[None] == batch.prompt_length[:, None] - 1
             of_batch = edits[self.receivers.index.get_indexer(batch.rows)].to(batch.input_ids.device)
             added = at_last[..., None] * of_batch[:, None]
-            return activations.edit(
-                self.subject.model, [activations.Edit(SITE, layer, lambda h: h + added.to(h.dtype))]
-            )
+            edit = activations.Edit(SITE, layer, lambda h: h + added.to(h.dtype))
+            return behavior.editing(self.subject, batch, [edit])
 
         return context
 
     def fit(self, layer: int, config: AnalysisConfig, rng: np.random.Generator) -> Tensor:
         """The unit vector [d] that minimises the mean of ``-log p(own other answer)``; parameters stay as they are."""
-        batches = behavior.prepare(self.subject, self.receivers, prefix=True, batch_size=config.fit_batch_size)
         difference = self.difference[:, layer]
         direction = torch.from_numpy(rng.standard_normal(difference.shape[1])).float().requires_grad_()
         optimizer = torch.optim.Adam([direction], lr=config.fit_learning_rate)
         for step in range(config.fit_steps):
-            batch = batches[step % len(batches)]
+            batch = self.batches[step % len(self.batches)]
             with self.edited(layer, along(difference, direction / direction.norm()))(batch):
                 scores = behavior.score(behavior.run(self.subject, batch), batch)
             target = self.target[batch.rows].map(NAMES)
@@ -107,9 +120,11 @@ class Interchanges:
         edits: dict[str | None, list[Tensor]] = {None: [along(difference, direction)]}
         edits["random_direction"] = [(difference @ direction)[:, None] * vector / vector.norm() for vector in random]
         edits["whole_state"] = [difference]
-        batches, rows = behavior.prepare(self.subject, self.receivers, prefix=True), []
+        rows = []
         for control, of_draws in edits.items():
-            after = [behavior.measure(self.subject, batches, self.edited(layer, edit)).behavior for edit in of_draws]
+            after = [
+                behavior.measure(self.subject, self.batches, self.edited(layer, edit)).behavior for edit in of_draws
+            ]
             reached = pd.concat([shown.eq(self.target) for shown in after], axis=1).mean(axis=1)
             for target in TARGETS:
                 of_target = self.target.index[self.target == target]

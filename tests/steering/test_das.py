@@ -15,7 +15,7 @@ CONFIG = AnalysisConfig(fit_steps=60, fit_batch_size=32)
 
 @pytest.fixture
 def interchanges(planted, trials, rng):
-    return Interchanges.draw(planted.subject, planted.frame, trials.before.behavior, 60, rng)
+    return Interchanges.draw(planted.subject, planted.frame, trials.before.behavior, 60, rng, CONFIG.fit_batch_size)
 
 
 def measured(interchanges, layer, edits):
