@@ -170,8 +170,10 @@ def for_cluster(folder):
 
 
 # The executed copy and all that it printed stay in log/; errors that the kernel itself reports go to a third file.
+# Freed memory is kept for the next step, but for what is larger than 64 MiB (logits of a pretrained model's vocabulary,
+# of another length in each step): kept, it would fragment the heap.
 EXECUTE = """
-    export MALLOC_TRIM_THRESHOLD_=1073741824 MALLOC_MMAP_THRESHOLD_=1073741824
+    export MALLOC_TRIM_THRESHOLD_=1073741824 MALLOC_MMAP_THRESHOLD_=67108864
     export OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} OPENBLAS_NUM_THREADS={threads} TOKENIZERS_PARALLELISM=false
     echo "▶ {params.label} {rule}: started"
     python -m book.build execute notebooks/{rule}.py {log.notebook} {params.folder} \\
