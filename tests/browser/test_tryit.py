@@ -72,7 +72,8 @@ def test_logits_and_answers_are_those_of_pytorch(page: Page, task: str) -> None:
     direction = halved(torch.from_numpy(made["das"]))
     states = [behavior.states(subject, part, ["resid_post"])["resid_post"] for part in (givers, receivers)]
     difference = torch.from_numpy(np.subtract(*states))
-    interchanges = Interchanges(subject, receivers, pd.Series(1, receivers.index), difference)
+    batches = behavior.prepare(subject, receivers)
+    interchanges = Interchanges(subject, receivers, pd.Series(1, receivers.index), difference, batches)
     contexts = {("study", 0.0): None}
     for method in tryit.METHODS:
         intervention = Intervention.load(folder / "interventions", method)
@@ -81,7 +82,6 @@ def test_logits_and_answers_are_those_of_pytorch(page: Page, task: str) -> None:
             contexts[method, dose] = adding(subject, intervention.site, abs(dose) * shift)
     edits = 2 * along(difference[:, layer["layer"]], direction)
     contexts["das", 2.0] = interchanges.edited(layer["layer"], edits)
-    batches = behavior.prepare(subject, receivers)
     for (method, dose), context in contexts.items():
         arguments = [task, receivers.prompt.to_list(), method, dose, givers.prompt.to_list()]
         found = pd.DataFrame(page.evaluate(RUN, arguments))
