@@ -98,7 +98,7 @@ async function start() {
     };
     const prompt = remember(words), answers = task.answers(words, model), number = Number(state.dose);
     const run = (shift) => answer(model, prompt, answers, task.longest, shift);
-    const alone = run(shiftOf(model, state.shift, 0));
+    const alone = (prompt.alone ??= run(shiftOf(model, state.shift, 0))); // the same at every dose
     let lacks = 0, giver = null;
     if (state.shift === "das" && number) {
       const target = number > 0 ? "memorization" : "generalization";
