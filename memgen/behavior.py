@@ -142,17 +142,17 @@ def prepare(subject: Subject, frame: pd.DataFrame, prefix: bool = False, batch_s
         if rows.empty:
             continue
         answers = {name: alternatives(subject, rows[f"answer_{name}"]) for name in scored}
-        longer = [len(_longer(of_input)) for of_input in zip(*answers.values(), strict=True)]
+        n_longer = np.array([len(_longer(of_input)) for of_input in zip(*answers.values(), strict=True)])
         order = np.arange(len(rows))
         if prefix:
             order = order[np.argsort(rows.input_ids.str.len(), kind="stable")]
         # Inputs that take a pass for each answer run together: one of them would cost its batch a second pass.
-        order = order[np.argsort(np.array(longer)[order] > 1, kind="stable")]
+        order = order[np.argsort(n_longer[order] > 1, kind="stable")]
         for start in range(0, len(rows), batch_size):
             chosen = order[start : start + batch_size]
             chunk = rows.iloc[chosen]
             of_chunk = {name: [column[row] for row in chosen] for name, column in answers.items()}
-            fits_one_pass = max(longer[row] for row in chosen) <= 1
+            fits_one_pass = n_longer[chosen].max() <= 1
             has_branches = any(len(_longer([options])) > 1 for column in of_chunk.values() for options in column)
             together = fits_one_pass or has_branches
             passes = [of_chunk] if together else [{name: column} for name, column in of_chunk.items()]
