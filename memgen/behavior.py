@@ -223,6 +223,11 @@ def _batch(
     )
 
 
+def prompts(subject: Subject, frame: pd.DataFrame) -> Batch:
+    """A frame's prompts in one batch, without answers."""
+    return _batch(subject, frame, {})
+
+
 def run(subject: Subject, batch: Batch, n_last: int = 0) -> Tensor:
     """The logits [batch pos vocabulary] of a batch: of all its positions, or of the last `n_last`."""
     if batch.branch is None and batch.prefix is None:
@@ -357,7 +362,7 @@ def read_states(
         The rows of `frame` (in order) and for each site an array [batch layer neuron].
     """
     for start in range(0, len(frame), subject.batch_size):
-        batch = _batch(subject, frame.iloc[start : start + subject.batch_size], {})
+        batch = prompts(subject, frame.iloc[start : start + subject.batch_size])
         with torch.no_grad(), activations.record(subject.model, sites) as store:
             run(subject, batch, n_last=1)
         last = {site: activations.at_last(store[site], batch.prompt_length, site) for site in sites}

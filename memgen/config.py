@@ -201,18 +201,23 @@ class TrainingConfig(Settings):
 class AnalysisConfig(Settings):
     """Localization, prediction and steering.
 
-    At most `patch_pairs` pairs are patched. `alphas` are scales of the study's shift, `mean_doses` those of the
-    difference in means, `doses` those of a fitted shift. `max_other`, `max_control` and `max_loss` were limits in
-    earlier editions, and decide nothing. A sweep looks at `sweep_rows` inputs and draws each kind of control
-    `sweep_draws` times; on test groups it is drawn `random_draws` times. The first of `norm_penalties` also counts
-    where only one layer is fitted. Probes see at most `probe_rows` conflicts of a split; steering is tested on at most
-    `test_rows`, and all members of flip pairs. Carry-over asks an earlier checkpoint `checkpoint_rows` inputs of a kind
-    and split.
+    At most `patch_pairs` pairs are patched, and heads at the `head_parts` of the prompt. `alphas` are scales of the
+    study's shift, `mean_doses` those of the difference in means, `doses` those of a fitted shift. `max_other`,
+    `max_control` and `max_loss` were limits in earlier editions, and decide nothing. A sweep looks at `sweep_rows`
+    inputs and draws each kind of control `sweep_draws` times; on test groups it is drawn `random_draws` times. The
+    first of `norm_penalties` also counts where only one layer is fitted. Probes see at most `probe_rows` conflicts of a
+    split; steering is tested on at most `test_rows`, and all members of flip pairs. Carry-over asks an earlier
+    checkpoint `checkpoint_rows` inputs of a kind and split.
     """
 
     batch_size: Count = 256
     n_permutations: Count = 20_000
     patch_pairs: Count = 200
+    head_parts: Annotated[tuple[Literal["rearranged", "shared", "last"], ...], Several] = (
+        "rearranged",
+        "shared",
+        "last",
+    )
     top_fractions: Fractions = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
     alphas: Doses = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
     mean_doses: Doses = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
@@ -405,7 +410,7 @@ _STAGES = (
     Stage(
         "localization",
         ("data", "training"),
-        ("analysis.batch_size", "analysis.n_permutations", "analysis.patch_pairs"),
+        ("analysis.batch_size", "analysis.n_permutations", "analysis.patch_pairs", "analysis.head_parts"),
     ),
     Stage("prediction", ("data", "training", "localization"), ("analysis.batch_size", "analysis.probe_rows")),
     Stage("steering", ("data", "training", "localization"), ("analysis",)),

@@ -277,15 +277,12 @@ def sampled(rows):
 
 
 # %%
-lengths = train.input_ids.str.len()
-same_length = pairs[lengths[pairs.memorization].to_numpy() == lengths[pairs.generalization].to_numpy()]
-members = zip(train.input_ids[same_length.memorization], train.input_ids[same_length.generalization], strict=True)
-n_alike = min(int(np.argmin([*(a[::-1] == b[::-1]), False])) for a, b in members)
-end = max(n_alike, 1)
-parts = {"rearranged": slice(None, -end), "shared": slice(-end, -1), "last": slice(-1, None)}
+parts, with_parts = patching.prompt_parts(train, pairs)
+end = -parts["shared"].start
+to_patch = sampled(with_parts)
 
 # %%
-patched = patching.patch_positions(subject, train, sampled(same_length), "resid_post", parts)
+patched = patching.patch_positions(subject, train, to_patch, "resid_post", parts)
 patched_parts = intervals.estimate_by(patched, ["part", "layer", "target"])
 run.figure(
     figures.patched(patched_parts, "part", "share that takes over the behaviour"),
@@ -306,14 +303,17 @@ run.record_table(
 )
 
 # %% [markdown]
-# Is it a single attention head? Its output at the last token is patched alone.
+# Is it a single attention head? Its output is patched alone, at the tokens of one part.
 
 # %%
-patched_heads = intervals.estimate_by(patching.patch_heads(subject, train, sampled(pairs)), ["layer", "head", "target"])
+head_parts = {name: parts[name] for name in analysis.head_parts if name in parts} or {"last": parts["last"]}
+patched = patching.patch_positions(subject, train, to_patch, patching.HEADS, head_parts, by_head=True)
+patched_heads = intervals.estimate_by(patched, ["part", "layer", "head", "target"])
 run.figure(
     figures.patched(patched_heads, "head", "share that takes over the behaviour"),
     "patched_heads",
-    caption="Layers by heads: receivers that show the source's behaviour after one attention head was patched at the last token.",
+    caption="Layers by heads by positions: receivers that show the source's behaviour after one attention head was patched at the "
+    "tokens of one part of the prompt.",
     data=patched_heads,
 )
 
@@ -321,9 +321,9 @@ run.figure(
 run.record_table(
     patched_heads,
     measure="patched_head",
-    definition="Share of receivers that show {target} after head {head} of layer {layer} was patched.",
+    definition="Share of receivers that show {target} after head {head} of layer {layer} was patched at the {part} tokens.",
     unit="share 0-1",
-    coordinates=["layer", "head", "target"],
+    coordinates=["part", "layer", "head", "target"],
 )
 
 # %% [markdown]
@@ -418,11 +418,12 @@ for target in patching.ROLES:
     run.glue(f"random_to_{target}", f"{tenth} and ranking == 'random'", target=target)
 
 # %%
-head = patched_heads.groupby(["layer", "head"]).value.mean().idxmax()
-run.glue_text("head", f"head {head[1]} of layer {head[0]}")
+part, layer, head = patched_heads.groupby(["part", "layer", "head"]).value.mean().idxmax()
+run.glue_text("head", f"head {head} of layer {layer}")
+run.glue_text("head_part", part)
 for target in patching.ROLES:
-    query = "measure == 'patched_head' and layer == @head[0] and head == @head[1] and target == @target"
-    run.glue(f"head_to_{target}", query, head=head, target=target)
+    query = "measure == 'patched_head' and part == @part and layer == @layer and head == @head and target == @target"
+    run.glue(f"head_to_{target}", query, part=part, layer=layer, head=head, target=target)
 
 # %%
 kind = "inferred_only" if (effects.inputs == "inferred_only").any() else "aligned"
@@ -442,7 +443,8 @@ run.finish()
 # - **Single neurons.** {glue:text}`selected_resid_post` of the neurons of the residual stream and
 #   {glue:text}`selected_mlp.hook_post` of those of the MLPs differ at q < 0.05; under shuffled labels, {glue:text}`null_any` of the draws
 #   select any.
-# - **Single heads.** Patched alone at the last token, the head that turns most of the training pairs is {glue:text}`head`: it brings
-#   {glue:text}`head_to_memorization` of the receivers to memorization and {glue:text}`head_to_generalization` to generalization.
+# - **Single heads.** The head that turns most of the training pairs is {glue:text}`head`, at the {glue:text}`head_part` tokens:
+#   patched alone, it brings {glue:text}`head_to_memorization` of the receivers to memorization and
+#   {glue:text}`head_to_generalization` to generalization.
 # - **One right answer.** With the top tenth of the MLP neurons at its mean, {glue:text}`right_attribution` of the
 #   {glue:text}`kind` inputs are right, with a random tenth {glue:text}`right_random`, with none {glue:text}`right_none`.

@@ -71,16 +71,19 @@ def projections(frame: pd.DataFrame) -> alt.TopLevelMixin:
 def patched(frame: pd.DataFrame, place: str, title: str) -> alt.TopLevelMixin:
     """Show a share, layers x `place` (heads, or parts of the prompt), a panel for each target.
 
-    Columns layer, `place`, target, value (0-1).
+    Columns layer, `place`, target, value (0-1); with heads also part, for panels of the parts of the prompt.
     """
     frame = theme.require(frame, "layer", place, "target", "value")
     frame["panel"] = "to " + frame.target
+    if place != "part" and "part" in frame:
+        frame["panel"] = frame.part + " tokens, " + frame.panel
     base = alt.Chart(frame).encode(
         x=alt.X(f"{place}:N", title=place, sort=theme.names_of(frame, place), axis=alt.Axis(labelAngle=0)),
         y=alt.Y("layer:O", title="layer", sort="descending"),
-        tooltip=theme.tooltip(frame, ["target", "layer", place]),
+        tooltip=theme.tooltip(frame, ["panel", "layer", place]),
     )
-    words = f"Heat maps, a row for each layer and a column for each {place}: {title}, a panel for each target."
+    listed = ", ".join(theme.names_of(frame, "panel"))
+    words = f"Heat maps, a row for each layer and a column for each {place}: {title}; panels: {listed}."
     paper, cells, numbers = theme.shares_in_cells(base, {"fontSize": 11})
     height = min(frame.layer.nunique(), 10) * ROW
     return theme.finish(theme.facet(paper + cells + numbers, frame, "panel", height=height), words)

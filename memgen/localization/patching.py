@@ -101,22 +101,27 @@ def _outcomes(
     return pd.DataFrame(columns | pair | {"value": shown, "log_odds_after": after.log_odds.to_numpy()})
 
 
-def patch_heads(subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
-    """Activation patching of each attention head's output: the rows of :func:`patch` for each `layer` and `head`."""
-    n_layer, width = subject.shape(HEADS)
-    n_heads = subject.model.config.num_attention_heads
-    sets = []
-    for layer, head in np.ndindex(n_layer, n_heads):
-        chosen = np.zeros((n_layer, n_heads, width // n_heads), dtype=bool)
-        chosen[layer, head] = True
-        sets.append({"site": HEADS, "layer": layer, "head": head, "chosen": chosen.reshape(n_layer, width)})
-    return patch(subject, frame, pairs, pd.DataFrame(sets))
+def prompt_parts(frame: pd.DataFrame, pairs: pd.DataFrame) -> tuple[dict[str, slice], pd.DataFrame]:
+    """Parts of the prompts as slices by name, and the pairs in which they can be patched.
+
+    `rearranged` tokens stand up to the last one at which the members of any pair differ, `shared` tokens after it, and
+    one is `last`. Pairs whose members have the same length are taken; if there are none, all without `rearranged`.
+    """
+    length = frame.input_ids.str.len()
+    is_same = length[pairs.memorization].to_numpy() == length[pairs.generalization].to_numpy()
+    chosen = pairs[is_same] if is_same.any() else pairs
+    members = zip(frame.input_ids[chosen.memorization], frame.input_ids[chosen.generalization], strict=True)
+    tokens = [list(zip(reversed(a), reversed(b), strict=False)) for a, b in members]
+    n_alike = min(len(list(itertools.takewhile(lambda both: both[0] == both[1], of_pair))) for of_pair in tokens)
+    n_last = max(n_alike, 1)
+    rearranged = {"rearranged": slice(None, -n_last)} if is_same.any() else {}
+    return rearranged | {"shared": slice(-n_last, -1), "last": slice(-1, None)}, chosen
 
 
 def replacing_tokens(
-    subject: Subject, site: str, layer: int, tokens: slice, states: Sequence[Tensor]
+    subject: Subject, site: str, layer: int, tokens: slice, states: Sequence[Tensor], neurons: slice = slice(None)
 ) -> behavior.Context:
-    """The context that puts `states`, for each batch a tensor [batch pos d], into a layer at some prompt tokens."""
+    """The context that puts `states`, for each batch a tensor [batch pos d], into a layer's neurons at some tokens."""
     of_batches = iter(states)
 
     def context(batch: behavior.Batch) -> contextlib.AbstractContextManager:
@@ -126,7 +131,9 @@ def replacing_tokens(
         new = next(of_batches)
 
         def replace(activation: Tensor) -> Tensor:
-            return torch.where(is_replaced[..., None], new, activation)
+            replaced = activation.clone()
+            replaced[..., neurons] = torch.where(is_replaced[..., None], new, activation)[..., neurons]
+            return replaced
 
         return behavior.editing(subject, batch, [activations.Edit(site, layer, replace)])
 
@@ -135,52 +142,67 @@ def replacing_tokens(
 
 @torch.no_grad()
 def patch_positions(
-    subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame, site: str, parts: Mapping[str, slice]
+    subject: Subject,
+    frame: pd.DataFrame,
+    pairs: pd.DataFrame,
+    site: str,
+    parts: Mapping[str, slice],
+    by_head: bool = False,
 ) -> pd.DataFrame:
     """Put the activations at some of the prompt's tokens, one layer at a time, from one member into the other's run.
 
     Parameters
     ----------
     parts
-        Slices of a prompt's tokens by name, such as ``{"last": slice(-1, None)}``.
+        Slices of a prompt's tokens by name, such as ``{"last": slice(-1, None)}``. Where the members of a pair differ
+        in length, a part begins at a place that is counted from the end, and that both have.
+    by_head
+        Put in the dimensions of one attention head at a time; `site` is ``attn.hook_z``.
 
     Returns
     -------
     pandas.DataFrame
-        One row a pair, `site`, `layer`, `part` and `target`, the other columns as of :func:`patch`.
+        One row a pair, `site`, `layer`, `part`, `target` and, with `by_head`, `head`; the other columns as of
+        :func:`patch`.
 
     Raises
     ------
     ValueError
-        If the prompts of a pair's members differ in length.
+        If the members of a pair differ in length, and a part begins elsewhere.
     """
     rows = []
+    n_heads = subject.model.config.num_attention_heads if by_head else 1
+    width = subject.shape(site)[1] // n_heads
     for start in range(0, len(pairs), subject.batch_size):
         chunk = pairs.iloc[start : start + subject.batch_size]
         members = {name: frame.loc[chunk[name]].reset_index(drop=True) for name in ROLES}
         lengths = [member.input_ids.str.len() for member in members.values()]
-        if not lengths[0].equals(lengths[1]):
-            raise ValueError("The prompts of a pair's members must have the same length.")
-        for target, (source, receiver) in ROLES.items():
-            runs = {}
-            for part, tokens in parts.items():
-                n_tokens = -tokens.start if (tokens.start or 0) < 0 else lengths[0].max()
-                batches, of_source = (prepare_last(subject, members[name], n_tokens) for name in (receiver, source))
-                states = [_states(subject, batch, site) for batch in of_source]
-                runs[part] = behavior.cache_residuals(subject, batches), states
-            for layer, (part, (batches, states)) in itertools.product(range(subject.n_layer), runs.items()):
+        for (target, (source, receiver)), (part, tokens) in itertools.product(ROLES.items(), parts.items()):
+            n_tokens = -tokens.start if (tokens.start or 0) < 0 else max(of_role.max() for of_role in lengths)
+            if not lengths[0].equals(lengths[1]) and n_tokens > min(of_role.min() for of_role in lengths):
+                raise ValueError(f"The members of a pair must have the same length where {part} tokens are patched.")
+            batches = prepare_last(subject, members[receiver], n_tokens)
+            states = [_states(subject, batch, members[source], site) for batch in batches]
+            batches = behavior.cache_residuals(subject, batches)
+            for layer, head in itertools.product(range(subject.n_layer), range(n_heads)):
                 of_layer = [of_batch[layer] for of_batch in states]
-                context = replacing_tokens(subject, site, layer, parts[part], of_layer)
+                neurons = slice(head * width, (head + 1) * width)
+                context = replacing_tokens(subject, site, layer, tokens, of_layer, neurons)
                 columns = {"site": site, "layer": layer, "part": part, "target": target}
+                columns |= {"head": head} if by_head else {}
                 rows.append(_outcomes(subject, batches, context, chunk, columns))
     return pd.concat(rows, ignore_index=True)
 
 
-def _states(subject: Subject, batch: behavior.Batch, site: str) -> list[Tensor]:
-    """The activations of each layer [batch pos d] in a batch."""
+def _states(subject: Subject, receiver: behavior.Batch, source: pd.DataFrame, site: str) -> list[Tensor]:
+    """The activations of each layer in a batch's sources, at the receivers' tokens as counted from the prompt's end."""
+    batch = behavior.prompts(subject, source.loc[receiver.rows])
     with activations.record(subject.model, [site]) as store:
         behavior.run(subject, batch, n_last=1)
-    return store[site]
+    n_before = (batch.prompt_length - receiver.prompt_length)[:, None]
+    place = torch.arange(receiver.input_ids.shape[1], device=subject.device)[None] + n_before
+    row = torch.arange(len(place), device=subject.device)[:, None]
+    return [states[row, place.clamp(0, batch.input_ids.shape[1] - 1)] for states in store[site]]
 
 
 @torch.no_grad()

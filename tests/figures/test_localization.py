@@ -19,7 +19,9 @@ SETS = pd.concat(
 )
 CHARTS = {
     "heat_map": lambda: localization.heat_map(rows(site=SITES, layer=[0, 1], rank=range(8)).assign(nmd=0.1)),
-    "patched heads": lambda: localization.patched(rows(layer=[0, 1], head=range(4), target=TARGETS), "head", "share"),
+    "patched heads": lambda: localization.patched(
+        rows(part=["a", "b"], layer=[0, 1], head=range(4), target=TARGETS), "head", "share"
+    ),
     "patched parts": lambda: localization.patched(rows(layer=[0], part=["a", "b"], target=TARGETS), "part", "share"),
     "by_layer": lambda: localization.by_layer(rows(site=SITES, layer=[0, 1], labels=LABELS), "mean |r|"),
     "by_layer of targets": lambda: localization.by_layer(rows(site=SITES, layer=[0], target=TARGETS), "s", "target"),

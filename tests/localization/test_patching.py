@@ -9,8 +9,8 @@ from memgen import activations, behavior, intervals
 from memgen.localization import patching
 from memgen.localization.patching import (
     patch,
-    patch_heads,
     patch_positions,
+    prompt_parts,
     replacing,
     replacing_tokens,
 )
@@ -177,10 +177,36 @@ class TestHeads:
         chosen = np.zeros((2, 32), dtype=bool)
         chosen[1, -32 // n_heads :] = True
         (expected,) = [patch(stories.subject, stories.frame, pairs, sets_of({"site": "attn.hook_z", "chosen": chosen}))]
-        patched = patch_heads(stories.subject, stories.frame, pairs)
-        assert len(patched) == 2 * n_heads * 2 * 6
-        last = patched.query("layer == 1 and head == @n_heads - 1")
-        assert np.array_equal(last.log_odds_after, expected.log_odds_after)
+        parts = {"all": slice(None), "last": slice(-1, None)}
+        patched = patch_positions(stories.subject, stories.frame, pairs, "attn.hook_z", parts, by_head=True)
+        assert len(patched) == 2 * 2 * n_heads * 2 * 6
+        last = patched.query("layer == 1 and head == @n_heads - 1 and part == 'last'")
+        assert last.log_odds_after.to_numpy() == pytest.approx(expected.log_odds_after.to_numpy(), abs=1e-4)
+
+    def test_a_head_at_every_token_against_a_hook_on_the_projection(self, stories):
+        """The input of the output projection is the heads' outputs, side by side."""
+        pairs, subject = stories.pairs.iloc[:6], stories.subject
+        n_heads = subject.model.config.num_attention_heads
+        patched = patch_positions(
+            subject, stories.frame, pairs, "attn.hook_z", {"all": slice(None)}, by_head=True
+        ).query("layer == 1 and head == 1 and target == 'memorization'")
+        head = slice(32 // n_heads, 2 * 32 // n_heads)
+        names = ("h.1.attn.c_proj", "layers.1.self_attn.o_proj")
+        (projection,) = (module for name, module in subject.model.named_modules() if name.endswith(names))
+        source, receiver = (
+            behavior.prepare(subject, stories.frame.loc[pairs[name]])[0] for name in ("memorization", "generalization")
+        )
+        seen = []
+        with torch.no_grad():
+            with projection.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][..., head])):
+                behavior.run(subject, source)
+
+            def put_in(_, inputs):
+                inputs[0][..., head] = seen[0]
+
+            with projection.register_forward_pre_hook(put_in):
+                expected = behavior.measure(subject, [receiver]).log_odds
+        assert patched.log_odds_after.to_numpy() == pytest.approx(expected[pairs.generalization].to_numpy(), abs=1e-4)
 
 
 class TestPositions:
@@ -226,7 +252,31 @@ class TestPositions:
         first = stories.pairs.generalization[0]
         frame.at[first, "input_ids"] = frame.input_ids[first][1:]
         with pytest.raises(ValueError, match="must have the same length"):
-            patch_positions(stories.subject, frame, stories.pairs, "resid_post", {"last": slice(-1, None)})
+            patch_positions(stories.subject, frame, stories.pairs, "resid_post", {"all": slice(None)})
+
+    def test_members_of_different_lengths_from_the_end_on(self, stories):
+        """A token more at the beginning of the receivers moves their last token, and nothing else about it."""
+        pairs, frame = stories.pairs.iloc[:6], stories.frame.copy()
+        for row in pairs.generalization:
+            frame.at[row, "input_ids"] = np.r_[frame.input_ids[row][:1], frame.input_ids[row]]
+        parts, chosen = prompt_parts(frame, pairs)
+        assert list(parts) == ["shared", "last"] and chosen is pairs
+        last = {"last": parts["last"]}
+        patched = patch_positions(stories.subject, frame, pairs, "resid_post", last).sort_values(["layer", "target"])
+        layers = patch_layers(stories.subject, frame, pairs, ["resid_post"]).sort_values(["layer", "target"])
+        assert patched.log_odds_after.to_numpy() == pytest.approx(layers.log_odds_after.to_numpy(), abs=1e-4)
+        assert np.abs(patched.log_odds_after - plain_log_odds(stories.subject, frame, pairs, patched)).max() > 0.01
+
+    def test_parts_end_with_what_all_members_share(self):
+        frame = pd.DataFrame(
+            {"input_ids": [np.array(ids) for ids in ([1, 2, 3, 4, 5], [2, 1, 3, 4, 5], [1, 2, 4, 4, 5])]}
+        )
+        pairs = pd.DataFrame({"memorization": [0, 0], "generalization": [1, 2]})
+        assert prompt_parts(frame, pairs)[0]["shared"] == slice(-2, -1)
+        expected = {"rearranged": slice(None, -3), "shared": slice(-3, -1), "last": slice(-1, None)}
+        assert prompt_parts(frame, pairs.iloc[:1])[0] == expected
+        frame.at[2, "input_ids"] = np.array([4, 5])
+        assert prompt_parts(frame, pairs)[1].index.tolist() == [0]
 
 
 class TestPlanted:
