@@ -27,7 +27,7 @@ OF_UNIT = ("value", "reported", "detectable")  # the columns that `unit` is abou
 #: What cells name, in the words of the figures; in some columns also others.
 WORDS = theme.KIND_NAMES | theme.POPULATION_NAMES | theme.CONTROL_NAMES
 WORDS_OF = {
-    "method": theme.METHOD_NAMES,
+    "method": theme.METHOD_NAMES | {"none": "unsteered"},
     "ranking": theme.RANKING_NAMES,
     "match": {name: words.replace("\n", " ") for name, words in theme.MATCH_NAMES.items()},
 }

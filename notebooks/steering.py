@@ -471,14 +471,13 @@ if isinstance(run.config.model, PretrainedConfig):
     made = {method: interventions[method] for method in compared}
     read = english.collateral(subject, base, made, neurons, analysis, run.rng)
     read["quantity"] = read.measure.map({"english_loss": "-log p", "english_kl": "KL from unsteered"})
-    read["model"] = read.method.replace("none", "unsteered")
     run.record_table(
         read.assign(under=read.control.fillna("no control"), goal=read.target.fillna("no target")),
-        definition="Plain English, {model} ({under}, to {goal}): {quantity}, mean over sentences of the mean over tokens.",
+        definition="Plain English, {method} ({under}, to {goal}): {quantity}, mean over sentences of the mean over tokens.",
         unit="nats",
         coordinates=["method", "control", "target"],
     )
-    columns = {"model": "model, or shift", "control": "control", "target": "steered to", "quantity": "quantity"}
+    columns = {"method": "model, or shift", "control": "control", "target": "steered to", "quantity": "quantity"}
     caption = (
         f"Plain English: means over {len(english.SENTENCES)} sentences, each of the mean over its tokens but the first."
     )

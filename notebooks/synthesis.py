@@ -271,7 +271,7 @@ if lora:
         "Plain English, which has nothing to do with the task: means over sentences, each of the mean over its tokens "
         f"but the first. Published: {first}."
     )
-    columns = {"model": "model, or shift", "control": "control", "target": "steered to", "quantity": "quantity"}
+    columns = {"method": "model, or shift", "control": "control", "target": "steered to", "quantity": "quantity"}
     display(run.table(english, "english", caption=caption, columns=columns | {"value": "nats a token"}))
 
 # %%
