@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import distributions, packages_distributions, version
 from pathlib import Path
 
 import jupytext
@@ -14,6 +14,7 @@ import nbformat
 import papermill
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
 
 from book.build.pairs import KERNEL
 from memgen.config import STAGES
@@ -164,12 +165,20 @@ def test_requirements_are_pinned_and_installed() -> None:
     assert not [number for number in locked.values() if "+" in number], "a lock names no build of one machine"
 
 
+@pytest.mark.parametrize("python", ["3.11.0", "3.12.0", "3.13.0"])
+def test_every_package_takes_the_first_release_of_a_supported_python(python: str) -> None:
+    """A package that wants a later one, as of 3.11.5 on, cannot be installed with the Python of some distributions."""
+    asked = {each.name: each.metadata["Requires-Python"] or "" for each in distributions()}
+    assert asked["numpy"]
+    assert [name for name, versions in asked.items() if not SpecifierSet(versions).contains(python)] == []
+
+
 def test_what_the_code_imports_is_required() -> None:
-    required, distributions = set(map(normalized, requirements())), packages_distributions()
+    required, providing = set(map(normalized, requirements())), packages_distributions()
     for path in [*MODULES, *NOTEBOOKS, *(ROOT / "book/build").glob("*.py")]:
         packages = {name.split(".")[0] for name in imported(path)}
         for name in packages - sys.stdlib_module_names - {"memgen", "book"}:
-            assert set(map(normalized, distributions[name])) & required, f"{path} imports {name}"
+            assert set(map(normalized, providing[name])) & required, f"{path} imports {name}"
 
 
 def test_reading_the_configuration_is_quick() -> None:
