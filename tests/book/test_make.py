@@ -27,7 +27,8 @@ def make(tmp_path: Path):
         for name in ("snakemake", "python", "tar", "jupyter", "ruff", "gzip"):
             stub = tmp_path / "env/bin" / name
             status = 1 if name == fails else 0
-            stub.write_text(f'#!/bin/bash\necho "{name} $*" >> {tmp_path}/called\necho some output\nexit {status}\n')
+            note = f'echo "{name} $*" >> {tmp_path}/called\necho "$LOGNAME" > {tmp_path}/user\n'
+            stub.write_text(f"#!/bin/bash\n{note}echo some output\nexit {status}\n")
             stub.chmod(0o755)
         path = f"{tmp_path}/env/bin{os.pathsep}{os.environ['PATH']}"
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
@@ -45,6 +46,15 @@ def test_a_book_that_failed_is_no_success(make, tmp_path: Path, fails: str) -> N
     assert (done.returncode != 0) == bool(fails), done.stderr
     assert ("The book" in done.stdout) != bool(fails)
     assert '--config profile="0011" ' in (tmp_path / "called").read_text(), "text for Snakemake, not the number 11"
+
+
+@pytest.mark.parametrize("name", ["", "ada"])
+def test_snakemake_finds_a_name_where_the_user_has_none(make, tmp_path: Path, monkeypatch, name: str) -> None:
+    """In a container a user may be a number alone; `getpass.getuser` takes the variable first."""
+    monkeypatch.delenv("USER", raising=False)
+    monkeypatch.setenv("LOGNAME", name)
+    assert make("book", "PROFILE=full").returncode == 0
+    assert (tmp_path / "user").read_text() == f"{name or 'memgen'}\n"
 
 
 @pytest.mark.parametrize(("target", "fails"), [("lock", "python"), ("dist", "tar"), ("dist", "gzip")])

@@ -140,8 +140,9 @@ def test_a_clock_set_back(finished: Project, reference: Path) -> None:
 @NEEDS_ROOT
 @pytest.mark.parametrize("may_write", [True, False])
 def test_two_users_in_one_folder(finished: Project, reference: Path, may_write: bool) -> None:
-    """Another user, without a home, goes on where the first one stopped, or is told why not."""
-    other = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "env", "HOME=/nonexistent"]
+    """Another user, without a home or a name, goes on where the first one stopped, or is told why not."""
+    nobody = ["setpriv", "--reuid=4242", "--regid=4242", "--clear-groups"]
+    other = [*nobody, "env", "-u", "LOGNAME", "-u", "USER", "HOME=/nonexistent"]
     if finished.run(*other, sys.executable, "-c", "").returncode:
         pytest.skip("this Python lies where no other user may read it")
     (finished.root / "results/smoke/log/synthesis.json").unlink()
