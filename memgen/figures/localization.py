@@ -76,7 +76,9 @@ def patched(frame: pd.DataFrame, place: str, title: str) -> alt.TopLevelMixin:
     frame = theme.require(frame, "layer", place, "target", "value")
     frame["panel"] = "to " + frame.target
     if place != "part" and "part" in frame:
-        frame["panel"] = frame.part + " tokens, " + frame.panel
+        frame["panel"] = frame.part + ", " + frame.panel
+        parts = theme.names_of(frame, "part")
+        frame = frame.sort_values("part", key=lambda part: part.map(parts.index), kind="stable", ignore_index=True)
     base = alt.Chart(frame).encode(
         x=alt.X(f"{place}:N", title=place, sort=theme.names_of(frame, place), axis=alt.Axis(labelAngle=0)),
         y=alt.Y("layer:O", title="layer", sort="descending"),

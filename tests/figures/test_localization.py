@@ -61,6 +61,12 @@ def test_random_sets_stand_in_every_panel_of_their_site():
     assert panels["mean"].to_list() == pytest.approx([0.2] * 4)
 
 
+def test_panels_of_heads_have_a_row_for_each_part():
+    frame = rows(target=TARGETS, part=["whole", "end"], layer=[0], head=[0, 1])
+    shown = pd.DataFrame(data_of(localization.patched(frame, "head", "share")))
+    assert list(shown.panel.unique()) == [f"{part}, to {target}" for part in ("whole", "end") for target in TARGETS]
+
+
 def test_a_missing_column_is_named():
     with pytest.raises(ValueError, match="needs the columns labels; the frame has site"):
         localization.by_layer(rows(site=SITES, layer=[0]), "x")
