@@ -132,7 +132,7 @@ def replacing_tokens(
 
         def replace(activation: Tensor) -> Tensor:
             replaced = activation.clone()
-            replaced[..., neurons] = torch.where(is_replaced[..., None], new, activation)[..., neurons]
+            replaced[..., neurons] = torch.where(is_replaced[..., None], new[..., neurons], activation[..., neurons])
             return replaced
 
         return behavior.editing(subject, batch, [activations.Edit(site, layer, replace)])
