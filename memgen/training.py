@@ -6,6 +6,7 @@ stays on the plateau of guessing one of the context's answers.
 """
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ MOMENTUM = 0.95
 CLIP_NORM = 1.0
 RUNNING = 0.97  # the weight of the past in the running accuracy
 LEAST_STEPS = 30  # of a lesson, before its running accuracy can end it
+SAVING = 0.05  # at most this share of the time, beyond a second each, goes into states to resume from
 RARER = 10  # evaluations cost time: before the last lesson there are ten times fewer, and one at each lesson's end
 BALANCED = 0.25  # the share of conflicts that the rarer behaviour of a chosen checkpoint answers
 
@@ -144,8 +146,10 @@ def fit(
         Called every `config.evaluate_every` steps of the last lesson, `RARER` times less often before, and at the end
         of each lesson; what it returns joins the trajectory.
     folder
-        Where the state to resume from is written at each evaluation, and at those of the last lesson the checkpoint
-        ``step<n>/`` (safetensors; of an adapted model the adapter). If nothing is trained, ``step0/`` is the only one.
+        Where the state to resume from is written at an evaluation, if that takes less than a second or less than
+        `SAVING` of the time since the last one, and at the end; and at each evaluation of the last lesson the
+        checkpoint ``step<n>/`` (safetensors; of an adapted model the adapter). If nothing is trained, ``step0/`` is the
+        only one.
     progress
         Called after each step.
 
@@ -169,6 +173,7 @@ def fit(
     model, *optimizers = accelerator.prepare(model, *optimizers)
     losses: list[Tensor] = []
     rates: dict[str, float] = {}
+    saved_at, took = time.monotonic(), 0.0
     if config.adaptation == "none":
         pretrained.save(model, folder / "step0")
         as_it_is = {"step": 0, "lesson": lessons[-1].name, "loss": math.nan, "accuracy": math.nan}
@@ -211,7 +216,11 @@ def fit(
             losses.clear()
             if is_last:
                 pretrained.save(model, folder / f"step{at.total}")
-            save_state(model, optimizers, folder, at, rows)
+            now = time.monotonic()
+            if took < 1 or took < SAVING * (now - saved_at) or at.lesson == len(lessons):
+                save_state(model, optimizers, folder, at, rows)
+                saved_at = time.monotonic()
+                took = saved_at - now
         at_most = at.total + later + (0 if is_over else lesson.steps - n_done)
         progress(State(lesson.name, at.total, at_most, float(loss), accuracy, rates))
     return pd.DataFrame(rows)
