@@ -88,7 +88,7 @@ for split, frame in frames.items():
 # %%
 make_probe = prediction.logistic
 makers = {
-    "study": functools.partial(prediction.study_probe, subject.model.config.hidden_size, seed),
+    "study": functools.partial(prediction.StudyProbe, subject.model.config.hidden_size, seed, subject.device),
     "linear": make_probe,
 }
 
@@ -98,7 +98,7 @@ makers = {
 # %%
 members = {split: data.take(data.frame.index.get_indexer(pairs[split])) for split, data in conflicts.items()}
 members = {split: data for split, data in members.items() if len(data)}
-order = run.rng("pairs").permutation(len(pairs["train"]) // 2)[:1500]
+order = run.rng("pairs").permutation(len(pairs["train"]) // 2)[: analysis.probe_rows]
 
 
 def fitted_on(n_pairs):

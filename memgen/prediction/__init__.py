@@ -8,5 +8,5 @@ A probe of the hidden states is of interest only as far as it beats the best pre
 from memgen.prediction.baselines import fit_baselines
 from memgen.prediction.controls import control_task, reading_probes, readouts, sparse_accuracy
 from memgen.prediction.datasets import ALL_LAYERS, Dataset, read_states
-from memgen.prediction.probes import FittedProbe, fit_probe, fit_probes, logistic, study_probe
+from memgen.prediction.probes import FittedProbe, StudyProbe, fit_probe, fit_probes, logistic
 from memgen.prediction.tables import best_baseline, best_probe, estimates, evaluate, find, gain

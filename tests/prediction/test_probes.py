@@ -107,7 +107,7 @@ def test_any_classifier_is_a_probe(planted_datasets, make_probe):
 
 
 def test_the_studys_probe_finds_a_planted_label_and_nothing_in_noise(planted_datasets):
-    make_probe = functools.partial(prediction.study_probe, WIDTH, 0)
+    make_probe = functools.partial(prediction.StudyProbe, WIDTH, 0)
     fitted, again = (
         prediction.fit_probes(planted_datasets["train"], make_probe, sees=["hidden states"]) for _ in range(2)
     )
@@ -122,7 +122,7 @@ def test_the_studys_probe_tells_what_no_direction_tells(rng):
     features = rng.standard_normal((1200, WIDTH))
     labels, groups = np.sign(features[:, 0] * features[:, 1]), np.arange(1200) // 10
     accuracy = {}
-    for make_probe in (prediction.logistic, functools.partial(prediction.study_probe, WIDTH, 0)):
+    for make_probe in (prediction.logistic, functools.partial(prediction.StudyProbe, WIDTH, 0)):
         probe = prediction.fit_probe(features[:800], labels[:800], groups[:800], make_probe)
         accuracy[make_probe] = (probe.predict(features[800:]) == labels[800:]).mean()
     linear, mlp = accuracy.values()
@@ -132,7 +132,7 @@ def test_the_studys_probe_tells_what_no_direction_tells(rng):
 def test_the_studys_probe_can_be_fitted_to_few_rows(rng):
     """A held-out row of each label is there to stop by, even of four pairs."""
     features, labels, groups = noisy(rng, n=8, n_groups=4)
-    probe = prediction.fit_probe(features, labels, groups, functools.partial(prediction.study_probe, WIDTH, 0))
+    probe = prediction.fit_probe(features, labels, groups, functools.partial(prediction.StudyProbe, WIDTH, 0))
     assert set(probe.predict(features)) <= {-1, 1}
 
 
