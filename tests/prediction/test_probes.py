@@ -4,10 +4,12 @@ import functools
 
 import numpy as np
 import pytest
+import torch
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GroupKFold
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
@@ -127,6 +129,38 @@ def test_the_studys_probe_tells_what_no_direction_tells(rng):
         accuracy[make_probe] = (probe.predict(features[800:]) == labels[800:]).mean()
     linear, mlp = accuracy.values()
     assert linear < 0.6 < 0.85 < mlp
+
+
+def test_the_studys_probe_does_as_well_as_the_mlp_of_scikit_learn(rng):
+    features = rng.standard_normal((1500, WIDTH))
+    labels = np.sign(features[:, 0] * features[:, 1] + 0.3 * rng.standard_normal(1500))
+    mlp = MLPClassifier((2 * WIDTH, 2 * WIDTH), batch_size=32, early_stopping=True, n_iter_no_change=30, random_state=0)
+    correct = [
+        (probe.fit(features[:1000], labels[:1000]).predict(features[1000:]) == labels[1000:]).mean()
+        for probe in (prediction.StudyProbe(WIDTH, 0), mlp)
+    ]
+    assert min(correct) > 0.7
+    assert abs(correct[0] - correct[1]) < 0.05
+
+
+def test_the_studys_probe_says_the_same_in_three_ways(rng):
+    features, labels, _ = noisy(rng, n=40, n_groups=4)
+    probe = prediction.StudyProbe(WIDTH, 0).fit(features, labels)
+    log_odds, p = probe.decision_function(features), probe.predict_proba(features)
+    np.testing.assert_allclose(np.log(p[:, 1] / p[:, 0]), log_odds, rtol=1e-6)
+    np.testing.assert_array_equal(probe.predict(features), np.where(log_odds > 0, 1, -1))
+
+
+def test_several_threads_fit_the_same_probes(planted_datasets):
+    train, test = planted_datasets["train"], planted_datasets["test"]
+    n_threads, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append([probe.score(test) for probe in prediction.fit_probes(train)])
+    finally:
+        torch.set_num_threads(n_threads)
+    np.testing.assert_array_equal(*found)
 
 
 def test_the_studys_probe_can_be_fitted_to_few_rows(rng):
