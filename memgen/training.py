@@ -136,7 +136,7 @@ def fit(
     seed: int,
     progress: Callable[[State], None] = lambda _state: None,
 ) -> pd.DataFrame:
-    """Train `model` in place on the lessons in their order; resume from the last evaluation if there was one.
+    """Train `model` in place on the lessons in their order; resume from the last saved state if there is one.
 
     Parameters
     ----------

@@ -34,7 +34,7 @@ steps: int = 0  # optimizer steps on the task's texts; 0: as the profile says
 adaptation: str = ""  # of a pretrained model: full, lora or none; empty: as the profile says
 
 # %% [markdown]
-# An interrupted training resumes from its last evaluation.
+# An interrupted training resumes from its last saved state.
 
 # %%
 from memgen.run import begin
