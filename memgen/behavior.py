@@ -114,7 +114,14 @@ Context = Callable[[Batch], contextlib.AbstractContextManager]
 
 
 def prepare(subject: Subject, frame: pd.DataFrame, prefix: bool = False, batch_size: int | None = None) -> list[Batch]:
-    """Batches of a frame's prompts with their answers, to be run once or many times.
+    """All :func:`batches` of a frame, to be run many times."""
+    return list(batches(subject, frame, prefix, batch_size))
+
+
+def batches(
+    subject: Subject, frame: pd.DataFrame, prefix: bool = False, batch_size: int | None = None
+) -> Iterator[Batch]:
+    """A frame's prompts with their answers, batch by batch: each is made when it is asked for.
 
     Parameters
     ----------
@@ -127,16 +134,15 @@ def prepare(subject: Subject, frame: pd.DataFrame, prefix: bool = False, batch_s
     batch_size
         The subject's by default.
 
-    Returns
-    -------
-    list of Batch
+    Yields
+    ------
+    Batch
         One pass scores both answers if, of all alternatives of an input, at most one is longer than a token, or if an
         answer has several of them, which are branches; otherwise each answer has its own batches.
     """
     batch_size = batch_size or subject.batch_size
     names = [NAMES[target] for target in TARGETS]
     is_present = frame[[f"answer_{name}" for name in names]].notna()
-    result = []
     for scored in (names, names[:1], names[1:]):
         rows = frame[(is_present == [name in scored for name in names]).all(axis=1)]
         if rows.empty:
@@ -156,8 +162,8 @@ def prepare(subject: Subject, frame: pd.DataFrame, prefix: bool = False, batch_s
             has_branches = any(len(_longer([options])) > 1 for column in of_chunk.values() for options in column)
             together = fits_one_pass or has_branches
             passes = [of_chunk] if together else [{name: column} for name, column in of_chunk.items()]
-            result += [_batch(subject, chunk, answers_of_pass, prefix) for answers_of_pass in passes]
-    return result
+            for answers_of_pass in passes:
+                yield _batch(subject, chunk, answers_of_pass, prefix)
 
 
 def alternatives(subject: Subject, answers: pd.Series) -> list[list[list[int]]]:
@@ -254,14 +260,11 @@ def run_answers(subject: Subject, batch: Batch) -> Tensor:
 
 
 @torch.no_grad()
-def cache_residuals(subject: Subject, batches: Iterable[Batch]) -> list[Batch]:
-    """The batches with what enters each layer, for which each is run: interventions can start at their first layer."""
-    result = []
-    for batch in batches:
-        with activations.record(subject.model, ["resid_pre"]) as store:
-            run(subject, batch, n_last=1)
-        result.append(dataclasses.replace(batch, entering=tuple(store["resid_pre"])))
-    return result
+def cache_residuals(subject: Subject, batch: Batch) -> Batch:
+    """The batch with what enters each layer, for which it is run: interventions can start at their first layer."""
+    with activations.record(subject.model, ["resid_pre"]) as store:
+        run(subject, batch, n_last=1)
+    return dataclasses.replace(batch, entering=tuple(store["resid_pre"]))
 
 
 @contextlib.contextmanager
@@ -321,7 +324,7 @@ def label(is_memorization: NDArray[np.bool_], is_generalization: NDArray[np.bool
 
 
 @torch.no_grad()
-def measure(subject: Subject, batches: Sequence[Batch], context: Context | None = None) -> pd.DataFrame:
+def measure(subject: Subject, batches: Iterable[Batch], context: Context | None = None) -> pd.DataFrame:
     """The behaviour on each prepared prompt.
 
     Parameters

@@ -54,10 +54,11 @@ def replacing(subject: Subject, site: str, chosen: np.ndarray, states: Tensor) -
 def prepare_last(subject: Subject, frame: pd.DataFrame, n_tokens: int = 1) -> list[behavior.Batch]:
     """Batches for interventions at the last `n_tokens` prompt tokens, their rows numbered from 0.
 
-    All before those tokens is computed once.
+    All before those tokens is computed once, and so is what enters each layer.
     """
     at_end = dataclasses.replace(subject, n_tokens=n_tokens)
-    return behavior.prepare(at_end, frame.reset_index(drop=True), prefix=True)
+    batches = behavior.batches(at_end, frame.reset_index(drop=True), prefix=True)
+    return [behavior.cache_residuals(at_end, batch) for batch in batches]
 
 
 @torch.no_grad()
@@ -83,7 +84,7 @@ def patch(subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame, sets: pd.D
         chunk = pairs.iloc[start : start + subject.batch_size]
         for target, (source, receiver) in ROLES.items():
             states = behavior.states(subject, frame.loc[chunk[source]], sites)
-            batches = behavior.cache_residuals(subject, prepare_last(subject, frame.loc[chunk[receiver]]))
+            batches = prepare_last(subject, frame.loc[chunk[receiver]])
             for columns in sets.to_dict("records"):
                 chosen, site = columns.pop("chosen"), columns["site"]
                 context = replacing(subject, site, chosen, torch.from_numpy(states[site]).to(subject.device))
@@ -183,7 +184,6 @@ def patch_positions(
                 raise ValueError(f"The members of a pair must have the same length where {part} tokens are patched.")
             batches = prepare_last(subject, members[receiver], n_tokens)
             states = [_states(subject, batch, members[source], site) for batch in batches]
-            batches = behavior.cache_residuals(subject, batches)
             for layer, head in itertools.product(range(subject.n_layer), range(n_heads)):
                 of_layer = [of_batch[layer] for of_batch in states]
                 neurons = slice(head * width, (head + 1) * width)
@@ -220,7 +220,7 @@ def ablate(subject: Subject, frame: pd.DataFrame, reference: pd.DataFrame, sets:
         One row an input and set: the columns of `sets` without `chosen`, `input`, `inputs` (the kind), `group` and
         `value` (1 if the right answer is given, or, for conflict inputs, which have two, the answer without ablation).
     """
-    batches = behavior.cache_residuals(subject, prepare_last(subject, frame))
+    batches = prepare_last(subject, frame)
     intact = behavior.measure(subject, batches).behavior.to_numpy()
     expected = np.where(frame.kind == "conflict", intact, frame.kind.map(behavior.RIGHT_ANSWER))
     inputs = {"input": frame.index, "inputs": frame.kind.to_numpy(), "group": frame.group.to_numpy()}

@@ -47,7 +47,7 @@ def next_tokens(
     """
     last = frame.input_ids.map(lambda ids: subject.tokenizer.decode([int(ids[-1])]))
     asked = frame.assign(answer_memorization=last, answer_generalization=None)  # of one token, which is not run
-    batches = behavior.prepare(subject, asked, prefix=True)
+    batches = behavior.batches(subject, asked, prefix=True)
     for batch, places, logits in each_pass(subject, batches, site, shifts, unsteered):
         rows = torch.arange(len(batch.rows), device=logits.device)
         of_next = logits[:, rows, batch.prompt_length - 1]

@@ -78,8 +78,9 @@ class Interchanges:
             donors = frame.loc[[sources[row] for row in receivers.index]].reset_index(drop=True)  # some stand twice
             states = (behavior.states(subject, part, [SITE])[SITE] for part in (donors, receivers))
             difference = torch.from_numpy(np.subtract(*states))
-        batches = behavior.cache_residuals(subject, behavior.prepare(subject, receivers, True, batch_size))
-        return cls(subject, receivers, -labels[receivers.index], difference, batches)
+        batches = behavior.batches(subject, receivers, True, batch_size)
+        cached = [behavior.cache_residuals(subject, batch) for batch in batches]
+        return cls(subject, receivers, -labels[receivers.index], difference, cached)
 
     def edited(self, layer: int, edits: Tensor) -> behavior.Context:
         """The context that adds each receiver's edit [receiver d] at its last prompt token."""

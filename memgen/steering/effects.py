@@ -88,6 +88,6 @@ def on_untrained(
     for target in TARGETS:
         (fitted,) = fit(untrained, inputs, site, [everywhere], target, config)
         (after,) = on_test.run(site, [fitted.shift])
-        estimate = intervals.share(after.behavior == target, on_test.groups[after.index])
+        estimate = intervals.share(after.behavior == target, test.group[after.index])
         rows.append({"target": NAMES[target], **estimate._asdict()})
     return pd.DataFrame(rows)

@@ -18,7 +18,7 @@ from memgen.behavior import LABELS, NAMES, OTHER, TARGETS
 from memgen.intervals import Estimate
 from memgen.steering.controls import BASELINES, controls
 from memgen.steering.interventions import Intervention
-from memgen.steering.trials import Trials, by_group
+from memgen.steering.trials import Comparison, Trials, by_group
 
 OUTCOMES = ["reached", "stayed", "other"]
 RATES = [*OUTCOMES, "wrong_way"]
@@ -60,13 +60,18 @@ def on_test(
 
     The study's shift has its random baseline beside them. `table` is that of neurons, for the least correlated ones.
     """
-    parts = []
+    by_site: dict[str, dict[tuple[str, int], Comparison]] = {}
     for (method, intervention), target in itertools.product(interventions.items(), TARGETS):
         kinds = controls(method, table, intervention.site) if method in controlled else {}
         kinds |= BASELINES if kinds and method == "study" else {}
         rng = make_rng(f"controls of {GENERATORS[method]} {target}")
-        compared = trials.compare(intervention.site, [intervention.shift(target)], target, kinds, rng)
-        parts.append(compared.drop(columns="trial").assign(method=method))
+        of_site = by_site.setdefault(intervention.site, {})
+        of_site[method, target] = [intervention.shift(target)], target, kinds, rng
+    compared: dict[tuple[str, int], pd.DataFrame] = {}
+    for site, of_site in by_site.items():
+        compared |= dict(zip(of_site, trials.compare_all(site, list(of_site.values())), strict=True))
+    in_order = itertools.product(interventions, TARGETS)
+    parts = [compared[method, target].drop(columns="trial").assign(method=method) for method, target in in_order]
     return pd.concat(parts, ignore_index=True)
 
 

@@ -6,8 +6,7 @@ the prefix and itself alone. The prefix is thus read once for all trials, and la
 not computed again.
 """
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -29,7 +28,7 @@ def first_layer(shift: Tensor) -> int:
 def run_side_by_side(subject: Subject, batch: behavior.Batch, site: str, shifts: Tensor, start: int = 0) -> Tensor:
     """The logits [trial batch pos vocabulary] under each shift [trial n_layer d], as if each were run alone.
 
-    The batch is one of :func:`memgen.behavior.cache_residuals`. Shifts are added at the last ``subject.n_tokens``
+    The batch comes from :func:`memgen.behavior.cache_residuals`. Shifts are added at the last ``subject.n_tokens``
     prompt tokens and after; `start` is the first layer to compute. A ValueError says that the shifts have another
     shape, or change a layer before it.
     """
@@ -80,14 +79,15 @@ def passes(shifts: Sequence[Tensor]) -> Iterator[tuple[list[int], int]]:
 
 @torch.no_grad()
 def each_pass(
-    subject: Subject, batches: Sequence[behavior.Batch], site: str, shifts: Sequence[Tensor], unsteered: bool = False
+    subject: Subject, batches: Iterable[behavior.Batch], site: str, shifts: Sequence[Tensor], unsteered: bool = False
 ) -> Iterator[tuple[behavior.Batch, list[int], Tensor]]:
     """Run every batch under every shift [n_layer, d], many of them together.
 
     Yields the batch, which shifts ran, and their logits [trial batch pos vocabulary]; with `unsteered`, those of no
     shift come first.
     """
-    for batch, (places, start) in itertools.product(behavior.cache_residuals(subject, batches), list(passes(shifts))):
+    cached = (behavior.cache_residuals(subject, batch) for batch in batches)
+    for batch, (places, start) in ((batch, part) for batch in cached for part in passes(shifts)):
         together = [torch.zeros_like(shifts[0])] * unsteered + [shifts[place] for place in places]
         stacked = torch.stack(together).to(subject.device)
         yield batch, places, run_side_by_side(subject, batch, site, stacked, start)

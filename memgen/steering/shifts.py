@@ -84,7 +84,7 @@ def mean_difference(subject: Subject, frame: pd.DataFrame, labels: pd.Series, si
     behaviour on each input, +1 or -1 (others are left out).
     """
     parts, rows = [], []
-    for batch in behavior.prepare(subject, frame, prefix=True):
+    for batch in behavior.batches(subject, frame, prefix=True):
         with activations.record(subject.model, [site]) as store:
             behavior.run(subject, batch, n_last=1)
         parts.append(activations.at_last(store[site], batch.prompt_length, site).cpu())

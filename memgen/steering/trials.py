@@ -20,6 +20,9 @@ from memgen.steering.controls import Control
 from memgen.steering.passes import each_pass
 from memgen.subject import Subject
 
+#: Shifts, the target that they lead to, the kinds of controls beside them, and the generator that draws these.
+Comparison = tuple[Sequence[Tensor], int, Mapping[str, Control], np.random.Generator]
+
 
 def by_group(frame: pd.DataFrame, n: int, rng: np.random.Generator) -> pd.DataFrame:
     """At most `n` rows at random, as evenly over the groups as can be, by their index."""
@@ -40,10 +43,8 @@ class Trials:
 
     Attributes
     ----------
-    batches, before
+    frame, before
         The inputs, and what the unsteered model does on them.
-    groups
-        The group of each input.
     n_draws
         How often each kind of control is drawn for each shift.
     single_answer
@@ -51,17 +52,15 @@ class Trials:
     """
 
     subject: Subject
-    batches: list[behavior.Batch]
+    frame: pd.DataFrame
     before: pd.DataFrame
-    groups: pd.Series
     n_draws: int = 1
     single_answer: Mapping[str, "Trials"] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def on(cls, subject: Subject, frame: pd.DataFrame, n_draws: int = 1) -> Self:
         """Trials on all inputs of a frame."""
-        batches = behavior.prepare(subject, frame, prefix=True)
-        return cls(subject, batches, behavior.measure(subject, batches), frame.group, n_draws)
+        return cls(subject, frame, behavior.measure(subject, behavior.batches(subject, frame)), n_draws)
 
     @classmethod
     def make(
@@ -86,7 +85,8 @@ class Trials:
         shape, index = (len(shifts), len(self.before)), self.before.index
         names = [NAMES[target] for target in behavior.TARGETS]
         log_p, greedy = ({name: np.full(shape, empty) for name in names} for empty in (np.nan, False))
-        for batch, places, logits in each_pass(self.subject, self.batches, site, shifts):
+        batches = behavior.batches(self.subject, self.frame, prefix=True)
+        for batch, places, logits in each_pass(self.subject, batches, site, shifts):
             columns = index.get_indexer(batch.rows)
             for place, of_trial in zip(places, logits, strict=True):
                 for name, (score, is_greedy) in behavior.score(of_trial, batch).items():
@@ -108,15 +108,28 @@ class Trials:
         Gives a row for each input under each of them, as :mod:`memgen.steering.outcomes` describes it, with `trial`,
         the place of the shift.
         """
-        draws = [(trial, name, n) for trial in range(len(shifts)) for name in controls for n in range(self.n_draws)]
-        vectors = [*shifts, *(controls[name](shifts[trial], rng) for trial, name, _ in draws)]
-        itself = [(trial, None, 0) for trial in range(len(shifts))]
-        about = pd.DataFrame([*itself, *draws], columns=["trial", "control", "draw"])
-        about["norm"] = [float(vector.norm()) for vector in vectors]
-        after = pd.concat(self.run(site, vectors), keys=about.index, names=["place", "input"]).add_suffix("_after")
-        before = self.before[["behavior", "log_odds"]].add_suffix("_before")
-        before = before.assign(group=self.groups, target=NAMES[target])
-        return after.join(before, on="input").join(about, on="place").reset_index().drop(columns="place")
+        (table,) = self.compare_all(site, [(shifts, target, controls, rng)])
+        return table
+
+    def compare_all(self, site: str, comparisons: Sequence[Comparison]) -> list[pd.DataFrame]:
+        """The table of each comparison, as of :meth:`compare` with its arguments; all of them are run together."""
+        vectors: list[Tensor] = []
+        tried = []
+        for shifts, _, controls, rng in comparisons:
+            draws = [(trial, name, n) for trial in range(len(shifts)) for name in controls for n in range(self.n_draws)]
+            drawn = [*shifts, *(controls[name](shifts[trial], rng) for trial, name, _ in draws)]
+            itself = [(trial, None, 0) for trial in range(len(shifts))]
+            about = pd.DataFrame([*itself, *draws], columns=["trial", "control", "draw"])
+            tried.append(about.assign(norm=[float(vector.norm()) for vector in drawn]))
+            vectors += drawn
+        after, tables = iter(self.run(site, vectors)), []
+        for (_, target, *_), about in zip(comparisons, tried, strict=True):
+            shown = pd.concat([next(after) for _ in about.index], keys=about.index, names=["place", "input"])
+            before = self.before[["behavior", "log_odds"]].add_suffix("_before")
+            before = before.assign(group=self.frame.group, target=NAMES[target])
+            table = shown.add_suffix("_after").join(before, on="input").join(about, on="place")
+            tables.append(table.reset_index().drop(columns="place"))
+        return tables
 
 
 def on_single_answers(subject: Subject, frame: pd.DataFrame) -> dict[str, Trials]:
@@ -131,7 +144,7 @@ def lost(single_answer: Mapping[str, Trials], site: str, shifts: Sequence[Tensor
         before, *after = (
             (shown.behavior == RIGHT_ANSWER[kind]).astype(float) for shown in (trials.before, *trials.run(site, shifts))
         )
-        estimates = [intervals.difference(before, steered, trials.groups[before.index]) for steered in after]
+        estimates = [intervals.difference(before, steered, trials.frame.group[before.index]) for steered in after]
         rows += [{"trial": trial, "inputs": kind, **loss._asdict()} for trial, loss in enumerate(estimates)]
     table = pd.DataFrame(rows, columns=["trial", "inputs", *intervals.Estimate._fields])
     return table.astype({"value": float, "ci_low": float, "ci_high": float, "n": int})  # where there are no rows, too

@@ -20,7 +20,7 @@ LATER = torch.tensor([[0.0], [1.0]])  # leaves the second layer of a shift
 
 
 def cached(subject, frame, prefix=True):
-    return behavior.cache_residuals(subject, behavior.prepare(subject, frame, prefix=prefix))
+    return [behavior.cache_residuals(subject, batch) for batch in behavior.batches(subject, frame, prefix)]
 
 
 @pytest.mark.parametrize("site", EDITABLE)

@@ -25,7 +25,9 @@ class TestRun:
         many = trials.run("resid_post", list(shifts))
         for shift, outcome in zip(shifts, many, strict=True):
             context = adding(subject, "resid_post", shift)
-            alone = behavior.measure(subject, trials.batches, context)[["behavior", "log_odds"]]
+            alone = behavior.measure(subject, behavior.batches(subject, trials.frame), context)[
+                ["behavior", "log_odds"]
+            ]
             pd.testing.assert_frame_equal(outcome, alone, check_dtype=False, rtol=0, atol=1e-3)
         pd.testing.assert_frame_equal(many[3], trials.before[list(many[3])], check_dtype=False, rtol=0, atol=1e-3)
         pd.testing.assert_frame_equal(trials.run("resid_post", shifts[:1])[0], many[0], rtol=0, atol=1e-3)
