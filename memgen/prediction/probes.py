@@ -44,16 +44,16 @@ class StudyProbe(ClassifierMixin, BaseEstimator):
     def __init__(self, width: int, seed: int, device: str = "cpu"):
         self.width, self.seed, self.device = width, seed, device
 
-    def fit(self, features: np.ndarray, labels: np.ndarray) -> Self:
-        """Fit on features [rows, d] and two labels; of equals the earlier epoch counts."""
-        self.classes_, target = np.unique(labels, return_inverse=True)
+    def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
+        """Fit on features [rows, d] and two labels [rows]; of equals the earlier epoch counts."""
+        self.classes_, target = np.unique(y, return_inverse=True)
         split = train_test_split(np.arange(len(target)), test_size=0.2, stratify=target, random_state=self.seed)
-        x, y = self._tensor(features), self._tensor(target)
+        states, labels = self._tensor(X), self._tensor(target)
         fitted, held_out = (torch.from_numpy(rows).to(self.device) for rows in split)
         hidden = 2 * self.width
         with torch.random.fork_rng(), torch.enable_grad():
             torch.manual_seed(self.seed)
-            linear = [nn.Linear(*shape) for shape in ((x.shape[1], hidden), (hidden, hidden), (hidden, 1))]
+            linear = [nn.Linear(*shape) for shape in ((states.shape[1], hidden), (hidden, hidden), (hidden, 1))]
             network = nn.Sequential(linear[0], nn.ReLU(), linear[1], nn.ReLU(), linear[2], nn.Flatten(0))
             self.network_ = network.to(self.device)
             optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
@@ -61,10 +61,10 @@ class StudyProbe(ClassifierMixin, BaseEstimator):
             for epoch in range(EPOCHS):
                 for rows in fitted[torch.randperm(len(fitted)).to(self.device)].split(32):
                     optimizer.zero_grad()
-                    binary_cross_entropy_with_logits(network(x[rows]), y[rows]).backward()
+                    binary_cross_entropy_with_logits(network(states[rows]), labels[rows]).backward()
                     optimizer.step()
                 with torch.no_grad():
-                    accuracy = float(((network(x[held_out]) > 0) == (y[held_out] > 0)).float().mean())
+                    accuracy = float(((network(states[held_out]) > 0) == (labels[held_out] > 0)).float().mean())
                 if accuracy > best:
                     best, best_epoch, weights = accuracy, epoch, copy.deepcopy(network.state_dict())
                 elif epoch - best_epoch >= EPOCHS_IN_VAIN:
@@ -76,17 +76,17 @@ class StudyProbe(ClassifierMixin, BaseEstimator):
         return torch.as_tensor(values, dtype=torch.float32).to(self.device)
 
     @torch.no_grad()
-    def decision_function(self, features: np.ndarray) -> np.ndarray:
+    def decision_function(self, X: np.ndarray) -> np.ndarray:
         """The log-odds (nats) of the second label [rows]."""
-        return self.network_(self._tensor(features)).cpu().double().numpy()
+        return self.network_(self._tensor(X)).cpu().double().numpy()
 
-    def predict(self, features: np.ndarray) -> np.ndarray:
+    def predict(self, X: np.ndarray) -> np.ndarray:
         """The more probable label [rows]."""
-        return self.classes_[(self.decision_function(features) > 0).astype(int)]
+        return self.classes_[(self.decision_function(X) > 0).astype(int)]
 
-    def predict_proba(self, features: np.ndarray) -> np.ndarray:
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """The probability of each label [rows, 2]."""
-        p = expit(self.decision_function(features))
+        p = expit(self.decision_function(X))
         return np.column_stack([1 - p, p])
 
 
