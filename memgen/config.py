@@ -232,7 +232,7 @@ class AnalysisConfig(Settings):
     random_draws: Count = 3
     probe_rows: Count = 1500
     test_rows: Count = 2048
-    checkpoint_rows: Count = 100_000
+    checkpoint_rows: Count = 4000
 
 
 class PlantedConfig(Settings):
