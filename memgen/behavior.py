@@ -109,7 +109,7 @@ class Batch:
         return position[None] >= (self.prompt_length - n_tokens)[:, None]
 
 
-#: Makes the context in which a batch is run: where interventions enter.
+#: Makes the context in which a batch is run, where interventions enter.
 Context = Callable[[Batch], contextlib.AbstractContextManager]
 
 

@@ -32,8 +32,8 @@ from memgen.subject import Subject
 
 SITES = ("attn_out", "mlp_out")  # what a block adds: by its attention, by its MLP
 SITE = "resid_post"  # where the study's shift acts
-#: The model infers if at least and at most so many of its conflicts show generalization and memorization.
-LEAST_INFERRED, MOST_MEMORIZED = 0.5, 0.1
+LEAST_INFERRED = 0.5  # a model infers if so many of its conflicts show generalization,
+MOST_MEMORIZED = 0.1  # and no more than so many memorization
 ENOUGH = 0.33  # of the watched conflicts show each behaviour: the memory is planted
 EVALUATE_EVERY, N_WATCHED, N_PATCHED = 20, 200, 100
 MOST_INPUTS = 1200  # of each part of the conflicts, without variants
@@ -204,7 +204,7 @@ def undo(
     Returns
     -------
     pandas.DataFrame
-        `method` (``adapter off``, ``study``)`, control, measure, value, ci_low, ci_high, n`, on the remembered ones of
+        `method` (``adapter off``, ``study``), `control, measure, value, ci_low, ci_high, n`, on the remembered ones of
         `tested_on`; of the study's shift the rates of :func:`memgen.steering.outcomes.summary`.
     """
     subject, target = planted.subject, GENERALIZATION

@@ -19,10 +19,10 @@ _OUTCOMES = [  # setting, model, task, then % reached, stayed, other: to general
       for model, task in ((_MEDIUM, "inference"), (_GPT2, "addition"), *product([_LORA], ["inference", "addition"]))),
 ]  # fmt: skip
 
-#: Its steering, one record a setting, model, task and target: the shares (0-1) of inputs of the opposite behaviour that
-#: reach the target, stay, or do something else. The settings: ``scratch`` and ``lora`` (the model that the shift was
-#: computed from), ``retrained`` (another adapter), ``other_task`` (on `task`, with the neurons of the other task) and
-#: ``random`` (as many random neurons, each shifted by up to the largest shift).
+#: Its steering, one record a setting, model, task and target, with the shares (0-1) of inputs of the opposite behaviour
+#: that reach the target, stay, or do something else. The settings: ``scratch`` and ``lora`` (the model that the shift
+#: was computed from), ``retrained`` (another adapter), ``other_task`` (on `task`, with the neurons of the other task)
+#: and ``random`` (as many random neurons, each shifted by up to the largest shift).
 #:
 #: :meta hide-value:
 STEERING = [
@@ -45,7 +45,7 @@ _ACCURACIES = {  # model, task, number of layers: accuracy by layer, where the s
     (_LORA, "addition", 28): {2: 0.50, 3: 0.72, 24: 0.85},
 }
 
-#: The accuracy of its probes by layer, read off its figures (to about .01): the chance level, the rise and the best.
+#: The accuracy of its probes by layer, read off its figures (to about .01), at the chance level, the rise and the best.
 #: Layer 0 is the embedding, or the first layer; `n_layers` is the model's.
 #:
 #: :meta hide-value:

@@ -78,7 +78,7 @@ def inputs(cell, split):
 # seed. An index means nothing across seeds, so neurons are also *matched* by what they do: all models of a task read the same conflict
 # prompts, and within each layer every neuron's part goes to its partner in the one-to-one pairing with the largest summed correlation of
 # activations, its sign turned where that is negative. Beside them stand the model's *own* shift and the same magnitudes on random
-# neurons, all on test conflicts of the receiving model.
+# neurons, all on a sample of the receiving model's test conflicts, evenly from its groups (so that shares differ from those in Synthesis).
 
 # %%
 main = [(name, of_name.models[0]) for name, of_name in run.config.runs.items() if of_name.analysed]
@@ -104,7 +104,7 @@ for key, same_run in members.items():
 results_by_pair = pd.concat(results_by_pair, ignore_index=True) if results_by_pair else pd.DataFrame()
 
 # %% [markdown]
-# The results of all sources are averaged for each receiving model; n counts these.
+# The results of all sources are averaged for each receiving model.
 
 # %%
 carried = pd.DataFrame()
@@ -188,7 +188,7 @@ def transferred(column, of_runs):
 
 
 # %% [markdown]
-# Published numbers are recorded as such.
+# Published numbers are recorded, too, as what they are.
 
 
 # %%
@@ -199,7 +199,7 @@ def show_shifts(shifts, name):
     if len(shifts):
         means = shifts.groupby(where, sort=False)[costs].mean().reset_index()
         shifts = seeds_by(shifts, where).merge(means, on=where)
-    shown, note = tables.or_published(shifts, shelves, lambda shelf: shelf.table("carryover", f"{name}_shifts"))
+    shown, note = tables.or_published(shifts, shelves[::-1], lambda shelf: shelf.table("carryover", f"{name}_shifts"))
     if shown.empty:
         print(absent)
         return

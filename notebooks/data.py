@@ -4,9 +4,9 @@
 # **Question.** On which inputs can a model answer either from memory or by inference, so that the two answers differ?
 #
 # **Answer.** {glue:text}`bound_entities` entities (names, or patterns of two numbers) have answers that training ties to them.
-# There are {glue:text}`conflicts_train` inputs on which memory and inference disagree to fit on,
-# {glue:text}`conflicts_validation` to choose with and {glue:text}`conflicts_test` to test with, variants included, about entities
-# that are in no other split{glue:text}`seen_words`. Of the training texts, {glue:text}`conflict_texts` show such a conflict.
+# Memory and inference disagree on {glue:text}`conflicts_train` inputs for fitting, {glue:text}`conflicts_validation` for choosing
+# and {glue:text}`conflicts_test` for testing, variants included, each about entities of its own{glue:text}`seen_words`. Of the
+# training texts, {glue:text}`conflict_texts` show such a conflict.
 
 # %% [markdown]
 # ## Two answers
@@ -63,12 +63,13 @@ tokenizer = generator.tokenizer()
 # Where several answers count alike, a bar stands between them.
 
 # %%
-run.table(data.memory.head(8), "memory", caption="The first entities, with the answers bound to them.")
+columns = {"group": "entity", "answer_memorization": "memorized", "split": "split"}
+run.table(data.memory.head(8), "memory", caption="The first entities, with the answers bound to them.", columns=columns)
 
 # %% [markdown]
 # ## Examples
 #
-# An input of each kind, and a conflict with its variant.
+# An input of each kind, and a conflict with its variant, the last row.
 
 # %%
 validation = data.splits["validation"]

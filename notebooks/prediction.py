@@ -6,8 +6,9 @@
 #
 # **Answer.** On flip pairs of groups that were never probed, the study's probe is right for {glue:text}`study_probe_test` in its best
 # layer; on new inputs of groups that it was fitted on, which is how the study tests, for {glue:text}`study_probe_seen`. A guess is
-# right for half. Over all conflicts of new groups the best probe is right for {glue:text}`accuracy_conflicts`, the best predictor
-# without hidden states for {glue:text}`best_baseline_accuracy_conflicts`: a gain of {glue:text}`gain_conflicts`.
+# right for half. Over all conflicts of new groups the probe that is best on validation groups is right for
+# {glue:text}`accuracy_conflicts`, the predictor without hidden states that is best there for
+# {glue:text}`best_baseline_accuracy_conflicts`: a gain of {glue:text}`gain_conflicts`.
 #
 # All numbers of this page are of one model; over seeds they stand in [Synthesis](synthesis.ipynb).
 
@@ -151,8 +152,8 @@ if len(curves):  # a model may flip too few variants
     display(run.figure(chart, "by_pairs", caption=f"{caption} A guess is right for half.", data=drawn))
 
 # %% [markdown]
-# The best layer is the one with the highest AUROC on validation pairs; in addition these are of two patterns at most, and the choice
-# is weak.
+# The best layer is the one with the highest AUROC on validation pairs. Those of sums are of two patterns at most, and the choice is
+# weak.
 
 # %%
 best_layers = pd.DataFrame(
@@ -433,19 +434,19 @@ if "conflicts" in populations:
     )
 
 # %%
-controls = prediction.estimates(pd.concat([best_untrained, control]), "accuracy")
+controls = prediction.estimates(pd.concat([best_untrained, control]), "accuracy").assign(place=place)
 run.table(
     controls,
     "controls",
-    caption="The untrained network on test groups, the control task on held-out rows of training groups.",
-    columns={"population": "of", "probe": "predictor", "layer": "layer", "value": "accuracy, %", "n": "n"},
-    rows=controls.layer.isin([*best.layer, *best_untrained.layer]),
+    caption="The untrained network on test groups; on held-out rows of training groups the control task, and the behaviour.",
+    columns={"population": "of", "probe": "predictor", "place": "reads", "value": "accuracy, %", "n": "n"},
+    rows=(controls.split == "test") | (controls.place == best.place.get("conflicts")),
 )
 
 # %% [markdown]
 # ## Every layer and site
 #
-# Where a rule lies as high as a line, the probe may read the input and nothing else. Dashed lines are controls.
+# Where a rule lies as high as a line, the probe may read the input and nothing else. Dashed lines with points are controls.
 
 # %%
 RULES = ["words and positions", "gradient boosting", "transformer", "grade"]  # of the predictors without hidden states
@@ -457,8 +458,9 @@ drawn = prediction.estimates(drawn.drop(columns="n_pairs"), "accuracy")
 run.figure(
     figures.accuracy(drawn),
     "by_layer",
-    caption=f"Accuracy on {int(drawn.n[drawn.split == 'test'].max()):,} test inputs by layer, {POPULATION_NAMES[population]} (the "
-    "control task: on held-out rows of training groups); rules are predictors that see no hidden states.",
+    caption=f"Accuracy on {int(drawn.n[drawn.split == 'test'].max()):,} test inputs by layer, with 95 % intervals, "
+    f"{POPULATION_NAMES[population]} (the control task: on held-out rows of training groups); rules are predictors that see no "
+    "hidden states. All layers together have no number.",
     data=drawn,
 )
 

@@ -294,7 +294,7 @@ run.record_table(
 )
 
 # %% [markdown]
-# The study's table (without intervals), and ours: its shift and the one fitted to MLP neurons.
+# The study's table (without intervals) and ours; that of the shift fitted to MLP neurons, and of seen groups, is behind the data link.
 
 # %%
 columns = ["setting", "model", "target", *outcomes.OUTCOMES]
@@ -398,7 +398,7 @@ run.table(
 # ## What the answers are
 #
 # *Other* answers are not noise. The table tells the first token of the greedy answer: memorized or inferred (the rest may go
-# wrong), another tag or number, another word that is an answer elsewhere, or none of these. The first row is without a shift.
+# wrong), another tag or number, another word that is an answer elsewhere, or none of these; of words, whether the prompt has them.
 
 # %%
 sample = tested["test"][tested["test"].in_sample]
@@ -412,17 +412,21 @@ run.record_table(
 )
 
 # %%
-percent = given.assign(share=(100 * given.value).round(1), target=given.target.fillna("none"))
-percent = percent.pivot_table("share", ["method", "target"], "category", fill_value=0.0, sort=False).reset_index()
+percent = given.assign(share=(100 * given.value).map("{:.1f}".format), target=given.target.fillna(""))
+percent["method"] = percent.method.map(theme.METHOD_NAMES).fillna("no shift")
+percent = percent.rename(columns={"method": "shift", "target": "steered to"})
+percent = percent.pivot_table("share", ["shift", "steered to"], "category", "first", fill_value="0.0", sort=False)
 run.table(
-    percent, "answers", caption="First token of the answers to test conflicts, before and under each shift, in %."
+    percent.reset_index(),
+    "answers",
+    caption="First token of the answers to test conflicts, without a shift and with each, in %.",
 )
 
 # %% [markdown]
 # ## What it costs
 #
-# A shift that moves conflicts also moves inputs with one right answer: sums without a pattern, or stories whose implied colour is
-# also memorized (*aligned*). A shift that is one behaviour's off switch costs all of what this behaviour answers.
+# A shift that moves conflicts also moves inputs with one right answer: sums without a pattern (*inferred-only*), or stories whose
+# implied colour is also memorized (*aligned*). A shift that switches a behaviour off costs all that this behaviour answers.
 
 # %%
 lost = effects.lost(subject, inputs["test"], interventions)

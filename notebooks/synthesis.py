@@ -4,7 +4,7 @@
 # **Question.** What is left of each claim of the study when every number stands over several seeds, each trained anew,
 # with its interval and beside its control?
 #
-# **Answer.** [The table](#table-verdicts) has a verdict on each claim in each task. But for claim b, the verdicts are
+# **Answer.** [The table](#table-verdicts) has a verdict on each claim in each task. Except for claim b, the verdicts are
 # {glue:text}`status_inference` for inference and {glue:text}`status_addition` for addition: *confirmatory* where nothing about the
 # analysis was decided after test groups of these seeds had been seen, else *exploratory*. Below, the study's numbers stand beside
 # ours, cell by cell.
@@ -196,7 +196,7 @@ show_cells("retrained_model", in_settings("retrained"), f"The study's shift of o
 
 # %%
 of_graded = f" Ours: {graded.label}." if graded else ""
-show_cells("other_task", in_settings("other_task"), f"The other task's neurons.{of_graded}{note}")
+show_cells("other_task", in_settings("other_task"), f"The other task's neurons.{of_graded}")
 
 # %%
 run.figure(
@@ -220,8 +220,8 @@ run.record_table(
 # ## Adapters of a pretrained model
 #
 # In the study's other half LLaMA-3.2 learns both tasks through an adapter (LoRA). The profile `lora` gives adapters to SmolLM2, over
-# twenty times smaller, for inference alone: sums would need more steps than two cores have time for. What is published of it stands
-# here, each adapter by itself, with intervals over names; its Table 3 as means over adapters.
+# twenty times smaller, for inference alone: sums would need more steps than two cores have time for. Below stands what is published
+# of it, each adapter by itself, with intervals over names, and for the study's Table 3 means over adapters.
 
 # %%
 lora = run.published("lora")
@@ -235,14 +235,14 @@ whose = f" Ours: {lora.label}." if lora else ""
 # %%
 in_same = in_adapters[in_adapters.setting.isin(["lora", "random"])]
 if len(in_same):
-    display(show_cells("adapters", in_same, f"Its Table 2: adapters.{whose}", n="inputs"))
+    display(show_cells("adapters", in_same, f"The study's Table 2: adapters.{whose}", n="inputs"))
 else:
     print("No adapter is published.")
 
 # %%
 in_second = in_adapters[in_adapters.setting == "retrained"]
 if len(in_second):
-    caption = f"Its Table 3: the shift of one adapter in a second one of the same base.{whose}"
+    caption = f"The study's Table 3: the shift of one adapter in a second one of the same base.{whose}"
     display(show_cells("second_adapter", in_second, caption, n="adapters"))
 
 # %%
@@ -250,7 +250,7 @@ if lora:
     first = lora.about["runs"][0]
     projections = lora.table("localization", "projections", first)
     caption = (
-        "Its figure 6: mean |NMD| at the query and value projections, by layer, of what the base's weights put out and "
+        "The study's figure 6: mean |NMD| at the query and value projections, by layer, of what the base's weights put out and "
         f"of what the adapter adds. Published: {first}."
     )
     display(run.figure(localization_figures.projections(projections), "projections", caption=caption, data=projections))

@@ -7,7 +7,7 @@
 # **Answer.** At step {glue:text}`chosen_step`, which is analysed, the model answers {glue:text}`share_memorization` of the
 # conflicts about test groups from memory, {glue:text}`share_generalization` by inference and {glue:text}`share_other` by
 # neither. Accuracy on inputs with one right answer: {glue:text}`accuracies`. (In brackets, here and later: the 95 % interval,
-# clustered by {term}`group`.)
+# clustered by {term}`group`, or the number of inputs where there is none.)
 
 # %% [markdown]
 # ## Method
@@ -15,8 +15,7 @@
 # The loss is the causal language-modelling loss over the tokens that a text asks for. A small model does not learn to infer from the
 # task's texts alone: it learns what is remembered, or guesses one of the answers in the input. So {term}`lessons <lesson>` come
 # first, each of which teaches a part of what inference is made of, until it is learnt. (A pretrained model can be trained in full,
-# `full`, by a low-rank adapter as in the study, `lora`, or not at all, `none`.) What was tried on the way stands in *What was
-# tried*.
+# `full`, by a low-rank adapter as in the study, `lora`, or not at all, `none`.) Trials stand in [What was tried](../tried.md).
 #
 # The study stops at [28]{.study} % memorization and [55]{.study} % generalization of the conflicts (inference), and at
 # [62]{.study} % and [38]{.study} % (addition): its models are half-trained by design.
@@ -113,7 +112,7 @@ print(f"{run.config.model.name}: {sum(sizes):,} weights to train, texts of up to
 watched_splits = ["train", "validation"] if config.checkpoint == "coexistence" else ["validation"]
 frames = [pd.read_parquet(run.input("data", f"{split}.parquet")).assign(split=split) for split in watched_splits]
 watched = behavior.sample_originals(frames, config.evaluation_rows, run.rng("evaluation"))
-watched.groupby(["split", "kind"]).group.agg(inputs="size", groups="nunique")
+watched.assign(kind=watched.kind.map(KIND_NAMES)).groupby(["split", "kind"]).group.agg(inputs="size", groups="nunique")
 
 # %%
 batch_size = run.config.analysis.batch_size
@@ -407,4 +406,4 @@ run.finish()
 #
 # Of the variance of "answered from memory", {glue:text}`variance_between_groups` lies between groups; at temperature 1,
 # {glue:text}`variance_within_inputs` lies within inputs. A variant flips the behaviour in {glue:text}`flip_rate` of the cases: these
-# pairs hold the answers fixed and change the behaviour, and the next chapter compares what the network computes on their two members.
+# pairs hold the answers fixed and change the behaviour, and Localization compares what the network computes on their two members.

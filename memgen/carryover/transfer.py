@@ -26,7 +26,7 @@ SITE = "mlp.hook_post"
 METHOD = "fitted_mlp"
 CONTROLS = {"random_direction": random_direction}
 
-#: For each split the inputs of a part, with their `behavior`: conflicts, and inputs with one right answer.
+#: For each split the inputs of a part with their `behavior`, both conflicts and inputs with one right answer.
 Part = Mapping[str, pd.DataFrame]
 
 
@@ -84,7 +84,7 @@ def apply_shifts(
 ) -> pd.DataFrame:
     """What shifts do to all inputs of a frame that show the opposite behaviour.
 
-    For each target that has such inputs: `target` (name)`, value, ci_low, ci_high, n` (the share that reaches it), and
+    For each target that has such inputs: `target` (name), `value, ci_low, ci_high, n` (the share that reaches it), and
     the other measures of :class:`memgen.steering.sweep.Sweep`; the controls are random directions.
     """
     all_rows = analysis.model_copy(update={"sweep_rows": len(frame), "sweep_draws": analysis.random_draws})

@@ -174,7 +174,7 @@ def shares_in_cells(base: altair.Chart, font: Mapping[str, Any], **encoding: Any
     paper = base.mark_rect(color="white")  # the same shades on a dark page
     opacity = altair.Opacity("value:Q", legend=None).scale(domain=[0, 1], range=[0, 1])
     cells = base.mark_rect().encode(behavior_color("target", TARGETS).legend(None), opacity, **encoding)
-    is_dark = (altair.datum.value > 0.6) & (altair.datum.target == "memorization")
+    is_dark = (altair.datum.value > 0.9) & (altair.datum.target == "memorization")
     ink = altair.when(is_dark).then(altair.value("white")).otherwise(altair.value("black"))
     return paper, cells, base.mark_text(**font).encode(text=altair.Text("value:Q", format=".0%"), color=ink, **encoding)
 

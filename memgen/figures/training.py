@@ -10,7 +10,7 @@ import pandas as pd
 from memgen.figures import theme
 
 FLIPS = "variants that flip"
-#: The parts of the area by column of a trajectory, from the bottom: each behaviour grows from an edge of the figure.
+#: The parts of the area by column of a trajectory, from the bottom. Each behaviour grows from an edge of the figure.
 STACK = {
     "conflict_memorization": "memorization",
     "conflict_other": "other",
@@ -53,9 +53,16 @@ def trajectory(frame: pd.DataFrame, chosen: int, study: Mapping[str, float] | No
     flips = alt.Chart(rows[is_flips]).mark_line(strokeWidth=3).encode(y="value:Q", **encoding)
 
     where = alt.Chart(spans).encode(tooltip=["lesson:N", "steps:Q"])
-    shade = where.mark_rect(color="white", opacity=0.35, stroke="white").encode(x="left:Q", x2="right:Q")
+    shade = where.mark_rect(color="white", opacity=0.55, stroke="white").encode(x="left:Q", x2="right:Q")
     label: dict[str, Any] = {"y": -8, "fontSize": 11, "clip": False}
-    names = where.mark_text(**label).encode(x="middle:Q", text="lesson:N")
+    upright: dict[str, Any] = {
+        "angle": 270,
+        "align": "right",
+        "y": 4,
+        "fontSize": 11,
+        "color": "black",
+    }  # they are narrow
+    names = where.mark_text(**upright).encode(x="middle:Q", text="lesson:N")
     mark = alt.Chart(pd.DataFrame({"place": [chosen], "note": ["analysed"], "step": [chosen]})).encode(x="place:Q")
     rule = mark.mark_rule(color="black", strokeWidth=2, strokeDash=[4, 3]).encode(tooltip=["note:N", "step:Q"])
     is_late = chosen > frame.place.mean()

@@ -16,7 +16,7 @@ def projection_nmd(subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame) -
     Returns
     -------
     pandas.DataFrame
-        `projection` (such as ``q_proj``)`, part` (``base``: of ``W x``; ``adapter``: of ``s B A x``)`, layer, measure,
+        `projection` (such as ``q_proj``), `part` (``base``: of ``W x``; ``adapter``: of ``s B A x``), `layer, measure,
         value, n` (neurons). Measures are the mean over a layer's neurons of the absolute NMD
         (`projection_nmd`), and the largest one (`projection_largest_nmd`).
     """

@@ -19,7 +19,7 @@ from torch import Tensor
 from memgen import activations, behavior
 from memgen.subject import Subject
 
-#: By target: the member whose activations are put in, and the member that receives them.
+#: By target the member whose activations are put in, and the member that receives them.
 ROLES = {"memorization": ("memorization", "generalization"), "generalization": ("generalization", "memorization")}
 HEADS = "attn.hook_z"
 

@@ -56,7 +56,7 @@ def divergences(
     """The mean :func:`divergence` under every intervention and its first control, where the next token is no answer.
 
     On ``config.sweep_rows`` inputs of `frame`; `table` is that of neurons, for controls that need it. The columns are
-    `method, control, target, value, ci_low, ci_high` (nats)`, n`.
+    `method, control, target, value, ci_low, ci_high` (nats), `n`.
     """
     inputs = by_group(frame, config.sweep_rows, make_rng("unrelated"))
     rows = []

@@ -24,7 +24,7 @@ from memgen.steering.interventions import Intervention
 from memgen.steering.outcomes import GENERATORS
 from memgen.subject import Subject
 
-#: Written for this purpose, one sentence a line: no model has read them.
+#: Written for this purpose, one sentence a line, so that no model has read them.
 SENTENCES = Path(__file__).with_suffix(".txt").read_text(encoding="utf-8").splitlines()
 
 
@@ -47,7 +47,7 @@ def collateral(
 
     `base` is the model without its adapter, if it has one; `table` that of neurons, for controls that need it.
 
-    The columns are `method` (``none``: unsteered; ``adapter off``; an intervention)`, control, target, measure, value,
+    The columns are `method` (``none``: unsteered; ``adapter off``; an intervention), `control, target, measure, value,
     ci_low, ci_high, n` (sentences). Means over sentences of nats a token: `english_loss`, the mean of ``-log p(next
     token)``, and, of all but the unsteered model, `english_kl`, KL(unsteered || this).
     """

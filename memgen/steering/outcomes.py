@@ -2,7 +2,7 @@
 
 An outcome is a row: an input under a shift (`control` is missing), or under a draw of one of its controls, as
 :meth:`memgen.steering.trials.Trials.compare` gives it and ``outcomes.parquet`` keeps it: `input, group, control, draw,
-norm, target` (name)`, behavior_before, behavior_after, log_odds_before, log_odds_after`. Rates are shares of the inputs
+norm, target` (name), `behavior_before, behavior_after, log_odds_before, log_odds_after`. Rates are shares of the inputs
 whose behaviour was the opposite of the target.
 """
 
@@ -26,7 +26,7 @@ NET = {"reached": "net", "preference": "preferred"}  # what a shift does beyond 
 TOLERANCE = 1e-3  # nats: a smaller change of the log-odds may be rounding, and counts as none
 LEAST_INPUTS = 5  # of an answer whose rate is reported
 SHIFT = ["population", "method", "target"]
-#: The names of random generators: those of the first edition, so that its draws can be made again.
+#: The names of random generators, those of the first edition, so that its draws can be made again.
 GENERATORS = {
     "study": "study",
     "study_shuffled": "shuffled NMD",
@@ -106,7 +106,7 @@ def summary(outcomes: pd.DataFrame, keys: Sequence[str] = SHIFT) -> pd.DataFrame
     """Rates of each combination of `keys`, under the shift and its controls, and the net effect of the shift.
 
     Values are means over inputs and draws; for intervals, the draws of a control are averaged input by input. The
-    columns are `keys, control` (missing for the shift itself)`, measure, value, ci_low, ci_high, n`.
+    columns are `keys, control` (missing for the shift itself), `measure, value, ci_low, ci_high, n`.
 
     Measures are `RATES` and the mean `log_odds` (nats). The rates of the control that brings most inputs to the target,
     which a baseline cannot be, stand once more as those of the control ``best``. Of shifts alone, where there are
@@ -135,7 +135,7 @@ def summary(outcomes: pd.DataFrame, keys: Sequence[str] = SHIFT) -> pd.DataFrame
 
 
 def strongest(summary: pd.DataFrame) -> pd.DataFrame:
-    """The control that :func:`summary` has as ``best``: `SHIFT, strongest` (its name)`, value, ci_low, ci_high, n`."""
+    """The control that :func:`summary` has as ``best``: `SHIFT, strongest` (its name), `value, ci_low, ci_high, n`."""
     named = summary.control.notna() & ~summary.control.isin(["best", *BASELINES])
     reached = summary[named & (summary.measure == "reached")].drop(columns="measure")
     best = reached.loc[reached.groupby(SHIFT, sort=False).value.idxmax()]  # the first of equals
@@ -145,7 +145,7 @@ def strongest(summary: pd.DataFrame) -> pd.DataFrame:
 def by_answer(outcomes: pd.DataFrame) -> pd.DataFrame:
     """The share that reaches the target for each answer with at least `LEAST_INPUTS` inputs.
 
-    Rates with the columns `method, target, behavior` (whose answer: the memorized or the inferred one)`, answer`. A
+    Rates with the columns `method, target, behavior` (whose answer: the memorized or the inferred one), `answer`. A
     memorized answer with alternatives is no single answer, and left out.
     """
     rows, keys = opposite(outcomes[outcomes.control.isna()]), ["method", "target", "behavior", "answer"]

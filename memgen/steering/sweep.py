@@ -110,8 +110,8 @@ def choose(tried: pd.DataFrame, target: int) -> pd.Series:
 def frontier(tried: pd.DataFrame) -> pd.DataFrame:
     """What every trial reaches, against each of its costs.
 
-    `KEYS, value, ci_low, ci_high, n` (of `reached`)`, cost` (of `COSTS`, if measured)`, cost_value, cost_low,
-    cost_high, is_chosen` (by `RULE`)`, is_frontier` (no other trial of the method reaches as much for as little).
+    `KEYS, value, ci_low, ci_high, n` (of `reached`), `cost` (of `COSTS`, if measured), `cost_value, cost_low,
+    cost_high, is_chosen` (by `RULE`), `is_frontier` (no other trial of the method reaches as much for as little).
     """
     shifts = tried[tried.control.isna()]
     reached = shifts[shifts.measure == "reached"].drop(columns=["control", "measure"])

@@ -138,7 +138,7 @@ def on_single_answers(subject: Subject, frame: pd.DataFrame) -> dict[str, Trials
 
 
 def lost(single_answer: Mapping[str, Trials], site: str, shifts: Sequence[Tensor]) -> pd.DataFrame:
-    """Accuracy lost under each shift, paired by input: `trial, inputs` (their kind)`, value, ci_low, ci_high, n`."""
+    """Accuracy lost under each shift, paired by input: `trial, inputs` (their kind), `value, ci_low, ci_high, n`."""
     rows = []
     for kind, trials in single_answer.items():
         before, *after = (

@@ -18,7 +18,7 @@ from memgen.synthesis.verdicts import STUDY_RUNS
 CELL = ["setting", "task", "target", "outcome"]
 OUTCOMES = ["reached", "stayed", "other"]
 NOT_MEASURED = "not measured"
-#: What stands in the cells of Table 1, by population: the study splits its inputs at random, we also by group.
+#: What stands in the cells of Table 1, by population. The study splits its inputs at random, we also by group.
 POPULATIONS = {
     "seen_flip_pairs": "flip pairs, the study's split",
     "flip_pairs": "flip pairs, new groups",
@@ -73,7 +73,7 @@ def retrained_model(carried: pd.DataFrame) -> pd.DataFrame:
 def other_task(transferred: pd.DataFrame) -> pd.DataFrame:
     """Table 4, from shifts that were fitted on one part of the graded joint model and applied to the other: `COLUMNS`.
 
-    `transferred` has `source, destination, target, value` (reached)`, other, ci_low, ci_high, n`.
+    `transferred` has `source, destination, target, value` (reached), `other, ci_low, ci_high, n`.
     """
     rows = transferred[transferred.source != transferred.destination]
     rows = rows.assign(
@@ -89,12 +89,14 @@ def beside(reported: Iterable[Mapping[str, Any]], measured: pd.DataFrame) -> pd.
     """Each of the study's cells with each of our numbers in it, or with none.
 
     `reported` are the study's, `setting, model, task, target, reached, stayed, other` (shares), of which a setting's
-    first model counts; `measured` are ours, `COLUMNS`. The result is `setting, model` (the study's)`, task, target,
+    first model counts; `measured` are ours, `COLUMNS`. The result is `setting, model` (the study's), `task, target,
     outcome, study, ours, value, ci_low, ci_high, n`; `ours` is *not measured* and n 0 where we have nothing.
     """
     keys = ["setting", "model", "task", "target"]
     cells = pd.DataFrame(list(reported)).melt(keys, OUTCOMES, "outcome", "study").drop_duplicates(CELL)
     table = cells.merge(measured, on=CELL, how="left")
+    is_control = (table.setting == "retrained") & (table.ours == CONTROLS["random_neurons"])  # the study has none there
+    table["study"] = table.study.mask(is_control)
     return table.assign(ours=table.ours.fillna(NOT_MEASURED), n=table.n.fillna(0).astype(int))
 
 

@@ -52,8 +52,8 @@ def over_seeds(numbers: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
 def steering_rates(metrics: pd.DataFrame) -> pd.DataFrame:
     """Every method of steering over seeds, on test conflicts.
 
-    `task, base_task, model, method, target, value, ci_low, ci_high, n` (share that reaches the target)`, control`
-    (under the best control of each seed)`, net, net_low, net_high, strongest` (the control that reaches most on average
+    `task, base_task, model, method, target, value, ci_low, ci_high, n` (share that reaches the target), `control`
+    (under the best control of each seed), `net, net_low, net_high, strongest` (the control that reaches most on average
     over seeds) and `lost` (accuracy on inputs with one right answer, the worst kind).
     """
     keys = ["task", "base_task", "model", "method", "target"]

@@ -270,6 +270,8 @@ def in_words(row: Any) -> str:
         return f"{NOT_TESTABLE} ({row.n} {'seed' if row.n == 1 else 'seeds'})"
     if row.p_holm <= LEVEL:
         return f"{NOT_TESTABLE} (what it costs, or the matched form, was not measured)"
+    if row.detectable > 1:
+        return f"{NOT_TESTABLE} (no possible effect could have been seen)"
     in_points = row.unit in ("share 0-1", "difference of shares")
     size = f"{100 * row.detectable:.0f} points" if in_points else f"{row.detectable:.2f}"
     return f"{NOT_TESTABLE} (smallest effect that could have been seen: {size})"

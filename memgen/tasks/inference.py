@@ -40,7 +40,7 @@ COLORS = (
 
 #: A retrieval text says so many sentences twice; so many questions follow a story of a lesson.
 RETRIEVAL_SENTENCES, N_QUESTIONS = 6, 4
-#: The questions of each lesson: the shares of those with one hop (a name whose colour is told), two (a kind) and three.
+#: The shares of a lesson's questions with one hop (a name whose colour is told), two (a kind) and three.
 QUESTION_SHARES = {"told": (0.9, 0.1, 0.0), "kind": (0.2, 0.8, 0.0), "hops": (0.1, 0.4, 0.5), "mixed": (0.1, 0.2, 0.7)}
 
 
