@@ -31,11 +31,11 @@ def verdict_of(metrics, matched=None) -> pd.Series:
     [
         (0.8, 0.1, 0.001, REPLICATED),
         (0.8, 0.1, 0.06, NOT_TESTABLE),
-        (0.6, 0.1, 0.001, SMALLER),
-        (0.6, 0.1, 0.06, NOT_REPLICATED),
+        (0.3, 0.1, 0.001, SMALLER),
+        (0.3, 0.1, 0.06, NOT_REPLICATED),
         (0.1, 0.9, 0.5, NOT_TESTABLE),
         (-0.5, 0.1, 0.001, NOT_REPLICATED),  # an effect of the other sign is none
-        (0.6, np.nan, 0.001, NOT_TESTABLE),
+        (0.3, np.nan, 0.001, NOT_TESTABLE),
         (np.nan, np.nan, np.nan, NOT_TESTABLE),
     ],
 )
@@ -246,11 +246,11 @@ def test_each_task_and_model_is_a_family_of_its_own():
 
 
 def test_verdicts_in_words():
-    for scatter, expected in (
-        (0.6, r"smallest effect that could have been seen: \d\d points"),
-        (0.9, "no possible effect .*"),
-    ):
-        noisy = plant(run(NEW), NET.format("memorization"), np.array([-1, 1, -1, 1, -1, 1, 1, 1]) * scatter)
+    seen = r"smallest effect that could have been seen: \d\d points"
+    scatter = np.array([-0.45, -0.45, 0.2, 0.3, 0.5, 0.8, 0.85, 0.85])
+    wide = 0.95 * np.array([-1, 1, -1, 1, 1, 1, 1, 1])
+    for values, expected in ((scatter, seen), (wide, "no possible effect could have been seen")):
+        noisy = plant(run(NEW), NET.format("memorization"), values)
         words = [verdicts.in_words(row) for row in verdicts.verdicts(noisy, run(range(3), "matched")).itertuples()]
         assert words[0] == "replicated"
         assert re.fullmatch(rf"not testable here \({expected}\)", words[4])
