@@ -37,6 +37,7 @@ def trajectory(frame: pd.DataFrame, chosen: int, study: Mapping[str, float] | No
         {"lesson": ends.index[:-1], "left": edges[:-1], "right": edges[1:], "steps": np.diff([0, *ends])[:-1]}
     )
     spans["middle"] = (spans.left + spans.right) / 2
+    spans["left"] = spans.left.clip(lower=frame.place.min())  # nothing is measured before
     title = "training step" + (" (lessons not to scale)" if len(spans) else "")
     axis = alt.Axis(labelExpr=f"datum.value < {begin} ? '' : datum.label", grid=False, tickCount=8)
     x = alt.X("place:Q", title=title, axis=axis, scale=alt.Scale(nice=False, domain=[edges[0], int(frame.step.max())]))
