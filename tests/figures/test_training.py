@@ -49,7 +49,8 @@ def test_lessons_have_spans_of_one_width_and_the_texts_are_to_scale():
     spans = pd.DataFrame([row for row in data_of(chart) if "left" in row])
     assert spans.lesson.tolist() == ["copy", "told"]
     assert spans.steps.tolist() == [100, 800]
-    assert (spans.right - spans.left).to_numpy() == pytest.approx([width] * 2)
+    assert spans.right.diff()[1] == spans.right[1] - spans.left[1] == pytest.approx(width)
+    assert spans.left[0] == place[50]  # nothing was measured before
 
 
 def test_a_training_without_lessons():
