@@ -206,7 +206,8 @@ class AnalysisConfig(Settings):
     `sweep_rows` inputs and draws each kind of control `sweep_draws` times; on test groups it is drawn `random_draws`
     times. The first of `norm_penalties` also counts where only one layer is fitted. Probes see at most `probe_rows`
     conflicts of a split, or training pairs; steering is tested on at most `test_rows`, and all members of flip pairs.
-    Carry-over asks an earlier checkpoint `checkpoint_rows` inputs of a kind and split.
+    Carry-over asks an earlier checkpoint `checkpoint_rows` inputs of a kind and split. `max_other`, `max_control` and
+    `max_loss` decide nothing: they were limits in earlier editions, and stand in what those published.
     """
 
     batch_size: Count = 256
@@ -220,6 +221,9 @@ class AnalysisConfig(Settings):
     top_fractions: Fractions = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
     alphas: Doses = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
     mean_doses: Doses = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+    max_other: Share = 0.03
+    max_control: Share = 0.08
+    max_loss: Share = 0.01
     sweep_rows: Count = 512
     sweep_draws: Count = 4
     n_tokens: Count = 1
