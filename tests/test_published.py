@@ -269,3 +269,11 @@ class TestTakeModel:
         with pytest.raises(InputError, match=message):
             begin(stage, profile="default", task=task, model="published")
         assert not (project / "results").exists()
+
+
+@pytest.mark.parametrize("profile", ["full", "lora"])
+def test_manifests_that_the_repository_keeps_are_read_with_the_settings_of_today(profile):
+    """A setting that is given up would make them unreadable, and with them every book that shows their runs."""
+    found = published.published(profile)
+    assert found is not None
+    assert found.further_runs(config.load_profile(profile)).empty  # those that it makes itself
