@@ -112,7 +112,7 @@ class Table:
         caption = self.caption
         if len(shown) < len(self.frame):
             caption += f" ({len(shown)} of {len(self.frame):,} rows; the data have all.)"
-        rows = shown.to_html(index=False, border=0, justify="left")
+        rows = shown.to_html(index=False, border=0, justify="left").replace("|", "|<wbr>")  # answers that count alike
         data = _link(without_formulas(self.csv), "text/csv", f"{self.name}.csv", "data (CSV)")
         html = f"""<figure class="memgen" id="table-{self.name}" style="margin:1em 0">
 <figcaption><strong>Table:</strong> {escape(caption)} <small>({data})</small></figcaption>
@@ -194,4 +194,6 @@ def _readable(value: Any, scale: int = 1, end: str = "") -> str:
         if 0 < abs(value) < SMALLEST:
             return f"< {SMALLEST}" if value > 0 else f"> \u2212{SMALLEST}"
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}".replace("-", "\u2212")
+    if pd.api.types.is_integer(value):
+        return f"{value:,}".replace("-", "\u2212")
     return str(value)

@@ -39,6 +39,11 @@ def shorten(
     return _short(signature), _short(returned)
 
 
+def skip_fields(app: Sphinx, what: str, name: str, about: object, skip: bool, options: object) -> bool | None:
+    """Leave out the fields of named tuples, of which Python says nothing but their numbers."""
+    return True if (getattr(about, "__doc__", None) or "").startswith("Alias for field number") else None
+
+
 def _short(text: str | None) -> str | None:
     """A signature, or what it returns, with types as one writes them."""
     if text is None:
@@ -54,6 +59,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """
     for module in pkgutil.walk_packages(memgen.__path__, "memgen."):
         importlib.import_module(module.name)
+    app.connect("autodoc-skip-member", skip_fields)
     app.connect("autodoc-process-signature", shorten)
     app.connect("autodoc-process-docstring", escape_bars)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
