@@ -30,11 +30,11 @@ def accuracy(
     )
     is_control = altair.datum.kind == "control"
     chart = lines.transform_filter(~is_control).mark_area(opacity=0.2).encode(y="ci_low:Q", y2="ci_high:Q")
-    is_alone = frame.groupby(panel)[x].transform("nunique") == 1  # an area of one place has no width
-    if (is_alone & frame[x].notna()).any():
-        places = [str(name) for name in frame.loc[is_alone, panel].unique()]
-        alone = lines.transform_filter(altair.FieldOneOfPredicate(field=panel, oneOf=places))
-        bar = alone.transform_filter(~is_control).mark_rule(strokeWidth=4, opacity=0.4)
+    n_places = probes.groupby(panel, sort=False)[x].nunique()
+    alone = list(map(str, n_places.index[n_places == 1]))  # panels where an area has no width
+    if alone:
+        bar = lines.transform_filter(altair.FieldOneOfPredicate(field=panel, oneOf=alone))
+        bar = bar.transform_filter(~is_control).mark_rule(strokeWidth=4, opacity=0.4)
         chart += bar.encode(y="ci_low:Q", y2="ci_high:Q")
     chart += lines.transform_filter(~is_control).mark_line(point=True)
     chart += lines.transform_filter(is_control).mark_line(strokeDash=[4, 3], point=True)

@@ -142,9 +142,7 @@ def frontier(frame: pd.DataFrame, study: Mapping[str, float]) -> altair.TopLevel
         high, low = (reported.transform_filter(f"datum.reported {where} 0.5") for where in (">", "<="))
         layers += high.mark_text(align="left", **label).encode(x=altair.datum(0))
         layers += low.mark_text(align="right", **label).encode(x=altair.datum(1))
-    layers += base.transform_filter("datum.is_chosen").mark_point(
-        **DIAMOND | {"stroke": theme.INK, "strokeWidth": 2}, size=140
-    )
+    layers += base.transform_filter("datum.is_chosen").mark_point(**CHOSEN)
     alt = "For each target a point for each N and alpha: what the study's shift reaches, against its strongest control;"
     alt += " a diagonal where the two are equal, a diamond for the chosen one, a line at what the study reports."
     best = ", ".join(
@@ -177,9 +175,7 @@ def collateral(frame: pd.DataFrame) -> altair.TopLevelMixin:
         for strength in (0.9, 1)
     }
     lines = base.transform_filter("datum.is_frontier").mark_line(interpolate="step-after", strokeWidth=2)
-    chosen = base.transform_filter("datum.is_chosen").mark_point(
-        **DIAMOND | {"stroke": theme.INK, "strokeWidth": 2}, size=140
-    )
+    chosen = base.transform_filter("datum.is_chosen").mark_point(**CHOSEN)
     layers = lines.encode(opacity=shown[0.9]).add_params(picked) + chosen.encode(opacity=shown[1])
     alt = "For each target the share of inputs that reaches it against the accuracy lost, a line for each method along "
     alt += "its best trials, diamonds for the chosen ones."

@@ -56,13 +56,7 @@ def trajectory(frame: pd.DataFrame, chosen: int, study: Mapping[str, float] | No
     where = alt.Chart(spans).encode(tooltip=["lesson:N", "steps:Q"])
     shade = where.mark_rect(color="white", opacity=0.55, stroke="white").encode(x="left:Q", x2="right:Q")
     label: dict[str, Any] = {"y": -8, "fontSize": 11, "clip": False}
-    upright: dict[str, Any] = {
-        "angle": 270,
-        "align": "right",
-        "y": 4,
-        "fontSize": 11,
-        "color": "black",
-    }  # they are narrow
+    upright: dict[str, Any] = {"angle": 270, "align": "right", "y": 4, "fontSize": 11, "color": "black"}
     names = where.mark_text(**upright).encode(x="middle:Q", text="lesson:N")
     mark = alt.Chart(pd.DataFrame({"place": [chosen], "note": ["analysed"], "step": [chosen]})).encode(x="place:Q")
     rule = mark.mark_rule(color="black", strokeWidth=2, strokeDash=[4, 3]).encode(tooltip=["note:N", "step:Q"])

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, embedding
 
 from memgen.prediction.datasets import Dataset
-from memgen.prediction.probes import FittedProbe, fit_probe, scores
+from memgen.prediction.probes import FittedProbe, fit_probe, scores, train_early
 
 Score = Callable[[Dataset], np.ndarray]
 GRADE = ["memorized_share", "evidence"]
@@ -115,27 +115,16 @@ def fit_transformer(train: Dataset, validation: Dataset, seed: int, epochs: int 
     """Train an :class:`InputTransformer`; the epoch with the least loss on validation groups counts."""
     tokens, tokens_v = (torch.as_tensor(data.token_ids).long() for data in (train, validation))
     target, target_v = (torch.as_tensor(data.labels > 0).float() for data in (train, validation))
+
+    def loss(network: nn.Module) -> float:
+        return float(binary_cross_entropy_with_logits(network(tokens_v), target_v))
+
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         n_tokens = 1 + max(int(ids.max()) for ids in (tokens, tokens_v))
         network = InputTransformer(n_tokens, tokens.shape[1])
         optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.1)
-        least, best, best_epoch = np.inf, network.state_dict(), 0
-        for epoch in range(epochs):
-            network.train()
-            for rows in torch.randperm(len(train)).split(64):
-                optimizer.zero_grad()
-                binary_cross_entropy_with_logits(network(tokens[rows]), target[rows]).backward()
-                optimizer.step()
-            network.eval()
-            with torch.no_grad():
-                loss = float(binary_cross_entropy_with_logits(network(tokens_v), target_v))
-            if loss < least:
-                least, best_epoch = loss, epoch
-                best = {name: value.clone() for name, value in network.state_dict().items()}
-            elif epoch - best_epoch >= PATIENCE:
-                break
-    network.load_state_dict(best)
+        train_early(network, optimizer, tokens, target, 64, epochs, PATIENCE, loss)
 
     @torch.no_grad()
     def score(data: Dataset) -> np.ndarray:

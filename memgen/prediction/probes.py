@@ -32,6 +32,37 @@ def logistic() -> LogisticRegression:
     return LogisticRegression(max_iter=1000)
 
 
+def train_early(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    inputs: torch.Tensor,
+    labels: torch.Tensor,
+    batch_size: int,
+    epochs: int,
+    patience: int,
+    badness: Callable[[nn.Module], float],
+) -> None:
+    """Train a network that gives log-odds [rows] on labels of 0 and 1; it ends as it was in its least bad epoch.
+
+    `badness` is asked after every epoch; of equals the first counts, and after `patience` epochs in vain it is over.
+    """
+    least, best_epoch, best = np.inf, 0, network.state_dict()
+    for epoch in range(epochs):
+        network.train()
+        for rows in torch.randperm(len(labels)).split(batch_size):
+            optimizer.zero_grad()
+            binary_cross_entropy_with_logits(network(inputs[rows]), labels[rows]).backward()
+            optimizer.step()
+        network.eval()
+        with torch.no_grad():
+            bad = badness(network)
+        if bad < least:
+            least, best_epoch, best = bad, epoch, copy.deepcopy(network.state_dict())
+        elif epoch - best_epoch >= patience:
+            break
+    network.load_state_dict(best)
+
+
 class StudyProbe(ClassifierMixin, BaseEstimator):
     """The study's probe of a layer of `width` neurons: an MLP that stops early by the accuracy on a fifth of its rows.
 
@@ -49,27 +80,19 @@ class StudyProbe(ClassifierMixin, BaseEstimator):
         self.classes_, target = np.unique(y, return_inverse=True)
         split = train_test_split(np.arange(len(target)), test_size=0.2, stratify=target, random_state=self.seed)
         states, labels = self._tensor(X), self._tensor(target)
-        fitted, held_out = (torch.from_numpy(rows).to(self.device) for rows in split)
+        fitted, held_out = map(torch.from_numpy, split)
         hidden = 2 * self.width
+
+        def badness(network: nn.Module) -> float:
+            return float(((network(states[held_out]) > 0) != (labels[held_out] > 0)).float().mean())
+
         with torch.random.fork_rng(), torch.enable_grad():
             torch.manual_seed(self.seed)
             linear = [nn.Linear(*shape) for shape in ((states.shape[1], hidden), (hidden, hidden), (hidden, 1))]
             network = nn.Sequential(linear[0], nn.ReLU(), linear[1], nn.ReLU(), linear[2], nn.Flatten(0))
             self.network_ = network.to(self.device)
             optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-            best, best_epoch, weights = -1.0, 0, copy.deepcopy(network.state_dict())
-            for epoch in range(EPOCHS):
-                for rows in fitted[torch.randperm(len(fitted)).to(self.device)].split(32):
-                    optimizer.zero_grad()
-                    binary_cross_entropy_with_logits(network(states[rows]), labels[rows]).backward()
-                    optimizer.step()
-                with torch.no_grad():
-                    accuracy = float(((network(states[held_out]) > 0) == (labels[held_out] > 0)).float().mean())
-                if accuracy > best:
-                    best, best_epoch, weights = accuracy, epoch, copy.deepcopy(network.state_dict())
-                elif epoch - best_epoch >= EPOCHS_IN_VAIN:
-                    break
-        network.load_state_dict(weights)
+            train_early(network, optimizer, states[fitted], labels[fitted], 32, EPOCHS, EPOCHS_IN_VAIN, badness)
         return self
 
     def _tensor(self, values: np.ndarray) -> torch.Tensor:

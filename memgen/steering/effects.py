@@ -84,10 +84,9 @@ def on_untrained(
     on_test = Trials.on(untrained, test)
     mask = torch.ones(subject.shape(site), dtype=torch.bool)
     everywhere = NeuronSet("untrained", "all", mask, config.norm_penalties[0])
+    fitted = [fit(untrained, inputs, site, [everywhere], target, config)[0].shift for target in TARGETS]
     rows = []
-    for target in TARGETS:
-        (fitted,) = fit(untrained, inputs, site, [everywhere], target, config)
-        (after,) = on_test.run(site, [fitted.shift])
+    for target, after in zip(TARGETS, on_test.run(site, fitted), strict=True):
         estimate = intervals.share(after.behavior == target, test.group[after.index])
         rows.append({"target": NAMES[target], **estimate._asdict()})
     return pd.DataFrame(rows)

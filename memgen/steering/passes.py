@@ -86,8 +86,10 @@ def each_pass(
     Yields the batch, which shifts ran, and their logits [trial batch pos vocabulary]; with `unsteered`, those of no
     shift come first.
     """
-    cached = (behavior.cache_residuals(subject, batch) for batch in batches)
-    for batch, (places, start) in ((batch, part) for batch in cached for part in passes(shifts)):
-        together = [torch.zeros_like(shifts[0])] * unsteered + [shifts[place] for place in places]
-        stacked = torch.stack(together).to(subject.device)
-        yield batch, places, run_side_by_side(subject, batch, site, stacked, start)
+    planned = list(passes(shifts))
+    for batch in batches:
+        cached = behavior.cache_residuals(subject, batch)
+        for places, start in planned:
+            together = [torch.zeros_like(shifts[0])] * unsteered + [shifts[place] for place in places]
+            stacked = torch.stack(together).to(subject.device)
+            yield cached, places, run_side_by_side(subject, cached, site, stacked, start)

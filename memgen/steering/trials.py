@@ -123,11 +123,11 @@ class Trials:
             tried.append(about.assign(norm=[float(vector.norm()) for vector in drawn]))
             vectors += drawn
         after, tables = iter(self.run(site, vectors)), []
+        before = self.before[["behavior", "log_odds"]].add_suffix("_before").assign(group=self.frame.group)
         for (_, target, *_), about in zip(comparisons, tried, strict=True):
             shown = pd.concat([next(after) for _ in about.index], keys=about.index, names=["place", "input"])
-            before = self.before[["behavior", "log_odds"]].add_suffix("_before")
-            before = before.assign(group=self.frame.group, target=NAMES[target])
-            table = shown.add_suffix("_after").join(before, on="input").join(about, on="place")
+            of_target = before.assign(target=NAMES[target])
+            table = shown.add_suffix("_after").join(of_target, on="input").join(about, on="place")
             tables.append(table.reset_index().drop(columns="place"))
         return tables
 

@@ -64,7 +64,7 @@ def test_after_an_edit_only_what_depends_on_it_runs(project: Project, path: str,
 
 
 def test_a_changed_setting_runs_only_the_stages_that_read_it(project: Project) -> None:
-    with edited(project, "config/smoke.yaml", "fit_steps:", "fit_learning_rate: 0.2\n  fit_steps:"):
+    with edited(project, "config/smoke.yaml", "fit_steps:", "max_other: 0.04\n  fit_steps:"):
         assert project.planned() == AFTER_STEERING
     with edited(project, "config/smoke.yaml", "pattern_share: 0.3", "pattern_share: 0.4"):
         assert project.planned() == {"data", "training", "localization", "prediction", *AFTER_STEERING}
