@@ -252,6 +252,12 @@ class PlantedConfig(Settings):
     learning_rate: Positive = 1e-2
 
 
+class CarryoverConfig(Settings):
+    """Carry-over looks at so many earlier `checkpoints` of one run of each task; where at none, at published ones."""
+
+    checkpoints: Annotated[int, Field(ge=0)] = 0
+
+
 class RunSpec(Settings):
     """A run as a profile names it.
 
@@ -318,6 +324,7 @@ class Profile(Grid):
     training: dict[str, dict[str, Any]] = Field(default_factory=dict)
     analysis: AnalysisConfig = AnalysisConfig()
     planted: PlantedConfig = PlantedConfig()
+    carryover: CarryoverConfig = CarryoverConfig()
 
     @model_validator(mode="after")
     def _runs_agree(self) -> Self:
@@ -415,7 +422,7 @@ _STAGES = (
     Stage("prediction", ("data", "training", "localization"), ("analysis.batch_size", "analysis.probe_rows")),
     Stage("steering", ("data", "training", "localization"), ("analysis",)),
     Stage("planted", (), ("planted", "analysis"), of_profile=True),
-    Stage("carryover", (), ("analysis",), of_profile=True),
+    Stage("carryover", (), ("analysis", "carryover"), of_profile=True),
     Stage("synthesis", ("carryover", "planted"), ("analysis",), of_profile=True),
 )
 #: The stages by name, in their order.

@@ -222,13 +222,13 @@ show_shifts(transferred("part", [cell for cell in cells if spec(cell.task).task 
 # %% [markdown]
 # ## Checkpoints
 #
-# Does what we find depend on the checkpoint that the rule chose? At some checkpoints of one run of each task: the behaviour on conflicts, a
+# Does what we find depend on the checkpoint that the rule chose? At a few checkpoints of one run of each task: the behaviour on conflicts, a
 # shift of MLP neurons fitted anew and its random control, and how much of the top tenth of MLP neurons by $|r|$ is that of the chosen
 # checkpoint (a tenth, by chance), all on validation groups.
 
 # %%
-found = []
-for cell in run.config.shown():
+found = [pd.DataFrame()]
+for cell in run.config.shown() if run.config.carryover.checkpoints else ():
     trajectory = pd.read_parquet(run.input("training", "trajectory.parquet", cell=cell))
     asked = {split: run.rng(f"inputs to ask {split}") for split in ("train", "validation")}
     frames = {
@@ -237,35 +237,40 @@ for cell in run.config.shown():
     }
     subject = load(cell)
     final_r = checkpoints.neuron_correlations(subject, frames["train"], checkpoints.SITE)
-    for step in checkpoints.evenly(trajectory.step[trajectory.kept], 5):
+    for step in checkpoints.evenly(trajectory.step[trajectory.kept], run.config.carryover.checkpoints):
         folder = run.input("training", "checkpoints", f"step{step}", cell=cell)
         earlier = dataclasses.replace(subject, model=Subject.load(folder).model)
         measured = checkpoints.at_checkpoint(earlier, frames, final_r, analysis, run.rng(f"{tuple(cell)} {step}"))
         found.append(measured.assign(task=cell.task, step=step))
 
 # %%
-over_steps = pd.concat(found, ignore_index=True)
-run.figure(
-    figures.checkpoints(over_steps),
-    "checkpoints",
-    caption="Checkpoints of one run of each task, on validation groups: behaviour, a fitted shift and its control, and the "
-    "share of the chosen checkpoint's top neurons that are top neurons there.",
-    data=over_steps,
-)
+computed = pd.concat(found, ignore_index=True)
+if len(computed):
+    run.record_table(
+        computed,
+        definition="{measure}, {task}, step {step}, validation groups.",
+        unit="share 0-1",
+        coordinates=["task", "step", "behavior", "target", "control"],
+    )
 
 # %%
-run.record_table(
-    over_steps,
-    definition="{measure}, {task}, step {step}, validation groups.",
-    unit="share 0-1",
-    coordinates=["task", "step", "behavior", "target", "control"],
-)
+over_steps, note = tables.or_published(computed, shelves[:1], lambda shelf: shelf.table("carryover", "checkpoints"))
+if len(over_steps):
+    caption = (
+        "Checkpoints of one run of each task, on validation groups: behaviour, a fitted shift and its control, and the share of "
+        f"the chosen checkpoint's top neurons that are top neurons there.{note}"
+    )
+    display(run.figure(figures.checkpoints(over_steps), "checkpoints", caption=caption, data=over_steps))
+else:
+    print(absent)
+
+# %%
 columns = {"task": "task", "step": "step", "behavior": "behaviour", "target": "steered to", "value": "share, %"}
-caption = "Behaviour, and a shift fitted anew, at each checkpoint."
-shown = over_steps.control.isna() & (
-    over_steps.target.notna() | over_steps.behavior.isin(["memorization", "generalization"])
-)
-run.table(over_steps, "checkpoints", caption=caption, columns=columns, rows=shown)
+if len(over_steps):
+    is_named = over_steps.target.notna() | over_steps.behavior.isin(["memorization", "generalization"])
+    caption = f"Behaviour, and a shift fitted anew, at each checkpoint.{note}"
+    shown = over_steps.control.isna() & is_named
+    display(run.table(over_steps, "checkpoints", caption=caption, columns=columns, rows=shown))
 
 # %% [markdown]
 # ## Numbers for the text

@@ -61,8 +61,9 @@ def fit(
     The model's parameters stay as they are. A ValueError says that no input has an answer by the target behaviour, or
     that a mask has another shape.
     """
-    batches = behavior.batches(subject, frame, prefix=True, batch_size=config.fit_batch_size)
-    cached = [behavior.cache_residuals(subject, batch) for batch in batches if NAMES[target] in batch.answers]
+    only_target = frame.assign(**{f"answer_{NAMES[-target]}": None})  # a sum beside a tag would be a dozen tokens to run
+    batches = behavior.batches(subject, only_target, prefix=True, batch_size=config.fit_batch_size)
+    cached = [behavior.cache_residuals(subject, batch) for batch in batches]
     if not cached:
         raise ValueError(f"No input has an answer by {NAMES[target]}.")
     allowed = torch.stack([part.mask for part in sets]).to(subject.device).float()
