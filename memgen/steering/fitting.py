@@ -61,7 +61,7 @@ def fit(
     The model's parameters stay as they are. A ValueError says that no input has an answer by the target behaviour, or
     that a mask has another shape.
     """
-    only_target = frame.assign(**{f"answer_{NAMES[-target]}": None})  # a sum beside a tag would be a dozen tokens to run
+    only_target = frame.assign(**{f"answer_{NAMES[-target]}": None})  # a sum beside a tag is a dozen tokens
     batches = behavior.batches(subject, only_target, prefix=True, batch_size=config.fit_batch_size)
     cached = [behavior.cache_residuals(subject, batch) for batch in batches]
     if not cached:
