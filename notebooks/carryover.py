@@ -138,9 +138,8 @@ else:
 # %% [markdown]
 # ## Other sizes, other texts
 #
-# The headline numbers with other models, trained with the same settings; and with other training texts. In the graded design, *none* has
-# no conflict among its texts and *half* has ungraded ones. *Direct* is the ablation of the curriculum: the study's texts alone, without
-# the lessons that come before them.
+# The headline numbers with other models, trained with the same settings: twice the depth, and Llama's architecture. And with other training
+# texts: *direct* is the ablation of the curriculum, the study's texts alone, without the lessons that come before them.
 
 
 # %%
@@ -265,12 +264,14 @@ else:
     print(absent)
 
 # %%
-columns = {"task": "task", "step": "step", "behavior": "behaviour", "target": "steered to", "value": "share, %"}
 if len(over_steps):
-    is_named = over_steps.target.notna() | over_steps.behavior.isin(["memorization", "generalization"])
-    caption = f"Behaviour, and a shift fitted anew, at each checkpoint.{note}"
-    shown = over_steps.control.isna() & is_named
-    display(run.table(over_steps, "checkpoints", caption=caption, columns=columns, rows=shown))
+    named = over_steps[over_steps.control.isna() & over_steps.behavior.ne("other")].copy()
+    named["column"] = named.behavior.fillna("to " + named.target)
+    wide = named.dropna(subset="column").pivot(index=["task", "step"], columns="column", values="value").reset_index()
+    columns = {"task": "task", "step": "step", "memorization": "memorization, %", "generalization": "generalization, %"}
+    columns |= {"to memorization": "steered to memorization, %", "to generalization": "steered to generalization, %"}
+    caption = f"Shares of both behaviours, and what a shift fitted anew reaches, at each checkpoint.{note}"
+    display(run.table(wide.reindex(columns=list(columns)), "checkpoints_by_step", caption=caption, columns=columns))
 
 # %% [markdown]
 # ## Numbers for the text

@@ -496,7 +496,8 @@ if isinstance(run.config.model, PretrainedConfig):
 # %%
 on_sample = by_split["test"][by_split["test"].in_sample]
 by_answer = outcomes.by_answer(on_sample)
-
+whose = by_answer.behavior.map({"memorization": "memorized ", "generalization": "inferred "})
+by_answer["answer"] = whose + by_answer.answer
 worst = by_answer.loc[by_answer.groupby(["method", "target"], sort=False).value.idxmin()]
 run.record_table(
     worst,

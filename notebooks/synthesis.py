@@ -67,8 +67,8 @@ for task in metrics.task.unique():
 # | **effect** | replicated | smaller than reported |
 # | **no effect** | not testable here | not replicated |
 #
-# So a null result is never *replicated*, and a wide interval decides nothing. Intervals stay within their bounds and are not corrected
-# for the six tests, so that one may leave out zero where no effect is certain enough. What a probe gains is taken as a share of what the
+# So a null result is never *replicated*, and a wide interval decides nothing. Intervals are not corrected for the six tests, so that one
+# may leave out zero where no effect is certain enough. What a probe gains is taken as a share of what the
 # best predictor without states leaves, for both the study and us: in points, the reported gain over a guess could not be reached over a
 # good predictor. That was decided after these seeds had been seen, so the verdict on b is *exploratory*. Steering is *replicated* only if it also costs at
 # most [10 points]{.set} of accuracy on any kind of input with one right answer, and if [half]{.set} of its effect is left where both

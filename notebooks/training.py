@@ -14,8 +14,7 @@
 #
 # The loss is the causal language-modelling loss over the tokens that a text asks for. A small model does not learn to infer from the
 # task's texts alone: it learns what is remembered, or guesses one of the answers in the input. So {term}`lessons <lesson>` come
-# first, each of which teaches a part of what inference is made of, until it is learnt. (A pretrained model can be trained in full,
-# `full`, by a low-rank adapter as in the study, `lora`, or not at all, `none`.) Trials stand on the page *What was tried*.
+# first, each of which teaches a part of what inference is made of, until it is learnt. Trials stand on the page *What was tried*.
 #
 # The study stops at [28]{.study} % memorization and [55]{.study} % generalization of the conflicts (inference), and at
 # [62]{.study} % and [38]{.study} % (addition): its models are half-trained by design.

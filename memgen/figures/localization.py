@@ -102,7 +102,7 @@ def patched_sets(frame: pd.DataFrame, title: str) -> alt.TopLevelMixin:
     panels = frame.loc[~is_random, ["site", "ranking"]].drop_duplicates()
     everywhere = frame[is_random].drop(columns="ranking").merge(panels, on="site")
     frame = pd.concat([frame[~is_random], everywhere], ignore_index=True)
-    frame["panel"] = frame.site + ", " + frame.ranking.replace(theme.RANKING_NAMES)
+    frame["panel"] = frame.site.replace(theme.SITE_NAMES) + ", " + frame.ranking.replace(theme.RANKING_NAMES)
     frame["to"] = "to " + frame.target
     sizes = alt.Axis(values=sorted(set(frame.share)), format="~%", labelOverlap=True)
     base = alt.Chart(frame).encode(

@@ -5,6 +5,7 @@ lines have a grey that is readable on light and on dark pages; the background is
 """
 
 import itertools
+import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -64,6 +65,11 @@ RANKING_NAMES = {
     "patching": "patching",
 }
 
+SITE_NAMES = {
+    "resid_post": "residual stream",
+    "resid_post_normed": "residual stream, after the next norm",
+    "mlp.hook_post": "MLP neurons",
+}
 MATCH_NAMES = {
     "own": "of the same model",
     "index": "of another seed,\nsame index",
@@ -141,7 +147,8 @@ def facet(
     chart: altair.Chart | altair.LayerChart, frame: pd.DataFrame, column: str, columns: int = 2, height: int = 200
 ) -> altair.FacetChart:
     """Repeat a chart for each value of `column`, in the order of `frame`, its data."""
-    header = altair.Header(title=None, labelExpr=IN_LINES)
+    label = f"{json.dumps(SITE_NAMES)}[datum.label] || datum.label" if column == "site" else IN_LINES
+    header = altair.Header(title=None, labelExpr=label)
     panel = altair.Facet(f"{column}:N", header=header, sort=names_of(frame, column))
     return chart.properties(width=FACETS_WIDTH // columns, height=height).facet(facet=panel, columns=columns)
 

@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from memgen.figures import localization
+from memgen.figures import localization, theme
 from tests.figures import data_of, rows
 
 SITES, TARGETS = ["resid_post", "mlp.hook_post"], ["memorization", "generalization"]
@@ -56,7 +56,7 @@ def test_heat_map_is_centred_on_zero():
 def test_random_sets_stand_in_every_panel_of_their_site():
     shown = pd.DataFrame(data_of(localization.patched_sets(SETS, "share")))
     panels = shown[shown.end == "random"].groupby("panel").value.agg(["size", "mean"])
-    assert set(panels.index) == {f"{site}, |{ranking}|" for site in SITES for ranking in ("r", "NMD")}
+    assert set(panels.index) == {f"{theme.SITE_NAMES[site]}, |{ranking}|" for site in SITES for ranking in ("r", "NMD")}
     assert (panels["size"] == 2 * 2).all()  # sizes, targets
     assert panels["mean"].to_list() == pytest.approx([0.2] * 4)
 
