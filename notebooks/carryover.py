@@ -42,13 +42,14 @@ from IPython.display import display
 from memgen import behavior
 from memgen.carryover import checkpoints, matching, retrained, tables, transfer
 from memgen.figures import carryover as figures
-from memgen.figures.synthesis import quantities
+from memgen.figures.synthesis import depth, quantities
 from memgen.intervals import seeds_by
 from memgen.run import in_words
 from memgen.steering.interventions import Intervention
 from memgen.study import STEERING
 from memgen.subject import Subject
 from memgen.synthesis import summary
+from memgen.synthesis.verdicts import on_test_groups
 
 # %%
 SPLITS, SITE = ("train", "validation", "test"), "resid_post"
@@ -143,29 +144,58 @@ else:
 
 
 # %%
-def show_headlines(name, query, by, within):
-    """Figure and table of the headline numbers of runs that differ in a column; published ones where there are none."""
+def several(sources, query, by, within):
+    """The numbers of the first source that has several values of a column `by`, and what the source is."""
+    for numbers, note in sources:
+        found = numbers.query(query)
+        found = found[found.groupby(within)[by].transform("nunique") > 1]
+        if len(found):
+            return found, note
+    return pd.DataFrame(), ""
 
-    def select(numbers):
-        found = summary.headline(numbers.query(query))
-        return found[found.groupby(within)[by].transform("nunique") > 1]
 
-    numbers, note = tables.or_published(select(metrics), shelves, lambda shelf: select(shelf.metrics))
+def show_headlines(name, by, numbers, note):
+    """Figure and table of headline numbers by the column `by`."""
     if numbers.empty:
         print(absent)
         return
-    means = summary.over_seeds(numbers, ["base_task", by])
+    found = summary.headline(numbers)
+    means = summary.over_seeds(found, ["base_task", by])
     caption = f"Headline numbers by {by}: a dot for each seed, the mean over seeds and its 95 % interval.{note}"
-    display(run.figure(quantities(numbers, means, by, "base_task"), name, caption=caption, data=means))
+    display(run.figure(quantities(found, means, by, "base_task"), name, caption=caption, data=means))
     run.table(means, name, caption=caption)
 
 
 # %%
-show_headlines("sizes", "task == base_task", "model", ["base_task"])
+sources = [(metrics, ""), *((shelf.metrics, f" {shelf.label}.") for shelf in shelves)]
+together = [shelf for shelf in (run.published("full"), run.published("sizes")) if shelf]
+if together:
+    names = " and ".join(shelf.profile for shelf in together)
+    of_both = pd.concat([shelf.metrics for shelf in together], ignore_index=True)
+    sources.insert(1, (of_both, f" Published results of {names}."))
 
 # %%
-mixes = "form == 'study' and base_task != 'graded_joint'"
-show_headlines("mixes", mixes, "task", ["base_task", "model"])
+sizes = [
+    (numbers.assign(size=numbers.model.str.replace(r"x\d+$", " layers", regex=True)), note) for numbers, note in sources
+]
+by_size, of_sizes = several(sizes, "task == base_task", "size", ["base_task"])
+show_headlines("sizes", "size", by_size, of_sizes)
+
+# %% [markdown]
+# Do the states of the two members of a pair part in the same layers?
+
+# %%
+if len(by_size):
+    parted = on_test_groups(by_size).query("measure == 'pair_auroc' and site == 'resid_post'")
+    parted = parted[["base_task", "size", "seed", "layer", "value", "ci_low", "ci_high", "n"]].astype({"layer": int})
+    caption = (
+        f"AUROC of within-pair differences after each block, on validation groups; a line for each seed.{of_sizes}"
+    )
+    display(run.figure(depth(parted, "size"), "depth", caption=caption, data=parted))
+
+# %%
+mixes = several(sources, "form == 'study' and base_task != 'graded_joint'", "task", ["base_task", "model"])
+show_headlines("mixes", "task", *mixes)
 
 # %% [markdown]
 # ## Another format, another task
