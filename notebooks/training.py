@@ -110,6 +110,7 @@ print(f"{run.config.model.name}: {sum(sizes):,} weights to train, texts of up to
 # %%
 watched_splits = ["train", "validation"] if config.checkpoint == "coexistence" else ["validation"]
 frames = [pd.read_parquet(run.input("data", f"{split}.parquet")).assign(split=split) for split in watched_splits]
+frames = [frame.assign(split=frame.split + frame.get("part", "")) for frame in frames]  # both behaviours in either task
 watched = behavior.sample_originals(frames, config.evaluation_rows, run.rng("evaluation"))
 watched.assign(kind=watched.kind.map(KIND_NAMES)).groupby(["split", "kind"]).group.agg(inputs="size", groups="nunique")
 
