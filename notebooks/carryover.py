@@ -202,16 +202,16 @@ show_headlines("mixes", "task", *mixes)
 #
 # Does a model of two formats, or of two tasks, decide between memory and inference in one place for both? A shift of MLP neurons is fitted
 # on one part of the inputs and applied to the other. (Models of the graded design, with half of the bound entities in either form, or
-# trained on stories and sums at once.)
+# trained on stories and sums at once.) In a model of both tasks in the study's form it is the study's shift.
 
 
 # %%
-def transferred(column, of_runs):
+def transferred(column, of_runs, make_shifts=transfer.choose_shifts):
     """The shifts of each part, applied to each part of the inputs that `column` names."""
     shifts = [pd.DataFrame()]
     for cell in of_runs:
         parts = transfer.parts_by({split: inputs(cell, split) for split in SPLITS}, column)
-        matrix = transfer.shift_matrix(load(cell), parts, analysis, run.rng(f"transfer {tuple(cell)}"))
+        matrix = transfer.shift_matrix(load(cell), parts, analysis, run.rng(f"transfer {tuple(cell)}"), make_shifts)
         shifts.append(matrix.assign(task=cell.task, seed=cell.seed))
     return pd.concat(shifts, ignore_index=True)
 
@@ -228,7 +228,11 @@ def show_shifts(shifts, name):
     if len(shifts):
         means = shifts.groupby(where, sort=False)[costs].mean().reset_index()
         shifts = seeds_by(shifts, where).merge(means, on=where)
-    shown, note = tables.or_published(shifts, shelves[::-1], lambda shelf: shelf.table("carryover", f"{name}_shifts"))
+    of_joint = [found for found in [run.published("joint")] if found]
+    shelves_of_parts = [*of_joint, *shelves[::-1]]
+    shown, note = tables.or_published(
+        shifts, shelves_of_parts, lambda shelf: shelf.table("carryover", f"{name}_shifts")
+    )
     if shown.empty:
         print(absent)
         return
@@ -247,6 +251,10 @@ show_shifts(transferred("form", [cell for cell in cells if spec(cell.task).form 
 
 # %%
 show_shifts(transferred("part", [cell for cell in cells if spec(cell.task).task == "graded_joint"]), "tasks")
+
+# %%
+joint = [cell for cell in cells if spec(cell.task).task == "joint"]
+show_shifts(transferred("part", joint, transfer.study_shifts), "study_tasks")
 
 # %% [markdown]
 # ## Checkpoints

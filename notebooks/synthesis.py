@@ -148,8 +148,11 @@ measured = [
     cells.same_model(of_shown),
     cells.retrained_model(carried),
 ]
+joint = run.published("joint")
+if joint:
+    measured.append(cells.other_task(joint.table("carryover", "study_tasks_shifts"), "the study's shift"))
 if graded:
-    measured.append(cells.other_task(graded.table("carryover", "tasks_shifts")))
+    measured.append(cells.other_task(graded.table("carryover", "tasks_shifts"), "graded design, fitted shift"))
 measured = pd.concat(measured, ignore_index=True)
 in_cells = cells.beside(study.STEERING, measured)
 
@@ -191,12 +194,12 @@ show_cells(
 show_cells("retrained_model", in_settings("retrained"), f"The study's shift of one model in a retrained one.{note}")
 
 # %% [markdown]
-# Its Table 4: neurons of the other task, in one model that does both. Ours learned both tasks of the {term}`graded design`, and its
-# shifts are fitted: a related question, not the study's measurement.
+# Its Table 4: neurons of the other task, in one model that does both. Ours learned both at once, from scratch. Beside the study's shift
+# stands a related question: fitted shifts in a model of both tasks of the {term}`graded design`.
 
 # %%
-of_graded = f" Ours: {graded.label}." if graded else ""
-show_cells("other_task", in_settings("other_task"), f"The other task's neurons.{of_graded}")
+labels = "; ".join(shelf.label for shelf in (joint, graded) if shelf)
+show_cells("other_task", in_settings("other_task"), f"The other task's neurons. Ours: {labels or 'not measured'}.")
 
 # %%
 run.figure(

@@ -70,15 +70,13 @@ def retrained_model(carried: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([*parts, random.assign(ours=CONTROLS["random_neurons"])], ignore_index=True)[COLUMNS]
 
 
-def other_task(transferred: pd.DataFrame) -> pd.DataFrame:
-    """Table 4, from shifts that were fitted on one part of the graded joint model and applied to the other: `COLUMNS`.
+def other_task(transferred: pd.DataFrame, ours: str) -> pd.DataFrame:
+    """Table 4, from shifts that were made on one part of a joint model and applied to the other: `COLUMNS`.
 
     `transferred` has `source, destination, target, value` (reached), `other, ci_low, ci_high, n`.
     """
     rows = transferred[transferred.source != transferred.destination]
-    rows = rows.assign(
-        setting="other_task", ours="graded design, fitted shift", task=rows.destination.str.removeprefix("graded_")
-    )
+    rows = rows.assign(setting="other_task", ours=ours, task=rows.destination.str.removeprefix("graded_"))
     bounds = {"ci_low": np.nan, "ci_high": np.nan}  # of what reaches the target alone
     stayed = rows.assign(outcome="stayed", value=1 - rows.value - rows.other, **bounds)
     other = rows.assign(outcome="other", value=rows.other, **bounds)

@@ -94,7 +94,7 @@ class Task(Joint):
 
 def _vocabulary(part: BaseTask) -> list[str]:
     tokenizer = part.tokenizer()
-    return tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    return list(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))))
 
 
 def _joined(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

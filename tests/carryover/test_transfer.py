@@ -89,3 +89,22 @@ def test_inputs_without_a_bound_entity_belong_to_every_form():
     assert list(parts) == ["study", "matched"]
     assert parts["study"]["test"].index.tolist() == [0, 2, 3]
     assert parts["matched"]["train"].index.tolist() == [1, 2]
+
+
+def test_the_studys_shift_carries_in_the_same_way(planted, parts, rng):
+    """Made of flip pairs by the study's formula, at its site: the planted direction of the residual stream."""
+    settings = ANALYSIS.model_copy(update={"alphas": (8.0,), "top_fractions": (0.02, 1.0)})
+    table = transfer.shift_matrix(planted.subject, parts, settings, rng, transfer.study_shifts)
+    same = table.source == table.destination
+    assert len(table) == 8
+    assert (table.value[same] > table.best_control[same]).all()
+    assert (table.value[~same] == 0).all()
+    layer, dimension = planted.dimension
+    shifts = transfer.study_shifts(planted.subject, parts["first"], settings, rng)
+    for target, shift in shifts.items():
+        assert target * shift[layer, dimension] > 0
+
+
+def test_without_flip_pairs_the_study_has_no_shift(planted, parts, rng):
+    alone = {split: frame[frame.variant_of < 0] for split, frame in parts["first"].items()}
+    assert transfer.study_shifts(planted.subject, alone, ANALYSIS, rng) == {}

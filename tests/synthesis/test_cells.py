@@ -92,7 +92,7 @@ def test_the_other_task_is_where_a_shift_was_applied():
             "n": 5,
         }
     )
-    table = cells.other_task(transferred).set_index("outcome")
+    table = cells.other_task(transferred, "fitted shift").set_index("outcome")
     assert table.value.to_dict() == pytest.approx({"reached": 0.2, "stayed": 0.3, "other": 0.5})
     assert set(table.task) == {"addition"}
     assert table.ci_low.notna().to_dict() == {"reached": True, "stayed": False, "other": False}
