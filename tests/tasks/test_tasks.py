@@ -23,6 +23,10 @@ ALLOWED = ", ".join(tasks.names())
 SMALL = {
     "inference": {"n_names": 12, "conflicts_per_group": 5, "aligned_per_group": 5, "corpus_size": 50},
     "addition": {"conflicts_per_group": 5, "sums_per_split": 10, "corpus_size": 50},
+    "joint": {
+        "stories": {"n_names": 12, "conflicts_per_group": 5, "aligned_per_group": 5, "corpus_size": 50},
+        "sums": {"conflicts_per_group": 5, "sums_per_split": 10, "corpus_size": 50},
+    },
     "graded_joint": {name: {"n_bound": 12, "corpus_size": 50} for name in ("stories", "sums")},
 }
 
