@@ -28,7 +28,7 @@ def test_the_parts_are_the_tasks_themselves(made):
     for name, part in {"inference": STORIES, "addition": SUMS}.items():
         alone = part.generate(rng)
         for split, frame in alone.splits.items():
-            found = made.data.splits[split].query("part == @name")
+            found = made.data.splits[split][made.data.splits[split].part == name]
             start = found.index[0]
             pd.testing.assert_series_equal(found.prompt.reset_index(drop=True), frame.prompt)
             assert (
@@ -36,7 +36,7 @@ def test_the_parts_are_the_tasks_themselves(made):
             ).all()
             read = made.tokenizer(found.prompt.to_list()).input_ids
             assert [list(ids) for ids in found.input_ids] == read
-        memory = made.data.memory.query("part == @name")
+        memory = made.data.memory[made.data.memory.part == name]
         assert memory.answer_memorization.to_list() == alone.memory.answer_memorization.to_list()
 
 
