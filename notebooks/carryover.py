@@ -13,9 +13,10 @@
 # | of another seed, neurons matched by correlation | {glue:text}`carried_matched_inference` | {glue:text}`carried_matched_addition` |
 # | random neurons, the same norm | {glue:text}`carried_random_inference` | {glue:text}`carried_random_addition` |
 #
-# In one model of both tasks, in the {term}`graded design`, a shift fitted to sums brings
-# {glue:text}`transferred_addition_to_inference` of the stories to generalization, a shift fitted to stories
-# {glue:text}`transferred_inference_to_addition` of the sums.
+# In one model of both tasks, its shift computed on sums brings {glue:text}`joint_addition_to_inference` of the stories to generalization,
+# computed on stories {glue:text}`joint_inference_to_addition` of the sums. In the {term}`graded design`, a shift fitted to sums brings
+# {glue:text}`graded_joint_addition_to_inference` of the stories there, one fitted to stories
+# {glue:text}`graded_joint_inference_to_addition` of the sums.
 
 # %% tags=["parameters"]
 profile: str = "default"  # a file of config/, such as smoke, default or full
@@ -228,11 +229,8 @@ def show_shifts(shifts, name):
     if len(shifts):
         means = shifts.groupby(where, sort=False)[costs].mean().reset_index()
         shifts = seeds_by(shifts, where).merge(means, on=where)
-    of_joint = [found for found in [run.published("joint")] if found]
-    shelves_of_parts = [*of_joint, *shelves[::-1]]
-    shown, note = tables.or_published(
-        shifts, shelves_of_parts, lambda shelf: shelf.table("carryover", f"{name}_shifts")
-    )
+    of_parts = [shelf for shelf in (run.published("joint"), *shelves[::-1]) if shelf]
+    shown, note = tables.or_published(shifts, of_parts, lambda shelf: shelf.table("carryover", f"{name}_shifts"))
     if shown.empty:
         print(absent)
         return
@@ -329,12 +327,11 @@ for task in ("inference", "addition"):
         run.glue_text(f"{key}_{task}", in_words(rows[0] | {"unit": "share 0-1"}) if rows else "not measured")
 
 # %%
-to_generalization = (
-    "measure.str.endswith('transferred_reached') and task == 'graded_joint' and target == 'generalization'"
-)
-for source, destination in (("addition", "inference"), ("inference", "addition")):
-    pair = f"source == 'graded_{source}' and destination == 'graded_{destination}'"
-    run.glue(f"transferred_{source}_to_{destination}", f"{to_generalization} and {pair}")
+to_generalization = "measure.str.endswith('transferred_reached') and target == 'generalization'"
+for task, prefix in (("joint", ""), ("graded_joint", "graded_")):
+    for source, destination in (("addition", "inference"), ("inference", "addition")):
+        pair = f"source == '{prefix}{source}' and destination == '{prefix}{destination}'"
+        run.glue(f"{task}_{source}_to_{destination}", f"task == '{task}' and {to_generalization} and {pair}")
 run.finish()
 
 # %% [markdown]
