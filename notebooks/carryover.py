@@ -140,8 +140,8 @@ else:
 # %% [markdown]
 # ## Other sizes, other texts
 #
-# The headline numbers with other models, trained with the same settings: twice the depth, and Llama's architecture. And with other training
-# texts: *direct* is the ablation of the curriculum, the study's texts alone, without the lessons that come before them.
+# The headline numbers with other models, trained with the same settings: twice the depth, and for addition Llama's architecture; one seed each.
+# And with other training texts: *direct* is the ablation of the curriculum, the study's texts alone, without the lessons that come before them.
 
 
 # %%
