@@ -48,8 +48,7 @@ run = begin("steering", profile=profile, task=task, model=model, seed=seed, resu
 #
 # Any disturbance may break one behaviour and let the other answer. So beside each shift stand {term}`controls <control>` of the same
 # norm: random directions on the same neurons, the same magnitudes on the least correlated neurons, and for the study's shift also on
-# random ones. What counts is the {term}`net effect` beyond the strongest of them. The study's {term}`random baseline` is a larger
-# disturbance than its shift, and no control.
+# random ones. What counts is the {term}`net effect` beyond the strongest of them.
 
 # %%
 import csv

@@ -223,8 +223,8 @@ run.record_table(
 # ## Adapters of a pretrained model
 #
 # In the study's other half LLaMA-3.2 learns both tasks through an adapter (LoRA). The profile `lora` gives adapters to SmolLM2, over
-# twenty times smaller, for inference alone: sums would need more steps than two cores have time for. Below stands what is published
-# of it, each adapter by itself, with intervals over names, and for the study's Table 3 means over adapters.
+# twenty times smaller, for inference alone. Each adapter stands by itself, with intervals over names, and for the study's Table 3 the
+# mean over adapters.
 
 # %%
 lora = run.published("lora")
