@@ -39,7 +39,7 @@ def publish(profile: str, results: str = "results") -> Path:
     beside.mkdir(parents=True)
     numbers = [_numbers(place, manifest, loaded) for place, manifest in manifests.items()]
     write_metrics(pd.concat(numbers, ignore_index=True), beside)
-    first = {(cell.task, cell.model): cell for cell in reversed(loaded.main_cells())}.values()
+    first = {cell.task: cell for cell in reversed(loaded.main_cells())}.values()
     for place, manifest in manifests.items():
         if not place.task or place.cell in first:
             _copy_tables(place, manifest, beside / place.folder.relative_to(config.root() / results / profile))
