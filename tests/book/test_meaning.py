@@ -23,7 +23,10 @@ def numbers(full: Published, page: str) -> list[pd.DataFrame]:
     """The numbers that a page is about: of a stage over all runs, or of each seed of a task's stage."""
     stage, _, task = ("synthesis" if page == "index" else page).partition("-")
     if not task:
-        return [full.stage_metrics(stage)]
+        joint = published("joint")  # of which carry-over speaks, too
+        assert joint is not None
+        of_stage = [full.stage_metrics(stage), *([joint.stage_metrics(stage)] if stage == "carryover" else [])]
+        return [pd.concat(of_stage, ignore_index=True)]
     metrics = full.metrics.query("stage == @stage and task == @task")
     return [of_seed for _, of_seed in metrics.groupby("seed")]
 
