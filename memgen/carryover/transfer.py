@@ -81,9 +81,10 @@ def choose_shifts(
 
 
 def study_shifts(subject: Subject, part: Part, analysis: AnalysisConfig, rng: np.random.Generator) -> dict[int, Tensor]:
-    """The study's shift [n_layer, d] to each target, from the part's flip pairs; N and alpha as steering chooses them.
+    """The study's shift [n_layer, d] to each target, from the part's flip pairs; N and alpha by steering's rule.
 
-    There is none for fewer than `LEAST_PAIRS` pairs, nor to a target whose opposite no validation input shows.
+    They are chosen beside `STUDY_CONTROLS`. There is none for fewer than `LEAST_PAIRS` pairs, nor to a target whose
+    opposite no validation input shows.
     """
     train, validation, shifts = part["train"], part["validation"], {}
     pairs = behavior.flip_pairs(train, train.behavior)
