@@ -240,7 +240,7 @@ def show_shifts(shifts, name):
     display(run.figure(figures.matrix(shown), f"{name}_matrix", caption=caption, data=shown))
     run.table(shown, f"{name}_shifts", caption=caption)
     measure = "published_transferred_reached" if note else "transferred_reached"
-    definition = "{task}: fitted on {source}, applied to {destination}, to {target}: share that reaches it."
+    definition = "{task}: computed on {source}, applied to {destination}, to {target}: share that reaches it."
     run.record_table(shown, measure=measure, definition=definition, unit="share 0-1", coordinates=where)
 
 

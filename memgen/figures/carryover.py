@@ -56,7 +56,7 @@ def matrix(frame: pd.DataFrame) -> altair.TopLevelMixin:
     names = theme.names_of(frame, "source")
     base = altair.Chart(frame).encode(
         x=altair.X("destination:N", title="applied to", sort=names, axis=altair.Axis(labelAngle=0)),
-        y=altair.Y("source:N", title="fitted on", sort=names),
+        y=altair.Y("source:N", title="computed on", sort=names),
         tooltip=theme.tooltip(frame, ["panel", "source", "destination"], ["value", "best_control"], ".1%"),
     )
     paper = base.mark_rect(color="white")  # the same shades on a dark page
@@ -66,7 +66,7 @@ def matrix(frame: pd.DataFrame) -> altair.TopLevelMixin:
     ink = altair.value("black")
     values = base.mark_text(fontSize=14, dy=-7).encode(text=altair.Text("value:Q", format=".0%"), color=ink)
     notes = base.mark_text(fontSize=11, dy=9).encode(text="note:N", color=ink)
-    alt = "Squares of parts fitted on by parts applied to, with the share and its control written in each."
+    alt = "Squares of parts that a shift was computed on, by parts that it was applied to: the share and its control."
     chart = theme.facet(paper + cells + values + notes, frame, "panel", height=60 * len(names))
     return theme.finish(chart, alt, labels=100)
 
