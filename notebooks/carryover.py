@@ -170,14 +170,16 @@ def show_headlines(name, by, numbers, note):
 # %%
 sources = [(metrics, ""), *((shelf.metrics, f" {shelf.label}.") for shelf in shelves)]
 together = [shelf for shelf in (run.published("full"), run.published("sizes")) if shelf]
+of_together = []
 if together:
     names = " and ".join(shelf.profile for shelf in together)
     of_both = pd.concat([shelf.metrics for shelf in together], ignore_index=True)
-    sources.insert(1, (of_both, f" Published results of {names}."))
+    of_together = [(of_both, f" Published results of {names}.")]
 
 # %%
 sizes = [
-    (numbers.assign(size=numbers.model.str.replace(r"x\d+$", " layers", regex=True)), note) for numbers, note in sources
+    (numbers.assign(size=numbers.model.str.replace(r"x\d+$", " layers", regex=True)), note)
+    for numbers, note in (sources[0], *of_together, *sources[1:])
 ]
 by_size, of_sizes = several(sizes, "task == base_task", "size", ["base_task"])
 show_headlines("sizes", "size", by_size, of_sizes)
@@ -222,15 +224,17 @@ def transferred(column, of_runs, make_shifts=transfer.choose_shifts):
 
 
 # %%
-def show_shifts(shifts, name):
-    """Figure and table of transferred shifts over seeds, and their numbers."""
+def show_shifts(shifts, name, profile):
+    """Figure and table of transferred shifts over seeds, and their numbers; where there are none, of a published profile."""
     where = ["task", "source", "destination", "target"]
     costs = ["best_control", "other", *(column for column in shifts if column.startswith("lost_"))]
     if len(shifts):
         means = shifts.groupby(where, sort=False)[costs].mean().reset_index()
         shifts = seeds_by(shifts, where).merge(means, on=where)
-    of_parts = [shelf for shelf in (run.published("joint"), *shelves[::-1]) if shelf]
-    shown, note = tables.or_published(shifts, of_parts, lambda shelf: shelf.table("carryover", f"{name}_shifts"))
+    shelf = run.published(profile)  # no other: a profile also publishes what it showed of others
+    shown, note = tables.or_published(
+        shifts, [shelf] if shelf else [], lambda shelf: shelf.table("carryover", f"{name}_shifts")
+    )
     if shown.empty:
         print(absent)
         return
@@ -245,14 +249,14 @@ def show_shifts(shifts, name):
 
 
 # %%
-show_shifts(transferred("form", [cell for cell in cells if spec(cell.task).form == "both"]), "forms")
+show_shifts(transferred("form", [cell for cell in cells if spec(cell.task).form == "both"]), "forms", "graded")
 
 # %%
-show_shifts(transferred("part", [cell for cell in cells if spec(cell.task).task == "graded_joint"]), "tasks")
+show_shifts(transferred("part", [cell for cell in cells if spec(cell.task).task == "graded_joint"]), "tasks", "graded")
 
 # %%
 joint = [cell for cell in cells if spec(cell.task).task == "joint"]
-show_shifts(transferred("part", joint, transfer.study_shifts), "study_tasks")
+show_shifts(transferred("part", joint, transfer.study_shifts), "study_tasks", "joint")
 
 # %% [markdown]
 # ## Checkpoints
