@@ -121,6 +121,16 @@ def test_executed_notebooks_are_short_of_errors_and_of_bars(stages: list[Path]) 
                 assert len(output.get("text", "").splitlines()) < 40, "progress belongs to the terminal"
 
 
+@pytest.mark.parametrize(("name", "profile"), [("forms", "graded"), ("tasks", "graded"), ("study_tasks", "joint")])
+def test_what_other_profiles_computed_is_shown_as_theirs(project: Project, name: str, profile: str) -> None:
+    """They also publish what they showed of one another."""
+    notebook = nbformat.read(project.root / "results/smoke/carryover/notebook.ipynb", as_version=4)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    pages = [output["data"].get("text/html", "") for output in outputs if "data" in output]
+    (page,) = [page for page in pages if f'id="figure-{name}_matrix"' in page]
+    assert f"Published results of the profile {profile}" in page
+
+
 def test_tables_have_the_columns_of_the_contract(runs: list[Path]) -> None:
     for run in runs:
         for name, columns in COLUMNS.items():
