@@ -84,9 +84,9 @@ PUBLISHED = sorted(
 
 # Runs stand side by side, each with one thread unless told otherwise: the number of threads changes the last digits of
 # sums, and training amplifies that. A graphics card takes as many runs at a time as `--resources accelerator=N` allows.
-# The long stages of all runs go first, so that the end is even.
+# What takes long, or leads to it, goes first, so that the end is even.
 THREADS = int(config.get("threads", 1))
-PRIORITY = {"data": 2, "training": 1}
+PRIORITY = {"data": 4, "training": 3, "localization": 2, "steering": 1}
 ON_ACCELERATOR = {"accelerator": 1} if Path("/dev/nvidia0").exists() else {}
 
 # A stamp counts only while what it speaks of is there, unchanged. Jobs on a cluster read this file, too, while others

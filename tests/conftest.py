@@ -3,11 +3,13 @@
 import copy
 import dataclasses
 import functools
+import os
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 from xdist.scheduler import LoadScopeScheduling
@@ -31,7 +33,10 @@ TASKS = {
 }
 LONGEST_ANSWER = 4
 QUERY_LENGTH = {"inference": 3, "addition": 1}  # the tokens at the end of a prompt that ask the question
-torch.set_num_threads(1)  # the models are tiny, and tests run side by side
+# The models are tiny, and tests run side by side: threads would wait for each other.
+torch.set_num_threads(1)
+threadpool_limits(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # for libraries that are loaded later
 
 
 class Together(LoadScopeScheduling):
