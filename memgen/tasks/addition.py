@@ -17,6 +17,7 @@ the pattern in its place; since no running sum stands after the first digit alon
 
 import functools
 import hashlib
+import re
 from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal
 
@@ -81,6 +82,10 @@ class Task(common.BaseTask):
             of_split = memory[memory.split == ("train" if name == "seen" else name)]
             splits[name] = self._prompts(of_split, memory[["c", "d"]].to_numpy(), pairs, rng)
         return TaskData(memory, corpus, splits)
+
+    def spoken(self, text: str) -> str:
+        """Running sums have two digits each, so that every token of an answer has a place of its own."""
+        return re.sub(r"\((\d)\)", r"(0\1)", text)
 
     def draws(self, memory: pd.DataFrame) -> dict[str, Draw]:
         """Sums without patterns, and the texts.

@@ -77,6 +77,10 @@ class BaseTask(Settings, abc.ABC):
             return [*curriculum, lessons.from_corpus(corpus, tokenizer.pad_token_id, config.steps, size, seed)]
         return [*curriculum, lessons.drawn("texts", texts, config.steps, size, seed)]
 
+    def spoken(self, text: str) -> str:
+        """A text in the words of the task as running text, which a pretrained model reads."""
+        return text.replace(" .", ".")
+
     def draws(self, memory: pd.DataFrame) -> dict[str, Draw]:
         """The task's own lessons by name, in their order; and ``texts``, unless those are the ones of the corpus."""
         return {}

@@ -41,30 +41,32 @@ class Worded(BaseTask):
 
     def generate(self, rng: np.random.Generator) -> TaskData:
         """The task's data; prompts that the model has no room for are an :class:`memgen.config.InputError`."""
-        reader, data = _Reader(self.task.tokenizer(), self.tokenizer()), self.task.generate(rng)
+        reader, data = self._reader(), self.task.generate(rng)
         splits = {name: reader.prompts(frame) for name, frame in data.splits.items()}
         pretrained.require_room(self.model, max(map(reader.longest, splits.values())))
         return TaskData(data.memory, data.corpus.assign(text=reader.texts(data.corpus.input_ids)), splits)
 
     def lessons(self, memory: pd.DataFrame, corpus: pd.DataFrame, config: TrainingConfig, seed: int) -> list[Lesson]:
         """The task's lessons, translated."""
-        reader = _Reader(self.task.tokenizer(), self.tokenizer())
+        reader = self._reader()
         own = self.task.lessons(memory, corpus, config, seed)
         return [lesson._replace(batch=reader.translated(lesson.batch)) for lesson in own]
+
+    def _reader(self) -> "_Reader":
+        return _Reader(self.task, self.task.tokenizer(), self.tokenizer())
 
 
 class _Reader(NamedTuple):
     """Translates from the `words` of a task, by its tokenizer, to tokens."""
 
+    task: BaseTask
     words: PreTrainedTokenizerBase
     tokenizer: PreTrainedTokenizerBase
 
     def texts(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Running text."""
-        return [
-            text.replace(" .", ".")
-            for text in self.words.batch_decode([list(of_text) for of_text in ids], skip_special_tokens=True)
-        ]
+        words = self.words.batch_decode([list(of_text) for of_text in ids], skip_special_tokens=True)
+        return list(map(self.task.spoken, words))
 
     def following(self, text: str) -> str:
         """A text as it follows another: after a space, where there is one between two words."""
@@ -78,7 +80,10 @@ class _Reader(NamedTuple):
         answers = {}
         for name in ("answer_memorization", "answer_generalization"):
             of_frame = frame[name].dropna()
-            spoken = {answer: "|".join(map(self.following, answer.split("|"))) for answer in of_frame.unique()}
+            spoken = {
+                answer: "|".join(map(self.following, self.task.spoken(answer).split("|")))
+                for answer in of_frame.unique()
+            }
             answers[name] = frame[name].map(spoken).astype(object).where(frame[name].notna(), None)
         return frame.assign(words=frame.input_ids, input_ids=ids, prompt=texts, **answers)
 
