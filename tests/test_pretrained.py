@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import numpy as np
@@ -93,6 +94,11 @@ def fitted(tiny, folder, worded, *, config=LORA, stop=None):
     return model, training.fit(model, lessons, config, evaluation, folder, 3)
 
 
+def running_text(text):
+    """What a pretrained model reads: no space before a full stop, and running sums of two digits."""
+    return re.sub(r"\((?=\d\))", "(0", text.replace(" .", "."))
+
+
 def test_names_and_paths_are_one(tiny):
     assert tiny == read_model("models+tiny") == read_model("models/tiny/")
     assert (tiny.name, tiny.folder) == ("models+tiny", "models/tiny")
@@ -162,8 +168,9 @@ def test_prompts_and_answers_are_running_text(worded):
         for name in ("answer_memorization", "answer_generalization"):
             assert frame[name].notna().equals(own[name].notna())
             options = own[name].dropna().str.split("|", regex=False)
-            said = ["|".join(f" {word}" if is_story else word for word in of_input) for of_input in options]
-            assert frame[name].dropna().to_list() == said
+            said = [[f" {word}" if is_story else running_text(word) for word in of_input] for of_input in options]
+            assert frame[name].dropna().to_list() == list(map("|".join, said))
+        assert is_story or frame.answer_generalization.str.len().nunique() == 1  # each token has its place
 
 
 def test_lessons_ask_for_the_same_words(worded):
@@ -178,9 +185,9 @@ def test_lessons_ask_for_the_same_words(worded):
             asked = labels != IGNORED
             assert torch.equal(labels[asked], row[asked])
             said, meant = tokenizer.decode(row[asked]), words.decode(plain_labels[plain_labels != IGNORED])
-            assert said.removesuffix("<end>").strip() == meant.removesuffix("<eos>").strip().replace(" .", ".")
+            assert said.removesuffix("<end>").strip() == running_text(meant.removesuffix("<eos>").strip())
             whole = tokenizer.decode(row).replace("<end>", "")
-            assert whole == words.decode(plain_row, skip_special_tokens=True).replace(" .", ".")
+            assert whole == running_text(words.decode(plain_row, skip_special_tokens=True))
     answer = labels[asked].tolist()  # of the last text
     first = int(asked.nonzero()[0])
     assert row[:first].tolist() == tokenizer(tokenizer.decode(row[:first])).input_ids

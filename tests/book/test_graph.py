@@ -70,7 +70,7 @@ def test_a_changed_setting_runs_only_the_stages_that_read_it(project: Project) -
         assert project.planned() == {"data", "training", "localization", "prediction", *AFTER_STEERING}
 
 
-@pytest.mark.parametrize("profile", ["graded", "lora"])
+@pytest.mark.parametrize("profile", ["graded", "joint"])
 def test_a_profile_with_other_tasks_than_the_book_has_results_alone(project: Project, profile: str) -> None:
     rules = project.planned(profile)
     assert {"data", "training", "synthesis", "all"} <= rules
