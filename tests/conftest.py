@@ -3,11 +3,11 @@
 import copy
 import dataclasses
 import functools
-import os
 
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn.ensemble  # noqa: F401 -- loads its OpenMP, whose threads are limited below
 import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
@@ -33,10 +33,10 @@ TASKS = {
 }
 LONGEST_ANSWER = 4
 QUERY_LENGTH = {"inference": 3, "addition": 1}  # the tokens at the end of a prompt that ask the question
-# The models are tiny, and tests run side by side: threads would wait for each other.
+# The models are tiny, and tests run side by side: threads would wait for each other. The environment is left alone, for
+# what tests start decides for itself.
 torch.set_num_threads(1)
 threadpool_limits(1)
-os.environ["OMP_NUM_THREADS"] = "1"  # for libraries that are loaded later
 
 
 class Together(LoadScopeScheduling):
