@@ -13,7 +13,7 @@
 # | of another seed, neurons matched by correlation | {glue:text}`carried_matched_inference` | {glue:text}`carried_matched_addition` |
 # | random neurons, the same norm | {glue:text}`carried_random_inference` | {glue:text}`carried_random_addition` |
 #
-# In one model of both tasks, its shift computed on sums brings {glue:text}`joint_addition_to_inference` of the stories to generalization,
+# In one model of both tasks (no checkpoint of it meets the rule for {term}`coexistence`; the closest is taken), its shift computed on sums brings {glue:text}`joint_addition_to_inference` of the stories to generalization,
 # computed on stories {glue:text}`joint_inference_to_addition` of the sums. In the {term}`graded design`, a shift fitted to sums brings
 # {glue:text}`graded_joint_addition_to_inference` of the stories there, one fitted to stories
 # {glue:text}`graded_joint_inference_to_addition` of the sums.
@@ -31,8 +31,8 @@ run = begin("carryover", profile=profile, results=results)
 # ## How
 #
 # Where this profile lacks the runs for a section, {term}`published results` are shown in their place, and the caption says so: those of
-# the study's protocol (`full`), or else those of the graded design (`graded`). Shares are means over seeds with a 95 % interval where
-# there are four or more. What is chosen is chosen by the rules of the earlier chapters.
+# the study's protocol (`full`), or else those of the graded design (`graded`). Shares are means over seeds, in brackets a 95 % interval where
+# there are four or more, else their number n. What is chosen is chosen by the rules of the earlier chapters.
 
 # %%
 import dataclasses
@@ -155,6 +155,9 @@ def several(sources, query, by, within):
     return pd.DataFrame(), ""
 
 
+BY = {"size": "depth", "task": "training texts"}
+
+
 def show_headlines(name, by, numbers, note):
     """Figure and table of headline numbers by the column `by`."""
     if numbers.empty:
@@ -162,7 +165,7 @@ def show_headlines(name, by, numbers, note):
         return
     found = summary.headline(numbers)
     means = summary.over_seeds(found, ["base_task", by])
-    caption = f"Headline numbers by {by}: a dot for each seed, the mean over seeds and its 95 % interval.{note}"
+    caption = f"Headline numbers by {BY[by]}: a dot for each seed, the mean over seeds and its 95 % interval.{note}"
     display(run.figure(quantities(found, means, by, "base_task"), name, caption=caption, data=means))
     run.table(means, name, caption=caption)
 
@@ -222,6 +225,13 @@ def transferred(column, of_runs, make_shifts=transfer.choose_shifts):
 # %% [markdown]
 # Published numbers are recorded, too, as what they are.
 
+# %%
+MADE = {
+    "forms": "Fitted shifts from one format to the other (graded design)",
+    "tasks": "Fitted shifts from one task to the other (graded design)",
+    "study_tasks": "The study's shift from one task to the other",
+}
+
 
 # %%
 def show_shifts(shifts, name, profile):
@@ -238,11 +248,14 @@ def show_shifts(shifts, name, profile):
     if shown.empty:
         print(absent)
         return
-    caption = (
-        f"Share of test inputs of the opposite behaviour that shifts bring to the target, and their control.{note}"
+    caption = f"{MADE[name]}: share of test inputs of the opposite behaviour that reach the target"
+    figure = run.figure(
+        figures.matrix(shown), f"{name}_matrix", caption=f"{caption}, and the control.{note}", data=shown
     )
-    display(run.figure(figures.matrix(shown), f"{name}_matrix", caption=caption, data=shown))
-    run.table(shown, f"{name}_shifts", caption=caption)
+    columns = {"source": "computed on", "destination": "applied to", "target": "steered to", "value": "reached, %"}
+    columns |= {"best_control": "control, %", "other": "other answers, %"}
+    columns |= {name: f"lost, {name.removeprefix('lost_')}, points" for name in shown if name.startswith("lost_")}
+    display(figure, run.table(shown, f"{name}_shifts", caption=f"{caption}, and its price.{note}", columns=columns))
     measure = "published_transferred_reached" if note else "transferred_reached"
     definition = "{task}: computed on {source}, applied to {destination}, to {target}: share that reaches it."
     run.record_table(shown, measure=measure, definition=definition, unit="share 0-1", coordinates=where)
@@ -310,7 +323,10 @@ if len(over_steps):
     wide = named.dropna(subset="column").pivot(index=["task", "step"], columns="column", values="value").reset_index()
     columns = {"task": "task", "step": "step", "memorization": "memorization, %", "generalization": "generalization, %"}
     columns |= {"to memorization": "steered to memorization, %", "to generalization": "steered to generalization, %"}
-    caption = f"Shares of both behaviours, and what a shift fitted anew reaches, at each checkpoint.{note}"
+    caption = (
+        "Shares of both behaviours, and what a shift fitted anew reaches, at each checkpoint. Penalty and dose are the "
+        f"first, not chosen as in Steering, so that shares differ from those there.{note}"
+    )
     display(run.table(wide.reindex(columns=list(columns)), "checkpoints_by_step", caption=caption, columns=columns))
 
 # %% [markdown]

@@ -116,7 +116,9 @@ run.figure(
 # %%
 above = auroc.query("measure == 'pair_auroc' and ci_low > 0.5")
 onset = above.groupby("site").layer.min().reindex(list(SITES)).astype("Int64")
-run.table(onset.rename("onset").reset_index(), "onset", caption="The first layer that tells the members of a pair.")
+run.table(
+    onset.rename("onset").reset_index(), "onset", caption="The first layer that tells the members of a pair apart."
+)
 
 # %% [markdown]
 # ## Order or behaviour?
@@ -376,6 +378,7 @@ sets = pd.concat([sets, pd.DataFrame({"site": MLP, "ranking": ["none", "all"], "
 # %%
 inputs = behavior.sample_by_kind(frames["validation"], 400, run.rng("inputs to ask"))
 ablated = patching.ablate(subject, inputs, train[train.kind == "conflict"], sets)
+ablated = ablated[(ablated.ranking != "none") | (ablated.inputs != "conflict")]  # the same answer, by definition
 effects = intervals.estimate_by(ablated, ["ranking", "inputs"], inputs="input")
 run.table(
     effects,

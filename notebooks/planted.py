@@ -6,7 +6,7 @@
 #
 # **Answer.** A model that infers and hardly remembers was taught to remember by an adapter in one block, all else frozen. For each
 # localizer the table tells in what share of {glue:text}`plantings` such models the planted block had the highest score (by chance:
-# {glue:text}`chance`):
+# {glue:text}`chance`; in {glue:text}`hardly` of them less than a tenth of the conflicts was then remembered):
 #
 # | Localizer | Found |
 # | --- | --- |
@@ -187,7 +187,7 @@ if is_ours:
 # %%
 SHARE = {"unit": "share 0-1"}
 keys = ["found_r", "found_nmd", "found_summed_attribution", "found_patching", "off", "study", "control"]
-said = dict.fromkeys(["plantings", "chance", *keys], "not measured")
+said = dict.fromkeys(["plantings", "chance", "hardly", *keys], "not measured")
 if len(found):
     of_all = hits[hits["rank"].isna()].set_index("ranking")
     said |= {f"found_{name}": in_words(row | SHARE) for name, row in of_all.to_dict("index").items()}
@@ -196,6 +196,7 @@ if len(found):
     names = {"off": "adapter off", "study": "study", "control": "best"}
     said |= {key: in_words(reached[name] | SHARE) for key, name in names.items()}
     said |= {"plantings": str(len(found) // len(of_all)), "chance": f"1 of {found.n_blocks.iloc[0]}"}
+    said["hardly"] = str((plantings.memorization < planted.MOST_MEMORIZED).sum())
 for key, text in said.items():
     run.glue_text(key, text)
 run.finish()

@@ -1,14 +1,15 @@
 # %% [markdown]
 # # Prediction
 #
-# **Question.** Can the behaviour be predicted from the hidden states (claim b; the study reports accuracies of [.88]{.study} for
-# in-context inference and [.84]{.study} for addition in its models from scratch), and better than from the input alone?
+# **Question.** Can the behaviour be predicted from the hidden states (claim b; the study's figures show accuracies of about
+# [.88]{.study} for in-context inference and [.84]{.study} for addition in its models from scratch), and better than from the input alone?
 #
 # **Answer.** On flip pairs of groups that were never probed, the study's probe is right for {glue:text}`study_probe_test` in its best
 # layer; on new inputs of groups that it was fitted on, which is how the study tests, for {glue:text}`study_probe_seen`. A guess is
 # right for half. Over all conflicts of new groups the probe that is best on validation groups is right for
 # {glue:text}`accuracy_conflicts`, the predictor without hidden states that is best there for
-# {glue:text}`best_baseline_accuracy_conflicts`: a gain of {glue:text}`gain_conflicts`.
+# {glue:text}`best_baseline_accuracy_conflicts`: a gain of {glue:text}`gain_conflicts`. Always naming the behaviour that is more frequent in
+# *train* is right for {glue:text}`majority_conflicts`.
 #
 # All numbers of this page are of one model; over seeds they stand in [Synthesis](synthesis.ipynb).
 
@@ -82,7 +83,7 @@ for split, frame in frames.items():
 # ## The study's probe
 #
 # The study fits one MLP a layer: two hidden layers of twice the width, ReLU, Adam, batches of [32]{.study}, at most [100]{.study}
-# epochs, early stopping. So do we, but its learning rate of [1e-5]{.study} suits [80,000]{.study} pairs and would leave an MLP fitted on
+# epochs, early stopping. So do we, but its learning rate of [1e-5]{.study} is for thousands of pairs and would leave an MLP fitted on
 # a few hundred where it began: we take [1e-3]{.set}. The *linear* probe is a logistic regression, regularized by cross-validation over
 # training groups. Any classifier of scikit-learn can take its place, such as an SVM: `from sklearn.svm import SVC as make_probe`.
 
@@ -269,7 +270,13 @@ run.table(
     both[["population", "inputs", "kind", "probe", "place", *ESTIMATE]],
     "best",
     caption="The best probe, and the best predictor without hidden states.",
-    columns={"population": "of", "inputs": "tested on", "probe": "predictor", "place": "reads", "value": "accuracy, %"},
+    columns={
+        "population": "inputs",
+        "inputs": "tested on",
+        "probe": "predictor",
+        "place": "reads",
+        "value": "accuracy, %",
+    },
 )
 
 # %%
@@ -295,7 +302,7 @@ run.table(
     without_states[["population", "kind", "baseline", *ESTIMATE]],
     "baselines",
     caption="Test accuracy of the predictors that see no hidden states.",
-    columns={"population": "of", "baseline": "predictor", "value": "accuracy, %", "n": "n"},
+    columns={"population": "inputs", "baseline": "predictor", "value": "accuracy, %", "n": "n"},
 )
 
 # %% [markdown]
@@ -332,13 +339,33 @@ run.table(
     gains,
     "gains",
     caption="Accuracy of the best probe minus that of the best baseline, on the same test inputs.",
-    columns={"population": "of", "baseline": "best baseline", "value": "gain, points", "n": "n"},
+    columns={"population": "inputs", "baseline": "best baseline", "value": "gain, points", "n": "n"},
     rows=gains.measure == "gain",
 )
 
 # %% [markdown]
-# ## The readout, without knowing the answers
+# ## The model's own readout
 #
+# The direct reading compares the input's two answers. After the last block it *is* the behaviour; where it is right before, the states
+# tell which answer is coming, though a probe that is not told the answers may not find it.
+
+# %%
+readouts = table[(table.kind == "reading") & (table.split == "test")]
+readouts = prediction.estimates(readouts, "accuracy").assign(panel=readouts.population.map(POPULATION_NAMES))
+record_accuracy(
+    readouts,
+    measure="reading_accuracy",
+    definition="Test accuracy on {population} of the {probe} of layer {layer}.",
+    coordinates=["population", "probe", "layer"],
+)
+run.figure(
+    figures.accuracy(readouts, panel="panel", columns=2),
+    "readings",
+    caption="Accuracy of the model's own readout by layer, on test groups, with 95 % intervals. A guess is right for half.",
+    data=readouts,
+)
+
+# %% [markdown]
 # The agnostic reading, in the layer that is best on validation groups.
 
 # %%
@@ -439,7 +466,7 @@ run.table(
     controls,
     "controls",
     caption="The untrained network on test groups; on held-out rows of training groups the control task, and the behaviour.",
-    columns={"population": "of", "probe": "predictor", "place": "reads", "value": "accuracy, %", "n": "n"},
+    columns={"population": "inputs", "probe": "predictor", "place": "reads", "value": "accuracy, %", "n": "n"},
     rows=(controls.split == "test") | (controls.place == best.place.get("conflicts")),
 )
 
@@ -460,7 +487,7 @@ run.figure(
     "by_layer",
     caption=f"Accuracy on {int(drawn.n[drawn.split == 'test'].max()):,} test inputs by layer, with 95 % intervals, "
     f"{POPULATION_NAMES[population]} (the control task: on held-out rows of training groups); rules are predictors that see no "
-    "hidden states. All layers together have no number.",
+    "hidden states. The probe of all layers together is of no layer, and is not drawn.",
     data=drawn,
 )
 
@@ -480,6 +507,11 @@ for probe, split in itertools.product(makers, GROUPS):
 for measure in ("control_task_accuracy", "selectivity"):
     run.glue(measure, "measure == @measure", measure=measure)
 run.glue("agnostic_accuracy", "measure == 'agnostic_accuracy' and population == 'conflicts'")
+direct = "measure == 'reading_accuracy' and population == 'conflicts' and probe == 'direct reading' and layer == @layer"
+run.glue("direct_accuracy", direct, layer=subject.n_layer - 2)
+run.glue(
+    "majority_conflicts", "measure == 'baseline_accuracy' and population == 'conflicts' and baseline == 'majority'"
+)
 run.finish()
 
 # %% [markdown]
@@ -490,5 +522,5 @@ run.finish()
 # pairs of new groups, for {glue:text}`linear_probe_seen` of those of seen ones; the difference may be knowledge of the groups. A probe of
 # an untrained network reaches {glue:text}`untrained_accuracy_conflicts`; a random label of each group is known for
 # {glue:text}`control_task_accuracy`, so that the selectivity is {glue:text}`selectivity`. The model's own readout, which knows the task's
-# answers and not the input's, reaches {glue:text}`agnostic_accuracy`: where it does as well as a probe, the probe need not have found more
-# than the format of the next token.
+# answers and not the input's, reaches {glue:text}`agnostic_accuracy`. Told the input's two answers, it is right for
+# {glue:text}`direct_accuracy` one block before the last.

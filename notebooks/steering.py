@@ -227,7 +227,8 @@ columns |= {"dose": "dose", "value": "reached, %"}
 run.table(
     grid[grid.is_chosen],
     "chosen",
-    caption=f"The chosen trials, on validation groups: {RULE}. The residual stream has {total} neurons in all.",
+    caption=f"The chosen trials, on validation groups: {RULE}. The residual stream has {total} neurons in all; a shift of all "
+    "of them has as its *least correlated* control the same magnitudes, dealt anew with random signs.",
     columns=columns | {"cost_value": "strongest control, %"},
     rows=grid[grid.is_chosen].cost == "best_control",
 )
@@ -373,7 +374,7 @@ run.table(
 )
 
 # %% [markdown]
-# The norm of the study's shift, of its controls (as large), and of its random baseline (larger).
+# The norm of the study's shift, of its controls (as large), and of its random baseline (another one, as a rule larger).
 
 # %%
 draws = by_split["test"].query("method == 'study'").drop_duplicates(["control", "draw", "target"])
@@ -693,7 +694,7 @@ for target in ("generalization", "memorization"):
     where = f"target == '{target}'"
     number = reported.query(f"setting == @setting and measure == 'reached' and {where}").share.to_list()
     run.glue_text(f"reported_{target}", number[0] if number else "nothing on this task")
-    for population in ("flip_pairs", "seen_conflicts"):
+    for population in ("flip_pairs", "seen_flip_pairs"):
         here = f"measure == 'reached' and method == 'study' and control.isna() and population == '{population}'"
         run.glue(f"{population}_{target}", f"{here} and {where}")
     uniform = "method == 'study' and control == 'uniform' and population == 'conflicts'"
@@ -703,11 +704,11 @@ run.finish()
 # %% [markdown]
 # ## What this means
 #
-# On the study's own terms, members of flip pairs, its shift brings {glue:text}`flip_pairs_generalization` to generalization and
-# {glue:text}`flip_pairs_memorization` to memorization; on new inputs of the groups it was computed from,
-# {glue:text}`seen_conflicts_generalization` and {glue:text}`seen_conflicts_memorization`. Its random baseline turns
-# {glue:text}`uniform_other_generalization` and {glue:text}`uniform_other_memorization` into other answers: it is a larger
-# disturbance, and says nothing about chance.
+# On the study's own terms, members of flip pairs of the groups that the shift was computed from, it brings
+# {glue:text}`seen_flip_pairs_generalization` to generalization and {glue:text}`seen_flip_pairs_memorization` to memorization; on flip
+# pairs of new groups, {glue:text}`flip_pairs_generalization` and {glue:text}`flip_pairs_memorization`. Over all conflicts its random
+# baseline turns {glue:text}`uniform_other_generalization` and {glue:text}`uniform_other_memorization` into other answers: its norm is not
+# the shift's, so it says nothing about chance.
 #
 # A vector that works is weak evidence of *where* a behaviour lives. On a tenth of the MLP neurons, a fitted vector brings
 # {glue:text}`reached_fitted_mlp_tenth_generalization` to generalization if the tenth was chosen, and

@@ -12,9 +12,9 @@
 # %% [markdown]
 # ## Method
 #
-# The loss is the causal language-modelling loss over the tokens that a text asks for. A small model does not learn to infer from the
-# task's texts alone: it learns what is remembered, or guesses one of the answers in the input. So {term}`lessons <lesson>` come
-# first, each of which teaches a part of what inference is made of, until it is learnt. Trials stand on the page *What was tried*.
+# The loss is the causal language-modelling loss over the tokens that a text asks for. A small model does not learn to chain sentences
+# from the texts of inference alone: it learns what is remembered, or guesses one of the answers in the input. So {term}`lessons <lesson>`
+# come first, each of which teaches a part of what generalization is made of, until it is learnt; for addition a single one, sums. Trials stand on the page *What was tried*.
 #
 # The study stops at [28]{.study} % memorization and [55]{.study} % generalization of the conflicts (inference), and at
 # [62]{.study} % and [38]{.study} % (addition): its models are half-trained by design.

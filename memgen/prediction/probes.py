@@ -67,9 +67,9 @@ class StudyProbe(ClassifierMixin, BaseEstimator):
     """The study's probe of a layer of `width` neurons: an MLP that stops early by the accuracy on a fifth of its rows.
 
     scikit-learn's ``MLPClassifier`` with two hidden layers of twice the width, Adam and batches of 32, on any `device`:
-    on a CPU a layer of a thousand neurons takes minutes. Its learning rate is 1e-3: the study's 1e-5 is for 80,000
-    pairs, and would leave an MLP of hundreds as it began. For the same reason it waits for 30 epochs in vain, which are
-    few steps.
+    on a CPU a layer of a thousand neurons takes minutes. Its learning rate is 1e-3: the study's 1e-5 is for thousands
+    of pairs, and would leave an MLP of hundreds as it began. For the same reason it waits for 30 epochs in vain, which
+    are few steps.
     """
 
     def __init__(self, width: int, seed: int, device: str = "cpu"):

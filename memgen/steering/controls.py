@@ -1,4 +1,4 @@
-"""Controls of a shift: other vectors of the same norm; and the study's random baseline, which is larger."""
+"""Controls of a shift: other vectors of the same norm; and the study's random baseline, of another norm."""
 
 from collections.abc import Callable
 

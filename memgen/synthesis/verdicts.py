@@ -98,17 +98,17 @@ def net_effect(metrics: pd.DataFrame, target: str) -> pd.Series:
     return by_seed(metrics, query, "target").reindex(columns=[target])[target]
 
 
-def concentration(metrics: pd.DataFrame) -> pd.Series:
+def concentration(metrics: pd.DataFrame, ranking: str = "attribution") -> pd.Series:
     """What patching the top tenth of the MLP neurons turns beyond a random tenth, as a share of what all neurons turn.
 
-    The top is by attribution. Both directions are averaged; missing where all neurons together turn no pair.
+    The top is by a `ranking`. Both directions are averaged; missing where all neurons together turn no pair.
     """
     patched = metrics.query(f"measure == 'patched_units' and site == '{SITE}'")
 
     def turned(query: str) -> pd.Series:
         return patched.query(query).groupby("seed").value.mean()
 
-    top, everything = (turned(f"ranking == 'attribution' and end == 'top' and share == {share}") for share in (0.1, 1))
+    top, everything = (turned(f"ranking == '{ranking}' and end == 'top' and share == {share}") for share in (0.1, 1))
     return ((top - turned("ranking == 'random' and share == 0.1")) / everything.where(everything > 0)).clip(-1, 1)
 
 
@@ -239,7 +239,7 @@ def verdicts(metrics: pd.DataFrame, matched: pd.DataFrame) -> pd.DataFrame:
 
     `metrics` has the numbers of the runs to judge; among those of `matched` are runs in the matched form, for tasks
     whose answers differ in format. The result has `COLUMNS`: `value, ci_low, ci_high, n` are over seeds, `detectable`
-    is the smallest effect that could have been seen, and `lost` and `matched` are means, of claim c alone.
+    is that of the function of this name, and `lost` and `matched` are means, of claim c alone.
     """
     metrics, matched = on_test_groups(metrics), on_test_groups(matched)
     rows = []
@@ -261,7 +261,7 @@ def _verdict(row: Mapping[str, Any], p: float) -> str:
 
 
 def in_words(row: Any) -> str:
-    """The verdict of a row of the table; *not testable here* with the smallest effect that could have been seen."""
+    """The verdict of a row of the table; *not testable here* with the effect that would be seen at the power asked."""
     if row.verdict != NOT_TESTABLE:
         return row.verdict
     if row.n == 0:
@@ -271,10 +271,10 @@ def in_words(row: Any) -> str:
     if row.p_holm <= LEVEL:
         return f"{NOT_TESTABLE} (what it costs, or the matched form, was not measured)"
     if row.detectable > 1:
-        return f"{NOT_TESTABLE} (no possible effect could have been seen)"
+        return f"{NOT_TESTABLE} (four in five such experiments would see no possible effect)"
     in_points = row.unit in ("share 0-1", "difference of shares")
     size = f"{100 * row.detectable:.0f} points" if in_points else f"{row.detectable:.2f}"
-    return f"{NOT_TESTABLE} (smallest effect that could have been seen: {size})"
+    return f"{NOT_TESTABLE} (four in five such experiments would see an effect of {size})"
 
 
 def _tested(endpoint: Endpoint, run: pd.DataFrame, partner: pd.DataFrame, task: str) -> dict[str, Any]:

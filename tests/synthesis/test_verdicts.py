@@ -246,10 +246,10 @@ def test_each_task_and_model_is_a_family_of_its_own():
 
 
 def test_verdicts_in_words():
-    seen = r"smallest effect that could have been seen: \d\d points"
+    seen = r"four in five such experiments would see an effect of \d\d points"
     scatter = np.array([-0.45, -0.45, 0.2, 0.3, 0.5, 0.8, 0.85, 0.85])
     wide = 0.95 * np.array([-1, 1, -1, 1, 1, 1, 1, 1])
-    for values, expected in ((scatter, seen), (wide, "no possible effect could have been seen")):
+    for values, expected in ((scatter, seen), (wide, "four in five such experiments would see no possible effect")):
         noisy = plant(run(NEW), NET.format("memorization"), values)
         words = [verdicts.in_words(row) for row in verdicts.verdicts(noisy, run(range(3), "matched")).itertuples()]
         assert words[0] == "replicated"
