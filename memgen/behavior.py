@@ -137,8 +137,8 @@ def batches(
     Yields
     ------
     Batch
-        One pass scores both answers if, of all alternatives of an input, at most one is longer than a token, or if an
-        answer has several of them, which are branches; otherwise each answer has its own batches.
+        Inputs that have both answers, then those that have one. Of all alternatives of an input, those longer than a
+        token are branches if there are several.
     """
     batch_size = batch_size or subject.batch_size
     names = [NAMES[target] for target in TARGETS]
@@ -147,23 +147,13 @@ def batches(
         rows = frame[(is_present == [name in scored for name in names]).all(axis=1)]
         if rows.empty:
             continue
-        answers = {name: alternatives(subject, rows[f"answer_{name}"]) for name in scored}
-        n_longer = np.array([len(_longer(of_input)) for of_input in zip(*answers.values(), strict=True)])
-        order = np.arange(len(rows))
         if prefix:
-            order = order[np.argsort(rows.input_ids.str.len(), kind="stable")]
-        # Inputs that take a pass for each answer run together: one of them would cost its batch a second pass.
-        order = order[np.argsort(n_longer[order] > 1, kind="stable")]
+            rows = rows.sort_values("input_ids", key=lambda prompts: prompts.str.len(), kind="stable")
         for start in range(0, len(rows), batch_size):
-            chosen = order[start : start + batch_size]
-            chunk = rows.iloc[chosen]
-            of_chunk = {name: [column[row] for row in chosen] for name, column in answers.items()}
-            fits_one_pass = n_longer[chosen].max() <= 1
-            has_branches = any(len(_longer([options])) > 1 for column in of_chunk.values() for options in column)
-            together = fits_one_pass or has_branches
-            passes = [of_chunk] if together else [{name: column} for name, column in of_chunk.items()]
-            for answers_of_pass in passes:
-                yield _batch(subject, chunk, answers_of_pass, prefix)
+            chunk = rows.iloc[start : start + batch_size]
+            yield _batch(
+                subject, chunk, {name: alternatives(subject, chunk[f"answer_{name}"]) for name in scored}, prefix
+            )
 
 
 def alternatives(subject: Subject, answers: pd.Series) -> list[list[list[int]]]:
@@ -314,7 +304,8 @@ def score(logits: Tensor, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
         is_there = real.any(2)  # an input may have fewer alternatives than others
         log_p_of_each = (log_p * real).sum(2).masked_fill(~is_there, -torch.inf)
         log_p_of_any = activations.finite(log_p_of_each.logsumexp(1), "the logits")
-        result[name] = (log_p_of_any, (greedy.all(2) & is_there).any(1))
+        # No probability exceeds 1, though the sum of rounded ones may.
+        result[name] = (log_p_of_any.clamp(max=0), (greedy.all(2) & is_there).any(1))
     return result
 
 

@@ -188,14 +188,8 @@ class TrainingConfig(Settings):
     decay_fraction: Share = 0.3
     evaluate_every: Count = 250
     evaluation_rows: Count = 512
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    mixed_precision: Literal["no", "bf16"] = "no"
     required_accuracy: Share = 0.98
-
-    @model_validator(mode="after")
-    def _scales_gradients_once(self) -> Self:
-        fits = self.optimizer == "adamw" or self.mixed_precision != "fp16"
-        require(fits, "mixed_precision fp16 scales the gradients of one optimizer, and muon has two; bf16 is allowed.")
-        return self
 
 
 class AnalysisConfig(Settings):

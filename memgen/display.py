@@ -193,7 +193,7 @@ def _readable(value: Any, scale: int = 1, end: str = "") -> str:
     if pd.api.types.is_float(value):
         if 0 < abs(value) < SMALLEST:
             return f"< {SMALLEST}" if value > 0 else f"> \u2212{SMALLEST}"
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}".replace("-", "\u2212")
+        return f"{value:{',.0f' if abs(value) >= 999.5 else '.3g'}}".replace("-", "\u2212")
     if pd.api.types.is_integer(value):
         return f"{value:,}".replace("-", "\u2212")
     return str(value)

@@ -21,7 +21,7 @@ from memgen import config
 from memgen.config import InputError
 
 PACKAGES = (
-    "accelerate altair ipykernel jupytext memgen numpy pandas papermill pyarrow safetensors scikit-learn scipy "
+    "accelerate altair ipykernel jupytext memgen numpy pandas papermill peft pyarrow safetensors scikit-learn scipy "
     "tokenizers torch transformers vl-convert-python"
 ).split()
 DECISIVE = ("memgen", "notebooks", "config", "requirements.lock")  # what git is asked about

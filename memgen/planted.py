@@ -123,12 +123,11 @@ def plant(
     for n_steps in range(1, config.steps + 1):
         rows = taught.sample(min(config.batch_size, len(taught)), random_state=rng)
         optimizer.zero_grad()
-        # Long answers of the two behaviours each take a pass of their own.
-        for batch in behavior.prepare(changed, rows):
-            from_memory = torch.tensor(remembered[batch.rows].to_list(), device=changed.device)
-            scores = behavior.score(behavior.run_answers(changed, batch), batch)
-            right = [log_p[from_memory == (name == "memorization")] for name, (log_p, _) in scores.items()]
-            (-torch.cat(right).sum() / len(rows)).backward()
+        (batch,) = behavior.batches(changed, rows)
+        from_memory = torch.tensor(remembered[batch.rows].to_list(), device=changed.device)
+        scores = behavior.score(behavior.run_answers(changed, batch), batch)
+        log_p = torch.where(from_memory, scores["memorization"][0], scores["generalization"][0])
+        (-log_p.mean()).backward()
         optimizer.step()
         if n_steps % EVALUATE_EVERY == 0:
             shown = behavior.rates(behavior.measure(changed, batches).behavior)
@@ -155,13 +154,9 @@ def score_blocks(subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame, rng
         of_layer = {name: np.abs(values.reshape(shape)).mean(1) for name, values in statistics.items()}
         of_layer["summed_attribution"] = worth.attribution[worth.site == site].to_numpy().reshape(shape).sum(1)
         rows += [(name, site, layer, score) for name, scores in of_layer.items() for layer, score in enumerate(scores)]
-    sets = []
-    for site, layer in itertools.product(SITES, range(subject.n_layer)):
-        chosen = np.zeros(subject.shape(site), dtype=bool)
-        chosen[layer] = True
-        sets.append({"site": site, "layer": layer, "chosen": chosen})
     sample = pairs.sample(min(N_PATCHED, len(pairs)), random_state=rng).reset_index(drop=True)
-    turned = patching.patch(subject, frame, sample, pd.DataFrame(sets)).groupby(["site", "layer"]).value.mean()
+    patched = patching.patch(subject, frame, sample, patching.whole_layers(subject, SITES))
+    turned = patched.groupby(["site", "layer"]).value.mean()
     rows += [("patching", site, layer, score) for (site, layer), score in turned.items()]
     return pd.DataFrame(rows, columns=["ranking", "site", "layer", "score"])
 
@@ -221,7 +216,8 @@ def undo(
     kinds = controls("study", table, SITE)
     tried = sweep(trials, candidates, SITE, kinds, rng)
     shift = tried.shifts[NAMES[target], choose(tried.tried, target).trial]
-    found = summary(on_remembered.compare(SITE, [shift], target, kinds, rng), ["trial"]).drop(columns="trial")
+    (compared,) = on_remembered.compare(SITE, [([shift], target, kinds, rng)])
+    found = summary(compared, ["trial"]).drop(columns="trial")
     ideal = pd.DataFrame([{"method": "adapter off", "measure": "reached", **off._asdict()}])
     return pd.concat([ideal, found.assign(method="study")], ignore_index=True)
 

@@ -349,7 +349,7 @@ def _digits(value: float, unit: str) -> str:
         text = f"{100 * value:z.1f}"
     elif unit in ("AUROC 0-1", "correlation"):
         text = f"{value:z.3f}"
-    elif abs(value) >= 1000 or (unit in COUNTED and (value == round(value) or abs(value) >= 100)):
+    elif abs(value) >= 999.5 or (unit in COUNTED and (value == round(value) or abs(value) >= 100)):
         text = f"{value:z,.0f}"
     else:
         text = f"{value:z.1f}" if unit in COUNTED else f"{value:z#.3g}".removesuffix(".")

@@ -78,7 +78,3 @@ class Subject:
             torch.manual_seed(seed)
             model = AutoModelForCausalLM.from_config(self.model.config).eval().requires_grad_(False).to(self.device)
         return dataclasses.replace(self, model=model)
-
-    def with_batch_size(self, batch_size: int) -> Self:
-        """The same model, with another number of prompts per forward pass."""
-        return dataclasses.replace(self, batch_size=batch_size)

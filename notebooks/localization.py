@@ -111,7 +111,7 @@ run.figure(
 )
 
 # %% [markdown]
-# The onset is the first layer whose interval lies above 0.5.
+# The onset is the first layer whose interval lies above 0.5. With two groups no interval can.
 
 # %%
 above = auroc.query("measure == 'pair_auroc' and ci_low > 0.5")
@@ -284,7 +284,7 @@ end = -parts["shared"].start
 to_patch = sampled(with_parts)
 
 # %%
-patched = patching.patch_positions(subject, train, to_patch, "resid_post", parts)
+patched = patching.patch(subject, train, to_patch, patching.whole_layers(subject, ["resid_post"]), parts)
 patched_parts = intervals.estimate_by(patched, ["part", "layer", "target"])
 run.figure(
     figures.patched(patched_parts, "part", "share that takes over the behaviour"),
@@ -309,7 +309,8 @@ run.record_table(
 
 # %%
 head_parts = {name: parts[name] for name in analysis.head_parts if name in parts} or {"last": parts["last"]}
-patched = patching.patch_positions(subject, train, to_patch, patching.HEADS, head_parts, by_head=True)
+heads = patching.whole_layers(subject, [patching.HEADS], by_head=True)
+patched = patching.patch(subject, train, to_patch, heads, head_parts)
 patched_heads = intervals.estimate_by(patched, ["part", "layer", "head", "target"])
 run.figure(
     figures.patched(patched_heads, "head", "share that takes over the behaviour"),
@@ -378,12 +379,12 @@ sets = pd.concat([sets, pd.DataFrame({"site": MLP, "ranking": ["none", "all"], "
 # %%
 inputs = behavior.sample_by_kind(frames["validation"], 400, run.rng("inputs to ask"))
 ablated = patching.ablate(subject, inputs, train[train.kind == "conflict"], sets)
-ablated = ablated[(ablated.ranking != "none") | (ablated.inputs != "conflict")]  # the same answer, by definition
+ablated = ablated[(ablated.ranking != "none") | (ablated.inputs != "conflict")]  # the same, by definition
 effects = intervals.estimate_by(ablated, ["ranking", "inputs"], inputs="input")
 run.table(
     effects,
     "ablation",
-    caption="Right answers (conflicts: the same answer as before) when the top tenth of the MLP neurons by a ranking, a random "
+    caption="Right answers (conflicts: the same behaviour as before) when the top tenth of the MLP neurons by a ranking, a random "
     "tenth, none, or all are set to their mean.",
     columns={"ranking": "neurons at their mean", "inputs": "inputs", "value": "right answers, %", "n": "n"},
 )
@@ -392,7 +393,7 @@ run.table(
 run.record_table(
     effects,
     measure="ablation",
-    definition="Share of {inputs} validation inputs with the right answer (conflict inputs: the same answer as before) "
+    definition="Share of {inputs} validation inputs with the right answer (conflict inputs: the same behaviour as before) "
     "with mlp.hook_post set to its mean: none, all, or a tenth (random, or the top by a ranking): {ranking}.",
     unit="accuracy 0-1",
     coordinates=["ranking", "inputs"],
@@ -406,7 +407,8 @@ last = subject.n_layer - 1
 run.glue("pairs", "measure == 'pairs'")
 run.glue("auroc_first", "measure == 'pair_auroc' and site == 'resid_post' and layer == 0")
 run.glue("auroc_last", "measure == 'pair_auroc' and site == 'resid_post' and layer == @last", last=last)
-run.glue_text("onset", "none" if pd.isna(onset["resid_post"]) else f"layer {onset['resid_post']}")
+none = "none" if flip_pairs["validation"].group.nunique() > 2 else "none, as two groups cannot tell"
+run.glue_text("onset", none if pd.isna(onset["resid_post"]) else f"layer {onset['resid_post']}")
 for name in ("flip", "same"):
     query = "measure == 'pair_distance' and site == 'resid_post' and layer == @last and pairs == @name"
     run.glue(f"distance_{name}", query, last=last, name=name)

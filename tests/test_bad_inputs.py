@@ -191,7 +191,7 @@ BAD = {
     "no steps": {"training": {"inference": {"steps": 0}}},
     "a rate that is no number": {"training": {"inference": {"learning_rate": float("nan")}}},
     "an endless rate": {"training": {"inference": {"learning_rate": float("inf")}}},
-    "fp16 with muon": {"training": {"inference": {"optimizer": "muon", "mixed_precision": "fp16"}}},
+    "fp16": {"training": {"inference": {"mixed_precision": "fp16"}}},
     "a share above 1": {"analysis": {"max_loss": 2.0}},
     "no dose": {"analysis": {"doses": []}},
 }

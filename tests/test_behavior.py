@@ -67,31 +67,19 @@ def test_measure_equals_decoding_token_by_token(setting):
     assert (result.behavior.value_counts()[[1, 0, -1]] >= 5).all()  # each label really occurs
 
 
-def test_two_answers_of_several_tokens(sums):
-    """Neither answer is a single token, so each has its own pass; the lengths differ within a batch."""
+@pytest.mark.parametrize("prefix", [False, True])
+def test_two_answers_of_several_tokens(sums, prefix):
+    """Where neither answer is a single token they are branches; the lengths differ within a batch."""
     frame = sums.frame[sums.frame.kind == "conflict"].iloc[:12].copy()
-    frame["answer_memorization"] = ["12", "345"] * 6
-    prepared = behavior.prepare(sums.subject, frame)
-    assert [list(batch.answers) for batch in prepared] == [["memorization"], ["generalization"]]
+    frame["answer_memorization"], frame["answer_generalization"] = ["3", "12", "345", "3"] * 3, "45"
     expected = pd.DataFrame([naive(sums, row) for _, row in frame.iterrows()], index=frame.index)[COLUMNS]
-    assert_same(measured(sums, frame), expected)
+    assert_same(measured(sums, frame, prefix=prefix), expected)
 
 
-def test_one_pass_where_an_answer_is_a_single_token(setting):
+def test_one_pass_for_both_answers(setting):
     conflicts = setting.frame[setting.frame.kind == "conflict"]
     assert len(behavior.prepare(setting.subject, conflicts)) == 1
     assert len(behavior.prepare(setting.subject, setting.frame)) == 3
-
-
-@pytest.mark.parametrize("prefix", [False, True])
-def test_inputs_that_take_two_passes_run_together(sums, prefix):
-    """One input whose answers both have several tokens costs one batch a second pass, and nothing else changes."""
-    frame = sums.frame[sums.frame.kind == "conflict"].iloc[:12].copy()
-    frame["answer_memorization"], frame["answer_generalization"] = ["3", "12", "3", "3"] * 3, "45"
-    prepared = behavior.prepare(sums.subject, frame, prefix=prefix, batch_size=4)
-    assert [len(batch.answers) for batch in prepared] == [2, 2, 1, 1]
-    expected = pd.DataFrame([naive(sums, row) for _, row in frame.iterrows()], index=frame.index)[COLUMNS]
-    assert_same(measured(sums, frame, prefix=prefix), expected)
 
 
 def test_answers_that_are_missing(setting):
@@ -285,7 +273,7 @@ def test_states_are_those_at_the_last_prompt_token(setting):
     subject = setting.subject
     frame = setting.frame.iloc[::3].copy()
     frame["input_ids"] = [ids[i % 2 :] for i, ids in enumerate(frame.input_ids)]
-    states = behavior.states(subject.with_batch_size(7), frame, SITES)
+    states = behavior.states(dataclasses.replace(subject, batch_size=7), frame, SITES)
     assert {site: array.shape for site, array in states.items()} == {
         site: (len(frame), *subject.shape(site)) for site in SITES
     }
@@ -299,7 +287,7 @@ def test_states_are_those_at_the_last_prompt_token(setting):
 
 def test_states_come_batch_by_batch_in_the_order_of_the_frame(sums):
     frame = sums.frame.sample(frac=1, random_state=0)
-    batches = list(behavior.read_states(sums.subject.with_batch_size(10), frame, ["mlp_out"]))
+    batches = list(behavior.read_states(dataclasses.replace(sums.subject, batch_size=10), frame, ["mlp_out"]))
     assert [len(index) for index, _ in batches][:-1] == [10] * (len(batches) - 1)
     assert [row for index, _ in batches for row in index] == list(frame.index)
     whole = behavior.states(sums.subject, sums.frame, ["mlp_out"])["mlp_out"]

@@ -133,7 +133,7 @@ def test_a_folder_outside_any_project_names_itself(tmp_path, monkeypatch):
         ({"training": {"inference": 3}}, ["training: inference", "3"]),
         ({"training": {"inference": {"step": 3}}}, ["step", "steps, batch_size, learning_rate"]),
         ({"training": {"inference": {"lessons": {"copy": 0}}}}, ["lessons: copy", "0"]),
-        ({"training": {"inference": {"optimizer": "muon", "mixed_precision": "fp16"}}}, ["fp16", "muon"]),
+        ({"training": {"inference": {"mixed_precision": "fp16"}}}, ["fp16", "bf16"]),
         ({"analysis": "fast"}, ["analysis", "'fast'"]),
         ({"analysis": {"alpha": 3}}, ["analysis: alpha", "alphas"]),
     ],

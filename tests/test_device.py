@@ -39,7 +39,8 @@ def attributed(subject, frame, pairs):
 
 
 def patched_heads(subject, frame, pairs):
-    return patching.patch_positions(subject, frame, pairs, patching.HEADS, {"last": slice(-1, None)}, by_head=True)
+    heads = patching.whole_layers(subject, [patching.HEADS], by_head=True)
+    return patching.patch(subject, frame, pairs, heads)
 
 
 def patched_sets(subject, frame, pairs):

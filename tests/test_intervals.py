@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from memgen import intervals
 
 N_DATA_SETS = 300
-N_GROUPS = [10, 20, 60]
+N_GROUPS = [3, 10, 20, 60]
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_the_auroc_is_that_of_scikit_learn(rng):
     assert np.isnan(intervals.auroc_value([1, 1], [0.2, 0.3]))
 
 
-@pytest.mark.parametrize("n_groups", N_GROUPS)
+@pytest.mark.parametrize("n_groups", N_GROUPS[1:])  # of three, a class may have one alone
 @pytest.mark.parametrize(("distance", "icc"), [(0, 0), (1, 0.3), (2.2, 0.3), (3.3, 0.3), (50, 0)])
 def test_an_auroc_is_covered(rng, n_groups, distance, icc):
     """True values of .5, .76, .94, .99 and 1; groups differ in their share of positive rows."""
@@ -205,7 +205,7 @@ def test_a_perfect_auroc_has_width_and_a_class_of_a_single_group_no_interval():
         intervals.auroc([1, -1, 1], [0.2, 0.1], [0, 0])
 
 
-# means, and the jackknife
+# means
 
 
 @pytest.mark.parametrize("n_groups", N_GROUPS)
@@ -227,38 +227,15 @@ def test_the_mean_of_independent_rows_has_the_t_interval(rng):
     assert intervals.mean(values, np.arange(40)) == pytest.approx((values.mean(), other.low, other.high, 40))
 
 
-@pytest.mark.parametrize("n_groups", N_GROUPS)
-def test_a_ratio_of_sums_is_covered_by_the_jackknife(rng, n_groups):
-    def draw():
-        distance = rng.uniform(1, 5, n_groups)
-        moved = distance * rng.beta(3, 2, n_groups)
-        return intervals.jackknife(lambda weights: (weights @ moved) / (weights @ distance), n_groups)
-
-    assert coverage(draw, 0.6) >= 0.925
-
-
-def test_a_mean_of_absolute_values_lies_in_its_interval(rng):
-    """A percentile bootstrap adds noise to values near 0, which only enlarges their absolute values."""
-    sums = rng.normal(size=(20, 400))  # [groups, neurons], and no neuron differs from 0
-    estimate = intervals.jackknife(lambda weights: np.abs(weights @ sums).mean(1) / weights.sum(1), 20)
-    drawn = rng.multinomial(20, np.full(20, 1 / 20), size=500) @ sums / 20
-    assert np.quantile(np.abs(drawn).mean(1), 0.025) > estimate.value
-    assert estimate.ci_low < estimate.value < estimate.ci_high
-
-
-def test_the_jackknife_of_a_statistic_that_no_group_moves():
-    def same(weights):
-        return np.full(len(weights), 1.0)
-
-    assert np.isnan(intervals.jackknife(same, 9)[1:3]).all()
-    assert intervals.jackknife(same, 9, bounds=(0, 1)) == pytest.approx((1, 0.025 ** (1 / 9), 1, 9))
-    assert np.isnan(intervals.jackknife(same, 1, bounds=(0, 1))[1:3]).all()
+def test_a_mean_that_no_group_moves_has_no_interval():
+    assert np.isnan(intervals.mean(np.full(9, 1.5), np.arange(9))[1:3]).all()
+    assert np.isnan(intervals.mean([1.0, 2.0], [0, 0])[1:3]).all()
 
 
 # over seeds
 
 
-@pytest.mark.parametrize("n_seeds", [5, 8])
+@pytest.mark.parametrize("n_seeds", [4, 5, 8])
 @pytest.mark.parametrize(("rate", "precision"), [(0.5, 5), (0.9, 20), (0.98, 100), (0.98, 1000)])
 def test_the_mean_over_seeds_is_covered(rng, n_seeds, rate, precision):
     """Shares of 100 inputs, whose scatter between seeds is .2, .07, .014 and .004.

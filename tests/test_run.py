@@ -294,6 +294,7 @@ def test_a_number_that_is_recorded_again_replaces_the_earlier_one(project):
         (1234, (None, None), 1234, "inputs", "1,234"),
         (16.64, (10.92, 120.4), 12, "neurons", "16.6 [10.9, 120]"),
         (0.12345, (0.1, 0.2), 7, "nats", "0.123 nats [0.100, 0.200]"),
+        (999.7, (-1500, 2000), 7, "nats", "1,000 nats [−1,500, 2,000]"),
         (0.651, (0.5234, 0.785), 120, "AUROC 0-1", "0.651 [0.523, 0.785]"),
         (None, (None, None), 0, "share 0-1", NOT_MEASURED),
         (np.nan, (np.nan, np.nan), 0, "share 0-1", NOT_MEASURED),

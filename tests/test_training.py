@@ -12,7 +12,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
 from memgen import activations, behavior, training
-from memgen.config import InputError, ModelConfig, TrainingConfig
+from memgen.config import ModelConfig, TrainingConfig
 from memgen.subject import Subject
 from memgen.tasks import graded_addition as addition
 from memgen.tasks.lessons import IGNORED, LONGEST_COPY, Lesson, drawn, pack
@@ -346,11 +346,6 @@ def test_muon_is_for_the_matrices_of_the_blocks(sums, name):
     assert all((".h." in name or ".layers." in name) and name.endswith("weight") for name in in_muon)
     assert {name.split(".")[-2] for name in decayed} <= {"wte", "wpe", "embed_tokens", "lm_head"}
     assert [group["weight_decay"] for group in (*muon.param_groups, *adamw.param_groups)] == [0.1, 0.1, 0.0]
-
-
-def test_muon_with_scaled_gradients_is_refused():
-    with pytest.raises(InputError, match="fp16"):
-        TrainingConfig.read({"optimizer": "muon", "mixed_precision": "fp16"}, "The training")
 
 
 def test_the_texts_may_have_a_learning_rate_of_their_own(sums, tmp_path):

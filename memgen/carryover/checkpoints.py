@@ -7,10 +7,11 @@ import pandas as pd
 
 from memgen import behavior, intervals
 from memgen.behavior import NAMES, TARGETS
-from memgen.carryover.matching import correlations, top_overlap
+from memgen.carryover.matching import top_overlap
 from memgen.carryover.transfer import SITE, apply_shifts, fit_candidates
 from memgen.config import AnalysisConfig
 from memgen.intervals import Estimate
+from memgen.localization import differences
 from memgen.subject import Subject
 
 LEAST_INPUTS = 10  # behind a rate of steering
@@ -32,10 +33,7 @@ def neuron_correlations(subject: Subject, frame: pd.DataFrame, site: str) -> np.
     pairs = behavior.flip_pairs(frame, frame.behavior)
     if len(pairs) < LEAST_PAIRS:
         return None
-    members = pd.concat([frame.loc[pairs.memorization], frame.loc[pairs.generalization]])
-    sign = np.repeat([1.0, -1.0], len(pairs))
-    activations = behavior.states(subject, members, [site])[site]
-    return correlations(activations, sign[:, None, None])[:, 0]
+    return differences.accumulate(subject, frame, pairs, [site])[site].nmd_and_r()["r"]
 
 
 def at_checkpoint(

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
 
 from memgen.steering.shifts import largest
 
@@ -25,18 +26,10 @@ def common_prompts(frames: Sequence[pd.DataFrame], n: int, rng: np.random.Genera
     return pd.concat(sampled, ignore_index=True)
 
 
-def _standardized(activations: np.ndarray) -> np.ndarray:
-    """Columns [rows, neurons] of mean 0 and length 1, so that products are correlations; constant columns are 0."""
-    flat = activations.reshape(len(activations), -1).astype(np.float64)
-    flat = flat - flat.mean(0)
-    norm = np.linalg.norm(flat, axis=0)
-    constant = norm <= 1e-9 * np.sqrt(len(flat))
-    return (flat / np.where(constant, np.inf, norm)).astype(np.float32)
-
-
 def correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Pearson's correlations [neurons of a, neurons of b] of activations over the same inputs; 0 for a constant."""
-    return _standardized(a).T @ _standardized(b)
+    columns = (activations.reshape(len(activations), -1).T for activations in (a, b))
+    return np.nan_to_num(1 - cdist(*columns, "correlation")).astype(np.float32)
 
 
 def top_overlap(r_a: np.ndarray, r_b: np.ndarray) -> float:

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 from memgen import activations, behavior
-from memgen.localization.differences import by_neuron, group_codes, paired_states
+from memgen.localization.differences import by_neuron, paired_states
 from memgen.subject import Subject
 
 
@@ -19,29 +19,21 @@ def log_odds_gradients(
     Yields
     ------
     index, states
-        The rows of `frame` and for each site (activations, gradients), each [batch layer neuron].
+        The rows of `frame`, which are conflicts, and for each site (activations, gradients), each [batch layer neuron].
     """
     for start in range(0, len(frame), subject.batch_size):
-        chunk = frame.iloc[start : start + subject.batch_size]
-        total: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        # Answers of several tokens each take a pass of their own.
-        for batch in behavior.prepare(subject, chunk.reset_index(drop=True)):
-            with activations.with_gradients(subject.model), activations.record(subject.model, sites) as store:
-                scores = behavior.score(behavior.run_answers(subject, batch), batch)
-            signed = [behavior.LABELS[name] * log_p.sum() for name, (log_p, _) in scores.items()]
-            objective = torch.stack(signed).sum()
-            gradients = iter(torch.autograd.grad(objective, [layer for site in sites for layer in store[site]]))
-            for site in sites:
-                gradient = _at_last([next(gradients) for _ in store[site]], batch, f"the gradient of {site}")
-                before = total[site][1] if site in total else 0
-                total[site] = _at_last(store[site], batch, site), before + gradient
-        yield chunk.index, total
-
-
-def _at_last(layers: list[torch.Tensor], batch: behavior.Batch, name: str) -> np.ndarray:
-    """The values at each prompt's last token [batch layer d], in the order of the rows."""
-    values = activations.at_last(layers, batch.prompt_length, name).detach().cpu().numpy()
-    return values[np.argsort(batch.rows)]
+        (batch,) = behavior.batches(subject, frame.iloc[start : start + subject.batch_size])
+        with activations.with_gradients(subject.model), activations.record(subject.model, sites) as store:
+            scores = behavior.score(behavior.run_answers(subject, batch), batch)
+        log_odds = scores["memorization"][0] - scores["generalization"][0]
+        gradients = iter(torch.autograd.grad(log_odds.sum(), [layer for site in sites for layer in store[site]]))
+        states = {}
+        for site in sites:
+            of_layers = {site: store[site], f"the gradient of {site}": [next(gradients) for _ in store[site]]}
+            last = (activations.at_last(layers, batch.prompt_length, name) for name, layers in of_layers.items())
+            state, gradient = (part.detach().cpu().numpy() for part in last)
+            states[site] = state, gradient
+        yield batch.rows, states
 
 
 def attributions(subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame, sites: Sequence[str]) -> pd.DataFrame:
@@ -49,11 +41,10 @@ def attributions(subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame, sit
 
     Source: Kramar et al. 2024 (arXiv 2403.00745); here the gradients of both members are averaged.
     """
-    groups = group_codes(pairs)
-    sums = {site: np.zeros((groups.max() + 1, int(np.prod(subject.shape(site))))) for site in sites}
-    for rows, plus, minus in paired_states(subject, frame, pairs, sites, log_odds_gradients):
+    sums = {site: np.zeros(subject.shape(site)) for site in sites}
+    for _, plus, minus in paired_states(subject, frame, pairs, sites, log_odds_gradients):
         for site in sites:
             product = (plus[site][0] - minus[site][0]).astype(np.float64) * (plus[site][1] + minus[site][1]) / 2
-            np.add.at(sums[site], groups[rows], product.reshape(len(product), -1))
-    tables = [by_neuron(site, subject.n_layer, {"attribution": sums[site].sum(0) / len(pairs)}) for site in sites]
+            sums[site] += product.sum(0)
+    tables = [by_neuron(site, subject.n_layer, {"attribution": sums[site].ravel() / len(pairs)}) for site in sites]
     return pd.concat(tables, ignore_index=True)

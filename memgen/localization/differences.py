@@ -12,14 +12,13 @@ from memgen.subject import Subject
 
 
 class PairStatistics:
-    """Sums over the pairs of each group [groups, units]: memory grows with the number of groups, not of pairs."""
+    """Sums over pairs, of differences by group: memory grows with the number of groups, not of pairs."""
 
     def __init__(self, n_units: int, n_groups: int):
         self.n_pairs = 0
         self.group_sums = np.zeros((n_groups, n_units))  # of differences
         # Of members, about a reference near their mean: squares of large numbers would lose the digits.
-        self._reference = np.zeros(n_units)
-        self._members, self._member_squares = np.zeros((n_groups, n_units)), np.zeros((n_groups, n_units))
+        self._reference, self._members, self._member_squares = np.zeros((3, n_units))
 
     def update(self, memorization: np.ndarray, generalization: np.ndarray, groups: np.ndarray) -> None:
         """Add a batch of pairs: activations [pairs, units] of both members, and each pair's group (0, 1, ...)."""
@@ -30,24 +29,17 @@ class PairStatistics:
         away = members - self._reference
         self.n_pairs += len(groups)
         np.add.at(self.group_sums, groups, difference)
-        np.add.at(self._members, np.tile(groups, 2), away)
-        np.add.at(self._member_squares, np.tile(groups, 2), away**2)
+        self._members += away.sum(0)
+        self._member_squares += (away**2).sum(0)
 
     def nmd_and_r(self, signs: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """`nmd` and `r` [units], where `signs` [groups] of -1 exchange the labels in a group's pairs."""
-        everyone = np.ones((1, len(self.group_sums)))
-        (total,) = (everyone if signs is None else signs[None]) @ self.group_sums
-        members, squares = everyone @ self._members, everyone @ self._member_squares
-        (squares,) = (squares - members**2 / (2 * self.n_pairs)).clip(min=0)
+        total = self.group_sums.sum(0) if signs is None else signs @ self.group_sums
+        squares = (self._member_squares - self._members**2 / (2 * self.n_pairs)).clip(min=0)
         # The labels are +1 and -1 once a pair: their mean is 0, their sum of squares the number of members.
         scale = np.sqrt(squares * 2 * self.n_pairs)
         r = np.divide(total, scale, out=np.zeros_like(total), where=scale > 0)  # a neuron that never varies: 0
         return {"nmd": total / self.n_pairs, "r": r}
-
-
-def group_codes(pairs: pd.DataFrame) -> np.ndarray:
-    """The group of each pair as a number 0, 1, ..., in the order of the groups' names."""
-    return np.unique(pairs.group.to_numpy(dtype=str), return_inverse=True)[1]
 
 
 def paired_states(
@@ -72,7 +64,7 @@ def accumulate(
     subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame, sites: Sequence[str]
 ) -> dict[str, PairStatistics]:
     """The statistics of each site over flip pairs of `frame`; its units are neurons, layer by layer."""
-    groups = group_codes(pairs)
+    groups = pd.factorize(pairs.group, sort=True)[0]
     result = {site: PairStatistics(int(np.prod(subject.shape(site))), groups.max() + 1) for site in sites}
     for rows, plus, minus in paired_states(subject, frame, pairs, sites):
         for site in sites:

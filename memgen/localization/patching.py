@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -22,31 +22,32 @@ from memgen.subject import Subject
 #: By target the member whose activations are put in, and the member that receives them.
 ROLES = {"memorization": ("memorization", "generalization"), "generalization": ("generalization", "memorization")}
 HEADS = "attn.hook_z"
+LAST = {"last": slice(-1, None)}  # the part of a prompt that is its last token
 
 
-def replacing(subject: Subject, site: str, chosen: np.ndarray, states: Tensor) -> behavior.Context:
-    """The context that puts `states` [rows n_layer d] into `chosen` [n_layer d] neurons at the last prompt token."""
-    expected = subject.shape(site)
-    if chosen.shape != expected or tuple(states.shape[1:]) != expected:
-        raise ValueError(
-            f"Neurons and states at {site} must be {list(expected)}, not {list(chosen.shape)} and "
-            f"{list(states.shape[1:])}."
-        )
-    is_chosen = torch.from_numpy(chosen).to(subject.device)
+def replacing(
+    subject: Subject, site: str, chosen: np.ndarray, tokens: slice, states: Iterable[Sequence[Tensor]]
+) -> behavior.Context:
+    """The context that puts `states` into `chosen` [n_layer d] neurons at some of a prompt's tokens.
+
+    `states` gives for each batch, in turn, a tensor for each layer, [batch pos d] or what can be spread to that.
+    """
+    if chosen.shape != subject.shape(site):
+        raise ValueError(f"Neurons at {site} must be {list(subject.shape(site))}, not {list(chosen.shape)}.")
+    of_batches, is_chosen = iter(states), torch.from_numpy(chosen).to(subject.device)
 
     def context(batch: behavior.Batch) -> contextlib.AbstractContextManager:
-        new_states = states[torch.tensor(batch.rows.to_numpy(copy=True), device=states.device)]
-        row = torch.arange(len(new_states), device=states.device)
+        is_replaced = torch.zeros(batch.input_ids.shape, dtype=torch.bool, device=subject.device)
+        for row, length in enumerate(batch.prompt_length.tolist()):
+            is_replaced[row, :length][tokens] = True
+        new = next(of_batches)
 
         def replace(layer: int, activation: Tensor) -> Tensor:
-            new, last = activation.clone(), (row, batch.prompt_length - 1)
-            new[last] = torch.where(is_chosen[layer], new_states[:, layer].to(new.dtype), activation[last])
-            return new
+            return torch.where(is_replaced[..., None] & is_chosen[layer], new[layer].to(activation.dtype), activation)
 
         layers = np.flatnonzero(chosen.any(1)).tolist()
-        return behavior.editing(
-            subject, batch, [activations.Edit(site, n, functools.partial(replace, n)) for n in layers]
-        )
+        edits = [activations.Edit(site, layer, functools.partial(replace, layer)) for layer in layers]
+        return behavior.editing(subject, batch, edits)
 
     return context
 
@@ -61,34 +62,59 @@ def prepare_last(subject: Subject, frame: pd.DataFrame, n_tokens: int = 1) -> li
     return [behavior.cache_residuals(at_end, batch) for batch in batches]
 
 
+def whole_layers(subject: Subject, sites: Iterable[str], by_head: bool = False) -> pd.DataFrame:
+    """The sets of all neurons of a layer, or with `by_head` of one attention head's dimensions, for :func:`patch`."""
+    n_heads, sets = subject.model.config.num_attention_heads if by_head else 1, []
+    for site, layer, head in itertools.product(sites, range(subject.n_layer), range(n_heads)):
+        chosen = np.zeros((subject.n_layer, n_heads, subject.shape(site)[1] // n_heads), dtype=bool)
+        chosen[layer, head] = True
+        of_head = {"head": head} if by_head else {}
+        sets.append({"site": site, "layer": layer, **of_head, "chosen": chosen.reshape(subject.shape(site))})
+    return pd.DataFrame(sets)
+
+
 @torch.no_grad()
-def patch(subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame, sets: pd.DataFrame) -> pd.DataFrame:
-    """Put exactly the neurons of a set, at the last token, from one member into the other member's run.
+def patch(
+    subject: Subject, frame: pd.DataFrame, pairs: pd.DataFrame, sets: pd.DataFrame, parts: Mapping[str, slice] = LAST
+) -> pd.DataFrame:
+    """Put exactly the neurons of a set, at some of the prompt's tokens, from one member into the other member's run.
 
     Parameters
     ----------
     sets
         Columns `site`, `chosen` (truth values [n_layer, d]) and any others, such as those of
-        :func:`memgen.localization.rankings.neuron_sets`.
+        :func:`memgen.localization.rankings.neuron_sets` or :func:`whole_layers`.
+    parts
+        Slices of a prompt's tokens by name. Where the members of a pair differ in length, a part begins at a place that
+        is counted from the end, and that both have.
 
     Returns
     -------
     pandas.DataFrame
-        One row a pair, set and `target` (the behaviour whose activations are put in): the columns of `sets` without
-        `chosen`, `pair` (its index), `group`, `value` (1 if the receiver shows the target, otherwise 0) and
-        `log_odds_after` (nats).
+        One row a pair, set, part and `target` (the behaviour whose activations are put in): the columns of `sets`
+        without `chosen`, `part`, `pair` (its index), `group`, `value` (1 if the receiver shows the target, otherwise 0)
+        and `log_odds_after` (nats).
+
+    Raises
+    ------
+    ValueError
+        If the members of a pair differ in length, and a part begins elsewhere.
     """
-    rows = []
-    sites = list(sets.site.unique())
+    rows, of_sites = [], list(sets.groupby("site", sort=False))
     for start in range(0, len(pairs), subject.batch_size):
         chunk = pairs.iloc[start : start + subject.batch_size]
-        for target, (source, receiver) in ROLES.items():
-            states = behavior.states(subject, frame.loc[chunk[source]], sites)
-            batches = prepare_last(subject, frame.loc[chunk[receiver]])
-            for columns in sets.to_dict("records"):
-                chosen, site = columns.pop("chosen"), columns["site"]
-                context = replacing(subject, site, chosen, torch.from_numpy(states[site]).to(subject.device))
-                rows.append(_outcomes(subject, batches, context, chunk, columns | {"target": target}))
+        members = {name: frame.loc[chunk[name]].reset_index(drop=True) for name in ROLES}
+        lengths = [member.input_ids.str.len() for member in members.values()]
+        for (target, (source, receiver)), (part, tokens) in itertools.product(ROLES.items(), parts.items()):
+            n_tokens = -tokens.start if (tokens.start or 0) < 0 else max(of_role.max() for of_role in lengths)
+            if not lengths[0].equals(lengths[1]) and n_tokens > min(of_role.min() for of_role in lengths):
+                raise ValueError(f"The members of a pair must have the same length where {part} tokens are patched.")
+            batches = prepare_last(subject, members[receiver], n_tokens)
+            for site, of_site in of_sites:
+                states = [_states(subject, batch, members[source], site) for batch in batches]
+                for columns in of_site.to_dict("records"):
+                    context = replacing(subject, site, columns.pop("chosen"), tokens, states)
+                    rows.append(_outcomes(subject, batches, context, chunk, columns | {"part": part, "target": target}))
     return pd.concat(rows, ignore_index=True)
 
 
@@ -119,81 +145,6 @@ def prompt_parts(frame: pd.DataFrame, pairs: pd.DataFrame) -> tuple[dict[str, sl
     return rearranged | {"shared": slice(-n_last, -1), "last": slice(-1, None)}, chosen
 
 
-def replacing_tokens(
-    subject: Subject, site: str, layer: int, tokens: slice, states: Sequence[Tensor], neurons: slice = slice(None)
-) -> behavior.Context:
-    """The context that puts `states`, for each batch a tensor [batch pos d], into a layer's neurons at some tokens."""
-    of_batches = iter(states)
-
-    def context(batch: behavior.Batch) -> contextlib.AbstractContextManager:
-        is_replaced = torch.zeros(batch.input_ids.shape, dtype=torch.bool, device=subject.device)
-        for row, length in enumerate(batch.prompt_length.tolist()):
-            is_replaced[row, :length][tokens] = True
-        new = next(of_batches)
-
-        def replace(activation: Tensor) -> Tensor:
-            replaced = activation.clone()
-            replaced[..., neurons] = torch.where(is_replaced[..., None], new[..., neurons], activation[..., neurons])
-            return replaced
-
-        return behavior.editing(subject, batch, [activations.Edit(site, layer, replace)])
-
-    return context
-
-
-@torch.no_grad()
-def patch_positions(
-    subject: Subject,
-    frame: pd.DataFrame,
-    pairs: pd.DataFrame,
-    site: str,
-    parts: Mapping[str, slice],
-    by_head: bool = False,
-) -> pd.DataFrame:
-    """Put the activations at some of the prompt's tokens, one layer at a time, from one member into the other's run.
-
-    Parameters
-    ----------
-    parts
-        Slices of a prompt's tokens by name, such as ``{"last": slice(-1, None)}``. Where the members of a pair differ
-        in length, a part begins at a place that is counted from the end, and that both have.
-    by_head
-        Put in the dimensions of one attention head at a time; `site` is ``attn.hook_z``.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a pair, `site`, `layer`, `part`, `target` and, with `by_head`, `head`; the other columns as of
-        :func:`patch`.
-
-    Raises
-    ------
-    ValueError
-        If the members of a pair differ in length, and a part begins elsewhere.
-    """
-    rows = []
-    n_heads = subject.model.config.num_attention_heads if by_head else 1
-    width = subject.shape(site)[1] // n_heads
-    for start in range(0, len(pairs), subject.batch_size):
-        chunk = pairs.iloc[start : start + subject.batch_size]
-        members = {name: frame.loc[chunk[name]].reset_index(drop=True) for name in ROLES}
-        lengths = [member.input_ids.str.len() for member in members.values()]
-        for (target, (source, receiver)), (part, tokens) in itertools.product(ROLES.items(), parts.items()):
-            n_tokens = -tokens.start if (tokens.start or 0) < 0 else max(of_role.max() for of_role in lengths)
-            if not lengths[0].equals(lengths[1]) and n_tokens > min(of_role.min() for of_role in lengths):
-                raise ValueError(f"The members of a pair must have the same length where {part} tokens are patched.")
-            batches = prepare_last(subject, members[receiver], n_tokens)
-            states = [_states(subject, batch, members[source], site) for batch in batches]
-            for layer, head in itertools.product(range(subject.n_layer), range(n_heads)):
-                of_layer = [of_batch[layer] for of_batch in states]
-                neurons = slice(head * width, (head + 1) * width)
-                context = replacing_tokens(subject, site, layer, tokens, of_layer, neurons)
-                columns = {"site": site, "layer": layer, "part": part, "target": target}
-                columns |= {"head": head} if by_head else {}
-                rows.append(_outcomes(subject, batches, context, chunk, columns))
-    return pd.concat(rows, ignore_index=True)
-
-
 def _states(subject: Subject, receiver: behavior.Batch, source: pd.DataFrame, site: str) -> list[Tensor]:
     """The activations of each layer in a batch's sources, at the receivers' tokens as counted from the prompt's end."""
     batch = behavior.prompts(subject, source.loc[receiver.rows])
@@ -218,7 +169,7 @@ def ablate(subject: Subject, frame: pd.DataFrame, reference: pd.DataFrame, sets:
     -------
     pandas.DataFrame
         One row an input and set: the columns of `sets` without `chosen`, `input`, `inputs` (the kind), `group` and
-        `value` (1 if the right answer is given, or, for conflict inputs, which have two, the answer without ablation).
+        `value` (1 if the right answer is given, or, for conflict inputs, which have two, the behaviour stays).
     """
     batches = prepare_last(subject, frame)
     intact = behavior.measure(subject, batches).behavior.to_numpy()
@@ -229,7 +180,7 @@ def ablate(subject: Subject, frame: pd.DataFrame, reference: pd.DataFrame, sets:
     rows = []
     for columns in sets.to_dict("records"):
         chosen, mean = columns.pop("chosen"), torch.from_numpy(means[columns["site"]]).to(subject.device)
-        context = replacing(subject, columns["site"], chosen, mean.expand(len(frame), -1, -1))
+        context = replacing(subject, columns["site"], chosen, LAST["last"], itertools.repeat(list(mean)))
         answered = behavior.measure(subject, batches, context).behavior.to_numpy()
         rows.append(pd.DataFrame(columns | inputs | {"value": (answered == expected).astype(float)}))
     return pd.concat(rows, ignore_index=True)

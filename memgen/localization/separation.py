@@ -7,7 +7,7 @@ import pandas as pd
 from sklearn.covariance import ledoit_wolf
 
 from memgen import behavior, intervals
-from memgen.localization.differences import group_codes, paired_states
+from memgen.localization.differences import paired_states
 from memgen.subject import Subject
 
 OBSERVED, NULL = "observed", "null (group sign flips)"  # the values of the column `labels`
@@ -54,8 +54,8 @@ def pair_auroc(
         `site, layer, measure` (``pair_auroc``; ``null_pair_auroc`` flips the signs of held-out groups), `labels, value,
         ci_low, ci_high` (clustered by held-out group, for the direction as fitted), `n` (held-out pairs).
     """
-    groups, n_pairs = group_codes(held_out_pairs), len(held_out_pairs)
-    signs = rng.choice([-1.0, 1.0], size=(n_draws, held_out_pairs.group.nunique()))[:, groups]
+    (groups, names), n_pairs = pd.factorize(held_out_pairs.group, sort=True), len(held_out_pairs)
+    signs = rng.choice([-1.0, 1.0], size=(n_draws, len(names)))[:, groups]
     order = np.repeat([1, -1], n_pairs)
     rows = []
     for site, differences in training.items():

@@ -11,13 +11,13 @@
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.feature_selection import r_regression
 
-from memgen import behavior, intervals
+from memgen import activations, behavior, intervals
 from memgen.behavior import NAMES, TARGETS
 from memgen.prediction.datasets import Dataset
 from memgen.prediction.probes import FittedProbe, MakeProbe, fit_probe, fit_probes, logistic
@@ -84,8 +84,7 @@ def readouts(subject: Subject, states: np.ndarray, frame: pd.DataFrame, answers:
     answers minus that of all inferred answers. It does not know the row's answers, and is 0 where both kinds of answers
     are the same words.
     """
-    body: Any = subject.model.base_model
-    norm = body.ln_f if hasattr(body, "ln_f") else body.norm
+    norm = subject.model.get_submodule(activations.architecture(subject.model.config.model_type).final_norm)
     weight = subject.model.get_output_embeddings().weight
     normed = norm(torch.as_tensor(states, device=weight.device, dtype=weight.dtype))
     columns = [f"answer_{NAMES[target]}" for target in TARGETS]
@@ -143,7 +142,4 @@ def sparse_accuracy(
 
 def _by_correlation(states: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The columns of states [rows, neurons] in order of the size of their correlation with the labels."""
-    centred, signal = states - states.mean(0, dtype=float), labels - labels.mean()
-    spread = np.sqrt((centred**2).sum(0))
-    r = np.divide(signal @ centred, spread, out=np.zeros_like(spread), where=spread > 1e-9)
-    return np.argsort(-np.abs(r), kind="stable")
+    return np.argsort(-np.abs(r_regression(states, labels)), kind="stable")

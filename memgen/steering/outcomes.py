@@ -69,7 +69,7 @@ def on_test(
         of_site[method, target] = [intervention.shift(target)], target, kinds, rng
     compared: dict[tuple[str, int], pd.DataFrame] = {}
     for site, of_site in by_site.items():
-        compared |= dict(zip(of_site, trials.compare_all(site, list(of_site.values())), strict=True))
+        compared |= dict(zip(of_site, trials.compare(site, list(of_site.values())), strict=True))
     in_order = itertools.product(interventions, TARGETS)
     parts = [compared[method, target].drop(columns="trial").assign(method=method) for method, target in in_order]
     return pd.concat(parts, ignore_index=True)

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from memgen import activations, behavior
+from memgen import behavior
 from memgen.behavior import TARGETS
 from memgen.config import fraction_to_count
 from memgen.localization.rankings import top_neurons
@@ -83,15 +83,8 @@ def mean_difference(subject: Subject, frame: pd.DataFrame, labels: pd.Series, si
     with one behaviour only are left out; where that is all of them, all inputs count as of one answer. `labels` is the
     behaviour on each input, +1 or -1 (others are left out).
     """
-    parts, rows = [], []
-    for batch in behavior.batches(subject, frame, prefix=True):
-        with activations.record(subject.model, [site]) as store:
-            behavior.run(subject, batch, n_last=1)
-        parts.append(activations.at_last(store[site], batch.prompt_length, site).cpu())
-        rows.append(batch.rows.to_numpy())
-    index, first = np.unique(np.concatenate(rows), return_index=True)  # an input may stand in a batch for each answer
-    states = torch.cat(parts)[torch.from_numpy(first)]
-    inputs = pd.DataFrame({"label": labels[index], "answer": frame.answer_memorization[index]})
+    states = torch.from_numpy(behavior.states(subject, frame, [site])[site])
+    inputs = pd.DataFrame({"label": labels[frame.index], "answer": frame.answer_memorization})
     memorized, inferred = (inputs.label == target for target in TARGETS)
     shows_both = memorized.groupby(inputs.answer).any() & inferred.groupby(inputs.answer).any()
     balanced = [inputs.answer == answer for answer in shows_both.index[shows_both]]

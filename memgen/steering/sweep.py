@@ -72,7 +72,8 @@ def sweep(
         about = about.drop(columns="shift").assign(target=NAMES[target], trial=range(len(grid)))
         about["dose"], about["norm"] = [dose for _, dose in grid], [float(shift.norm()) for shift in shifts]
         about["n_neurons"] = [int((shift != 0).sum()) for shift in shifts]
-        found = outcomes.summary(of_target.compare(site, shifts, target, controls, rng), ["trial"])
+        (compared,) = of_target.compare(site, [(shifts, target, controls, rng)])
+        found = outcomes.summary(compared, ["trial"])
         lost = trials.lost(of_target.single_answer, site, shifts)
         found = pd.concat([found[found.control != "best"], lost.assign(measure="lost_" + lost.inputs)])
         parts.append(about.merge(found, on="trial"))

@@ -95,24 +95,12 @@ class Trials:
         odds = log_p["memorization"] - log_p["generalization"]
         return [pd.DataFrame({"behavior": b, "log_odds": o}, index) for b, o in zip(label, odds, strict=True)]
 
-    def compare(
-        self,
-        site: str,
-        shifts: Sequence[Tensor],
-        target: int,
-        controls: Mapping[str, Control],
-        rng: np.random.Generator,
-    ) -> pd.DataFrame:
-        """Try shifts towards `target`, and for each all draws of its controls.
+    def compare(self, site: str, comparisons: Sequence[Comparison]) -> list[pd.DataFrame]:
+        """Try the shifts of each comparison, and for each shift all draws of its controls; all are run together.
 
-        Gives a row for each input under each of them, as :mod:`memgen.steering.outcomes` describes it, with `trial`,
-        the place of the shift.
+        Gives for each comparison a row for each input under each of them, as :mod:`memgen.steering.outcomes` describes
+        it, with `trial`, the place of the shift.
         """
-        (table,) = self.compare_all(site, [(shifts, target, controls, rng)])
-        return table
-
-    def compare_all(self, site: str, comparisons: Sequence[Comparison]) -> list[pd.DataFrame]:
-        """The table of each comparison, as of :meth:`compare` with its arguments; all of them are run together."""
         vectors: list[Tensor] = []
         tried = []
         for shifts, _, controls, rng in comparisons:

@@ -1,5 +1,7 @@
 """Mean ablation: nothing, a planted neuron, and a record for every kind of input."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,7 +24,9 @@ def sets_of(**neurons):
 
 
 def test_an_empty_set_leaves_the_accuracy_of_each_kind(setting):
-    ablated = ablate(setting.subject.with_batch_size(31), setting.frame, setting.frame, sets_of(none=None))
+    ablated = ablate(
+        dataclasses.replace(setting.subject, batch_size=31), setting.frame, setting.frame, sets_of(none=None)
+    )
     shares = ablated.groupby("inputs").value.mean()
     measured = behavior.measure(setting.subject, behavior.prepare(setting.subject, setting.frame)).behavior
     for kind in set(setting.frame.kind) - {"conflict"}:

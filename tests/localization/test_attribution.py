@@ -60,8 +60,8 @@ def test_gradients_of_long_answers_equal_finite_differences(sums, rng):
 
 def test_it_is_the_mean_over_pairs_of_difference_times_mean_gradient(setting):
     pairs, conflicts = setting.pairs, setting.frame[setting.frame.kind == "conflict"]
-    table = attributions(setting.subject.with_batch_size(5), setting.frame, pairs, SITES)
-    ((index, states),) = log_odds_gradients(setting.subject.with_batch_size(500), conflicts, SITES)
+    table = attributions(dataclasses.replace(setting.subject, batch_size=5), setting.frame, pairs, SITES)
+    ((index, states),) = log_odds_gradients(dataclasses.replace(setting.subject, batch_size=500), conflicts, SITES)
     plus, minus = index.get_indexer(pairs.memorization), index.get_indexer(pairs.generalization)
     for site in SITES:
         state, gradient = states[site]

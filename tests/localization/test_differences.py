@@ -1,5 +1,7 @@
 """Streamed sums against scipy, and a planted neuron against shuffled labels."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -62,7 +64,7 @@ class TestPairStatistics:
 
 def test_accumulate_joins_states_pairs_and_groups(setting):
     pairs = setting.pairs.sample(frac=1, random_state=np.random.default_rng(1))
-    accumulated = accumulate(setting.subject.with_batch_size(5), setting.frame, pairs, SITES)
+    accumulated = accumulate(dataclasses.replace(setting.subject, batch_size=5), setting.frame, pairs, SITES)
     states = behavior.states(setting.subject, setting.frame, SITES)
     for site in SITES:
         flat = states[site].reshape(len(setting.frame), -1)

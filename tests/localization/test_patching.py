@@ -1,5 +1,7 @@
 """Exact sets of neurons: nothing, everything, exactly these, and a planted neuron alone."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,13 +9,7 @@ import torch
 
 from memgen import activations, behavior, intervals
 from memgen.localization import patching
-from memgen.localization.patching import (
-    patch,
-    patch_positions,
-    prompt_parts,
-    replacing,
-    replacing_tokens,
-)
+from memgen.localization.patching import HEADS, LAST, patch, prompt_parts, replacing, whole_layers
 from memgen.localization.rankings import RANKINGS, neuron_sets
 
 SITES = ("resid_post", "mlp.hook_post")
@@ -28,16 +24,13 @@ def set_of(site, layer=None, neurons=slice(None)):
     return {"site": site, "name": f"{layer}", "chosen": chosen}
 
 
-def patch_layers(subject, frame, pairs, sites):
+def patch_layers(subject, frame, pairs, sites, parts=LAST):
     """Patches of whole layers."""
-    sets = [
-        {"site": site, "layer": layer, "chosen": np.zeros(subject.shape(site), dtype=bool)}
-        for site in sites
-        for layer in (0, 1)
-    ]
-    for columns in sets:
-        columns["chosen"][columns["layer"]] = True
-    return patch(subject, frame, pairs, pd.DataFrame(sets))
+    return patch(subject, frame, pairs, whole_layers(subject, sites), parts)
+
+
+def patch_heads(subject, frame, pairs, parts):
+    return patch(subject, frame, pairs, whole_layers(subject, [HEADS], by_head=True), parts)
 
 
 def plain_log_odds(subject, frame, pairs, patched, role=1):
@@ -58,11 +51,13 @@ class TestReplacing:
         subject = setting.subject
         chosen = np.zeros((2, D[site]), dtype=bool)
         chosen[0, [3, 30]] = chosen[1, 7] = True
-        states = torch.full((len(setting.frame), 2, D[site]), 1e3)
-        for batch in behavior.prepare(subject.with_batch_size(50), setting.frame.reset_index(drop=True))[:2]:
+        states = [torch.full((), 1e3)] * 2  # one a layer
+        for batch in behavior.prepare(
+            dataclasses.replace(subject, batch_size=50), setting.frame.reset_index(drop=True)
+        )[:2]:
             recorded = {}
             for name, neurons in (("plain", np.zeros_like(chosen)), ("edited", chosen)):
-                context = replacing(subject, site, neurons, states)
+                context = replacing(subject, site, neurons, LAST["last"], [states])
                 with torch.no_grad(), context(batch), activations.record(subject.model, [site]) as store:
                     behavior.run(subject, batch)
                 recorded[name] = store[site]
@@ -75,13 +70,9 @@ class TestReplacing:
             untouched = ~(recorded["edited"][0] == 1e3).any(-1)
             assert torch.equal(recorded["edited"][0][untouched], recorded["plain"][0][untouched])
 
-    @pytest.mark.parametrize(("rows", "width"), [(2, 128), (1, 32)])
-    def test_wrong_shapes_are_named(self, planted, rows, width):
-        with pytest.raises(
-            ValueError,
-            match=rf"Neurons and states at resid_post must be \[2, 32\], not \[{rows}, 32\] and \[2, {width}\]",
-        ):
-            replacing(planted.subject, "resid_post", np.ones((rows, 32), bool), torch.zeros(5, 2, width))
+    def test_a_wrong_shape_is_named(self, planted):
+        with pytest.raises(ValueError, match=r"Neurons at resid_post must be \[2, 32\], not \[1, 32\]"):
+            replacing(planted.subject, "resid_post", np.ones((1, 32), bool), LAST["last"], [])
 
 
 class TestPatch:
@@ -102,7 +93,7 @@ class TestPatch:
 
     def test_the_last_residual_stream_gives_the_source(self, stories):
         """It decides the next token alone, and the answers are single tokens; the first layer's does not."""
-        subject, pairs = stories.subject.with_batch_size(5), stories.pairs.iloc[:12]
+        subject, pairs = dataclasses.replace(stories.subject, batch_size=5), stories.pairs.iloc[:12]
         patched = patch_layers(subject, stories.frame, pairs, ["resid_post"])
         first, last = (patched[patched.layer == layer] for layer in (0, 1))
         receiver, source = (plain_log_odds(subject, stories.frame, pairs, last, role) for role in (1, 0))
@@ -116,7 +107,12 @@ class TestPatch:
 
     def test_rows_are_in_the_order_of_the_pairs(self, setting):
         pairs = setting.pairs.iloc[11::-1]
-        patched = patch(setting.subject.with_batch_size(5), setting.frame, pairs, sets_of(set_of("mlp.hook_post", 0)))
+        patched = patch(
+            dataclasses.replace(setting.subject, batch_size=5),
+            setting.frame,
+            pairs,
+            sets_of(set_of("mlp.hook_post", 0)),
+        )
         for target in patching.ROLES:
             rows = patched[patched.target == target]
             assert rows.group.to_list() == pairs.group.to_list()
@@ -124,9 +120,9 @@ class TestPatch:
 
     def test_the_cached_prefix_changes_nothing(self, inputs, monkeypatch):
         sets = sets_of(set_of("mlp.hook_post", 0, [1, 5, 90]), set_of("resid_post", 1, slice(0, 9)))
-        cached = patch(inputs[0].with_batch_size(5), *inputs[1:], sets)
+        cached = patch(dataclasses.replace(inputs[0], batch_size=5), *inputs[1:], sets)
 
-        def without_prefix(subject, frame):
+        def without_prefix(subject, frame, _):
             return behavior.prepare(subject, frame.reset_index(drop=True))
 
         monkeypatch.setattr(patching, "prepare_last", without_prefix)
@@ -178,7 +174,7 @@ class TestHeads:
         chosen[1, -32 // n_heads :] = True
         (expected,) = [patch(stories.subject, stories.frame, pairs, sets_of({"site": "attn.hook_z", "chosen": chosen}))]
         parts = {"all": slice(None), "last": slice(-1, None)}
-        patched = patch_positions(stories.subject, stories.frame, pairs, "attn.hook_z", parts, by_head=True)
+        patched = patch_heads(stories.subject, stories.frame, pairs, parts)
         assert len(patched) == 2 * 2 * n_heads * 2 * 6
         last = patched.query("layer == 1 and head == @n_heads - 1 and part == 'last'")
         assert last.log_odds_after.to_numpy() == pytest.approx(expected.log_odds_after.to_numpy(), abs=1e-4)
@@ -187,9 +183,8 @@ class TestHeads:
         """The input of the output projection is the heads' outputs, side by side."""
         pairs, subject = stories.pairs.iloc[:6], stories.subject
         n_heads = subject.model.config.num_attention_heads
-        patched = patch_positions(
-            subject, stories.frame, pairs, "attn.hook_z", {"all": slice(None)}, by_head=True
-        ).query("layer == 1 and head == 1 and target == 'memorization'")
+        patched = patch_heads(subject, stories.frame, pairs, {"all": slice(None)})
+        patched = patched.query("layer == 1 and head == 1 and target == 'memorization'")
         head = slice(32 // n_heads, 2 * 32 // n_heads)
         names = ("h.1.attn.c_proj", "layers.1.self_attn.o_proj")
         (projection,) = (module for name, module in subject.model.named_modules() if name.endswith(names))
@@ -219,9 +214,9 @@ class TestPositions:
         states = list(store["resid_post"])
         with torch.no_grad():
             plain = behavior.run(stories.subject, batch)
-        for layer in (0, 1):
+        for chosen in whole_layers(stories.subject, ["resid_post"]).chosen:
             for tokens, expected in ((slice(None), of_source), (slice(0, 0), plain)):
-                context = replacing_tokens(stories.subject, "resid_post", layer, tokens, [states[layer]])
+                context = replacing(stories.subject, "resid_post", chosen, tokens, [states])
                 with torch.no_grad(), context(batch):
                     assert torch.equal(behavior.run(stories.subject, batch), expected)
         assert not torch.equal(of_source, plain)
@@ -229,7 +224,8 @@ class TestPositions:
     def test_rows_against_plain_runs_and_the_last_token_against_patched_layers(self, setting):
         pairs = setting.pairs.iloc[:12]
         parts = {"none": slice(0, 0), "last": slice(-1, None)}
-        patched = patch_positions(setting.subject.with_batch_size(5), setting.frame, pairs, "resid_post", parts)
+        few = dataclasses.replace(setting.subject, batch_size=5)
+        patched = patch_layers(few, setting.frame, pairs, ["resid_post"], parts)
         order = ["layer", "target", "pair"]
         layers = patch_layers(setting.subject, setting.frame, pairs, ["resid_post"]).sort_values(order)
         before = plain_log_odds(setting.subject, setting.frame, pairs, layers)
@@ -243,7 +239,7 @@ class TestPositions:
     def test_all_tokens_give_the_source(self, stories):
         """Answers are single tokens: no position after the prompt sees the receiver's."""
         pairs = stories.pairs.iloc[:12]
-        patched = patch_positions(stories.subject, stories.frame, pairs, "resid_post", {"all": slice(None)})
+        patched = patch_layers(stories.subject, stories.frame, pairs, ["resid_post"], {"all": slice(None)})
         expected = plain_log_odds(stories.subject, stories.frame, pairs, patched, role=0)
         assert patched.log_odds_after.to_numpy() == pytest.approx(expected, abs=1e-4)
 
@@ -252,7 +248,7 @@ class TestPositions:
         first = stories.pairs.generalization[0]
         frame.at[first, "input_ids"] = frame.input_ids[first][1:]
         with pytest.raises(ValueError, match="must have the same length"):
-            patch_positions(stories.subject, frame, stories.pairs, "resid_post", {"all": slice(None)})
+            patch_layers(stories.subject, frame, stories.pairs, ["resid_post"], {"all": slice(None)})
 
     def test_members_of_different_lengths_from_the_end_on(self, stories):
         """A token more at the beginning of the receivers moves their last token, and nothing else about it."""
@@ -262,7 +258,7 @@ class TestPositions:
         parts, chosen = prompt_parts(frame, pairs)
         assert list(parts) == ["shared", "last"] and chosen is pairs
         last = {"last": parts["last"]}
-        patched = patch_positions(stories.subject, frame, pairs, "resid_post", last).sort_values(["layer", "target"])
+        patched = patch_layers(stories.subject, frame, pairs, ["resid_post"], last).sort_values(["layer", "target"])
         layers = patch_layers(stories.subject, frame, pairs, ["resid_post"]).sort_values(["layer", "target"])
         assert patched.log_odds_after.to_numpy() == pytest.approx(layers.log_odds_after.to_numpy(), abs=1e-4)
         assert np.abs(patched.log_odds_after - plain_log_odds(stories.subject, frame, pairs, patched)).max() > 0.01

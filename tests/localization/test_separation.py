@@ -1,5 +1,7 @@
 """Effect sizes of layers: right where the truth is known, and not a function of the number of groups."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,7 +24,9 @@ def drawn(rng, n_groups, effect):
 
 
 def test_differences_are_in_the_order_of_the_pairs(planted, planted_pairs):
-    differences = pair_differences(planted.subject.with_batch_size(7), planted.frame, planted_pairs, ["mlp.hook_post"])
+    differences = pair_differences(
+        dataclasses.replace(planted.subject, batch_size=7), planted.frame, planted_pairs, ["mlp.hook_post"]
+    )
     layer, neuron = planted.neuron
     assert differences["mlp.hook_post"].shape == (len(planted_pairs), 2, 128)
     assert (differences["mlp.hook_post"][:, layer, neuron] > 0).all()  # it writes what memorization reads
@@ -103,7 +107,7 @@ class TestPairDistance:
     def test_distances_are_those_of_the_states_over_that_of_any_two_members(self, labelled):
         setting, labels, _ = labelled
         pairs = variant_pairs(setting.frame, labels)
-        table = pair_distance(setting.subject.with_batch_size(3), setting.frame, pairs, self.SITES)
+        table = pair_distance(dataclasses.replace(setting.subject, batch_size=3), setting.frame, pairs, self.SITES)
         for site in self.SITES:
             states = behavior.states(setting.subject, setting.frame, [site])[site].astype(float)
             for layer in (0, 1):

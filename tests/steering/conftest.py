@@ -57,7 +57,8 @@ def nothing(shift, _rng):
 
 def compare(trials, shifts, target, controls, rng):
     """Rates and net effects of shifts of the residual stream, by `trial`."""
-    return outcomes.summary(trials.compare("resid_post", shifts, target, controls, rng), ["trial"])
+    (compared,) = trials.compare("resid_post", [(shifts, target, controls, rng)])
+    return outcomes.summary(compared, ["trial"])
 
 
 def value(tried, measure, control=None):

@@ -1,5 +1,7 @@
 """Side effects, parts of a shift, and a network without behaviour."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -24,7 +26,7 @@ class TestDivergence:
     @torch.no_grad()
     def test_beside_whole_passes(self, setting, shifts):
         """At the last token of the cut prompt, where the prompt's own last token comes next."""
-        subject, frame = setting.subject.with_batch_size(7), setting.frame.iloc[::6]
+        subject, frame = dataclasses.replace(setting.subject, batch_size=7), setting.frame.iloc[::6]
         found = effects.divergence(subject, frame, "resid_post", [*shifts, 0 * shifts[0]])
         assert found[7] == pytest.approx(0, abs=1e-10)
         for place, prompt in enumerate(frame.input_ids):

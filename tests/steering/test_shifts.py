@@ -1,5 +1,7 @@
 """Shifts by hand: the study's formula under any ranking, sets of neurons, and differences in means."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -97,7 +99,7 @@ class TestMeanDifference:
             parts.append(states[chosen & (labels == 1)].mean(0) - states[chosen & (labels == -1)].mean(0))
         by_answer = dict(zip(answers.unique(), frame.answer_memorization.unique()[:3], strict=True))
         frame["answer_memorization"] = answers.map(by_answer)
-        for subject in (setting.subject, with_n_tokens(setting, 2), setting.subject.with_batch_size(3)):
+        for subject in (setting.subject, with_n_tokens(setting, 2), dataclasses.replace(setting.subject, batch_size=3)):
             found = mean_difference(subject, frame, labels, "mlp_out")
             np.testing.assert_allclose(found.numpy(), np.mean(parts, axis=0), atol=1e-4)
 

@@ -1,5 +1,6 @@
 """Trials: many shifts at once are what each is alone, and each is compared with its controls."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -20,7 +21,7 @@ class TestRun:
     @pytest.mark.parametrize("n_tokens", [1, 2])
     def test_many_at_once_are_what_each_is_alone(self, setting, shifts, n_tokens):
         """Inputs with one answer and with two, of one token and of several."""
-        subject = with_n_tokens(setting, n_tokens).with_batch_size(5)
+        subject = dataclasses.replace(with_n_tokens(setting, n_tokens), batch_size=5)
         trials = Trials.on(subject, setting.frame.iloc[::4])
         many = trials.run("resid_post", list(shifts))
         for shift, outcome in zip(shifts, many, strict=True):
@@ -147,7 +148,8 @@ def test_draws_come_from_the_generator_in_the_order_of_shifts_controls_and_draws
         return control
 
     shifts = [planted_shift(planted, size) for size in (1.0, 2.0)]
-    found = trials.compare("resid_post", shifts, 1, {"a": draw("a"), "b": draw("b")}, np.random.default_rng(7))
+    controls = {"a": draw("a"), "b": draw("b")}
+    (found,) = trials.compare("resid_post", [(shifts, 1, controls, np.random.default_rng(7))])
     rng = np.random.default_rng(7)
     order = itertools.product((1.0, 2.0), "ab", range(2))
     assert seen == [(norm, name, rng.integers(1000)) for norm, name, _ in order]
