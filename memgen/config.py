@@ -198,7 +198,8 @@ class AnalysisConfig(Settings):
     At most `patch_pairs` pairs are patched, and heads at the `head_parts` of the prompt. `alphas` are scales of the
     study's shift, `mean_doses` those of the difference in means, `doses` those of a fitted shift. A sweep looks at
     `sweep_rows` inputs and draws each kind of control `sweep_draws` times; on test groups it is drawn `random_draws`
-    times. The first of `norm_penalties` also counts where only one layer is fitted. Probes see at most `probe_rows`
+    times. At most `single_layers` layers, from the first to the last, are shifted alone, with the first of
+    `norm_penalties`. Probes see at most `probe_rows`
     conflicts of a split, or training pairs; steering is tested on at most `test_rows`, and all members of flip pairs.
     Carry-over asks an earlier checkpoint `checkpoint_rows` inputs of a kind and split. `max_other`, `max_control` and
     `max_loss` decide nothing: they were limits in earlier editions, and stand in what those published.
@@ -221,6 +222,7 @@ class AnalysisConfig(Settings):
     sweep_rows: Count = 512
     sweep_draws: Count = 4
     n_tokens: Count = 1
+    single_layers: Count = 100
     fit_rows: Count = 1024
     fit_batch_size: Count = 64
     fit_steps: Count = 150
@@ -257,8 +259,8 @@ class RunSpec(Settings):
 
     `form` says whether the two answers differ in format, `conflicts` how the training texts end that show a conflict:
     ``none`` says that there are no such texts, as in the study; the graded tasks also know ``graded`` (by evidence or
-    binding) and ``half`` (each answer equally often). `data` and `training` are settings on top of those that the
-    profile has for the task.
+    binding) and ``half`` (each answer equally often). `data`, `training` and `analysis` are settings on top of those
+    that the profile has, for the task or for all.
     A run that is not `analysed` ends with its training: of such models only behavior is asked. `seeds` are those of the
     profile, if the run has none of its own.
     """
@@ -271,6 +273,7 @@ class RunSpec(Settings):
     seeds: Annotated[tuple[Seed, ...], Field(strict=False), AfterValidator(_distinct)] = ()
     data: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
+    analysis: dict[str, Any] = Field(default_factory=dict)
 
 
 class Cell(NamedTuple):
@@ -529,7 +532,7 @@ def resolve(profile: str, task: str, model: str = "", seed: int = 0, table: str 
         "seed": seed,
         "data": data,
         "training": TrainingConfig.read(training, f"The training of {task}"),
-        "analysis": loaded.analysis,
+        "analysis": AnalysisConfig.read(dict(loaded.analysis) | spec.analysis, f"The analysis of {task}"),
     }
     return RunConfig.read(values, "The run")
 

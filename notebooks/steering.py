@@ -163,12 +163,12 @@ interventions["study_shuffled"] = Intervention(
 # %% [markdown]
 # ### Difference in means
 #
-# In each layer alone and in all together, in several doses.
+# In single layers and in all together, in several doses.
 
 # %%
 turned = pd.concat([rows[rows.kind == "conflict"] for rows in fitted_on.values()])
 difference = shifts.mean_difference(subject, turned, labels["train"], SITE)
-candidates = {target: shifts.mean_candidates(difference, target) for target in TARGETS}
+candidates = {target: shifts.mean_candidates(difference, target, analysis.single_layers) for target in TARGETS}
 kinds, rng = controls("mean_difference", neurons, SITE), run.rng("difference in means")
 sweeps.append(sweep(trials, candidates, SITE, kinds, rng, analysis.mean_doses))
 interventions["mean_difference"] = sweeps[-1].intervention("mean_difference")
@@ -176,12 +176,12 @@ interventions["mean_difference"] = sweeps[-1].intervention("mean_difference")
 # %% [markdown]
 # ### Fitted shifts
 #
-# A vector for each layer alone, and for all layers together one with each penalty, fitted on training inputs of the opposite
+# A vector for single layers, and for all layers together one with each penalty, fitted on training inputs of the opposite
 # behaviour and on inputs with one right answer that the target gives.
 
 # %%
 for method, site in {"fitted_resid": SITE, "fitted_mlp": MLP_SITE}.items():
-    sets = layer_sets(method, subject.shape(site), analysis.norm_penalties)
+    sets = layer_sets(method, subject.shape(site), analysis.norm_penalties, analysis.single_layers)
     candidates = {target: fit(subject, fitted_on[target], site, sets, target, analysis) for target in TARGETS}
     kinds, rng = controls(method, neurons, site), run.rng(outcomes.GENERATORS[method])
     sweeps.append(sweep(trials, candidates, site, kinds, rng, analysis.doses))
@@ -663,7 +663,7 @@ untrained = effects.on_untrained(subject, conflicts["train"], conflicts["test"],
 run.record_table(
     untrained,
     measure="untrained_reached",
-    definition="Fitted on a network with random weights, to {target}: share of all conflict inputs.",
+    definition="Fitted on a network with random weights, to {target}: share of conflict inputs.",
     unit="share 0-1",
     coordinates=["target"],
 )

@@ -76,12 +76,13 @@ def on_untrained(
 ) -> pd.DataFrame:
     """The share of all conflicts that a vector reaches which was fitted on all layers of a network with random weights.
 
-    There is no behaviour to start from, so every conflict of `test` counts. The seed of the weights is drawn: the run's
+    There is no behaviour to start from, so conflicts of `test` count whatever they show, at most ``config.test_rows``.
+    The seed of the weights is drawn: the run's
     seed would give those that the trained model started from. The result has the columns `target, value, ..., n`.
     """
     untrained = subject.untrained(int(make_rng("untrained").integers(2**31)))
     inputs = by_group(train, config.fit_rows, make_rng("untrained"))
-    on_test = Trials.on(untrained, test)
+    on_test = Trials.on(untrained, by_group(test, config.test_rows, make_rng("untrained test")))
     mask = torch.ones(subject.shape(site), dtype=torch.bool)
     everywhere = NeuronSet("untrained", "all", mask, config.norm_penalties[0])
     fitted = [fit(untrained, inputs, site, [everywhere], target, config)[0].shift for target in TARGETS]

@@ -28,11 +28,11 @@ class NeuronSet(NamedTuple):
     penalty: float
 
 
-def layer_sets(method: str, shape: tuple[int, int], penalties: Sequence[float]) -> list[NeuronSet]:
-    """Each layer alone, with the first penalty, and all layers, with each."""
+def layer_sets(method: str, shape: tuple[int, int], penalties: Sequence[float], n_single: int) -> list[NeuronSet]:
+    """Single layers (:func:`memgen.steering.shifts.layer_masks`), with the first penalty, and all, with each."""
     return [
         NeuronSet(method, name, mask, penalty)
-        for name, mask in layer_masks(*shape).items()
+        for name, mask in layer_masks(*shape, n_single).items()
         for penalty in (penalties if name == "all" else penalties[:1])
     ]
 

@@ -59,19 +59,19 @@ def study_candidates(
     ]
 
 
-def layer_masks(n_layer: int, width: int) -> dict[str, Tensor]:
-    """All neurons of each layer alone, and of all layers: boolean [n_layer, width]."""
-    everywhere = torch.ones(n_layer, width, dtype=torch.bool)
-    layers = torch.arange(n_layer)[:, None]
-    return {f"layer {layer}": everywhere & (layers == layer) for layer in range(n_layer)} | {"all": everywhere}
+def layer_masks(n_layer: int, width: int, n_single: int) -> dict[str, Tensor]:
+    """All neurons of single layers, at most `n_single` from first to last, and of all: boolean [n_layer, width]."""
+    everywhere, layers = torch.ones(n_layer, width, dtype=torch.bool), torch.arange(n_layer)[:, None]
+    single = torch.linspace(0, n_layer - 1, min(n_single, n_layer)).round().int().tolist()
+    return {f"layer {layer}": everywhere & (layers == layer) for layer in single} | {"all": everywhere}
 
 
-def mean_candidates(difference: Tensor, target: int) -> list[Candidate]:
-    """A difference in means [n_layer, d], towards `target`, in each layer alone and in all."""
-    nothing = torch.zeros_like(difference)
+def mean_candidates(difference: Tensor, target: int, n_single: int) -> list[Candidate]:
+    """A difference in means [n_layer, d], towards `target`, in single layers and in all (:func:`layer_masks`)."""
+    nothing, (n_layer, width) = torch.zeros_like(difference), difference.shape
     return [
         Candidate("mean_difference", name, torch.where(mask, target * difference, nothing))
-        for name, mask in layer_masks(*difference.shape).items()
+        for name, mask in layer_masks(n_layer, width, n_single).items()
     ]
 
 

@@ -74,11 +74,13 @@ class Trials:
     ) -> Self:
         """Trials on at most ``config.sweep_rows`` conflicts whose behaviour (`labels`) is the opposite of `target`.
 
-        Groups give as many inputs each as they can. All inputs of `frame` with one right answer stand beside them.
+        Groups give as many inputs each as they can. As many inputs of `frame` with one right answer stand beside them,
+        of each kind.
         """
         conflicts = by_group(showing_opposite(frame, labels, target), config.sweep_rows, rng)
         on_conflicts = cls.on(subject, conflicts, config.sweep_draws)
-        return dataclasses.replace(on_conflicts, single_answer=on_single_answers(subject, frame))
+        of_kinds = frame.sample(frac=1, random_state=rng).groupby("kind").head(config.sweep_rows).sort_index()
+        return dataclasses.replace(on_conflicts, single_answer=on_single_answers(subject, of_kinds))
 
     def run(self, site: str, shifts: Sequence[Tensor]) -> list[pd.DataFrame]:
         """`behavior` and `log_odds` of the inputs under each shift [n_layer, d], in the order of `before`."""

@@ -80,7 +80,7 @@ class TestUntrained:
             assert random
             assert not any(torch.equal(start[name], drawn[name]) for name in random)
 
-    def test_all_conflicts_count(self, stories):
+    def test_conflicts_count(self, stories):
         """Whatever it answers beforehand; the shares are those of the fitted vectors themselves."""
         conflicts = stories.frame[stories.frame.kind == "conflict"]
         train, test = conflicts.iloc[::2], conflicts.iloc[1::2]

@@ -112,7 +112,7 @@ def test_it_recovers_a_planted_direction(planted, trials, site, target):
 
 
 def test_sets_of_layers():
-    sets = layer_sets("fitted", (2, 3), [0.1, 0.3])
+    sets = layer_sets("fitted", (2, 3), [0.1, 0.3], 9)
     assert [(part.name, part.penalty) for part in sets] == [
         ("layer 0", 0.1),
         ("layer 1", 0.1),

@@ -69,14 +69,18 @@ class TestMasks:
         assert often.max() < 0.25
 
     def test_each_layer_and_all(self):
-        masks = shifts.layer_masks(2, 3)
+        masks = shifts.layer_masks(2, 3, 9)
         assert list(masks) == ["layer 0", "layer 1", "all"]
         assert masks["layer 1"].tolist() == [[False] * 3, [True] * 3]
         assert masks["all"].all()
 
+    def test_few_single_layers_lie_between_the_first_and_the_last(self):
+        assert list(shifts.layer_masks(30, 3, 4)) == ["layer 0", "layer 10", "layer 19", "layer 29", "all"]
+        assert list(shifts.layer_masks(30, 3, 1)) == ["layer 0", "all"]
+
     def test_means_in_each_layer_and_in_all(self):
         difference = torch.tensor([[1.0, -2.0], [3.0, 0.5]])
-        first, second, both = shifts.mean_candidates(difference, -1)
+        first, second, both = shifts.mean_candidates(difference, -1, 9)
         assert torch.equal(first.shift + second.shift, both.shift)
         assert torch.equal(both.shift, -difference)
         assert not second.shift[0].any()

@@ -51,7 +51,7 @@ class TestSweep:
     def test_fitted_shifts_in_every_dose(self, planted, both, rng):
         settings = AnalysisConfig(fit_steps=40)
         labels = both[1].before.behavior
-        sets = layer_sets("fitted", SHAPE, [0.1, 0.01])
+        sets = layer_sets("fitted", SHAPE, [0.1, 0.01], 9)
         candidates = {
             target: fit(
                 planted.subject, planted.frame[labels == -target].iloc[:24], "resid_post", sets, target, settings
@@ -81,7 +81,7 @@ class TestSweep:
 
     def test_means_find_the_layer(self, planted, both, rng):
         difference = mean_difference(planted.subject, planted.frame, both[1].before.behavior, "resid_post")
-        candidates = {target: mean_candidates(difference, target) for target in TARGETS}
+        candidates = {target: mean_candidates(difference, target, 9) for target in TARGETS}
         found = sweep(both, candidates, "resid_post", {"random_neurons": random_neurons}, rng, [0.5, 1.0, 2.0])
         assert found.tried.candidate.unique().tolist() == ["layer 0", "layer 1", "all"]
         assert all(choose(found.tried, target).reached > 0.95 for target in TARGETS)
@@ -90,7 +90,7 @@ class TestSweep:
         trials = Trials.make(
             planted.subject, single_answer, pd.Series(1, planted.frame.index), 1, AnalysisConfig(), rng
         )
-        candidates = {1: mean_candidates(torch.ones(SHAPE), 1)}
+        candidates = {1: mean_candidates(torch.ones(SHAPE), 1, 9)}
         tried = sweep({1: trials}, candidates, "resid_post", {"random_neurons": random_neurons}, rng).tried
         sentence = "No input showed generalization, so nothing can be chosen that leads to memorization"
         with pytest.raises(InputError, match=sentence):

@@ -104,6 +104,8 @@ class TestCompare:
             for kind in ("memorized_only", "inferred_only"):
                 assert losses[kind].to_list() == ([0, 1] if RIGHT_ANSWER[kind] == target else [1, 0])
             assert "aligned" not in losses  # there are no such inputs
+            few = Trials.make(planted.subject, single_answer, labels, target, AnalysisConfig(sweep_rows=3), rng)
+            assert [len(part.frame) for part in few.single_answer.values()] == [3, 3]
 
     def test_no_input_shows_the_opposite(self, planted, single_answer, rng):
         """There is no rate; what a shift costs elsewhere is known."""
