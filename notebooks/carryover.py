@@ -90,7 +90,8 @@ members = {key: same_run for key, same_run in members.items() if len(same_run) >
 # %%
 states = {}
 for key, same_run in members.items():
-    prompts = matching.common_prompts([inputs(cell, "test") for cell in same_run], 1024, run.rng(f"seeds {key[0]}"))
+    frames = [inputs(cell, "validation") for cell in same_run]
+    prompts = matching.common_prompts(frames, 1024, run.rng(f"seeds {key[0]}"))
     states[key] = {cell.seed: behavior.states(load(cell), prompts, [SITE]) for cell in same_run}
 
 # %%
