@@ -414,7 +414,7 @@ _STAGES = (
     Stage(
         "localization",
         ("data", "training"),
-        ("analysis.batch_size", "analysis.n_permutations", "analysis.patch_pairs", "analysis.head_parts"),
+        tuple(f"analysis.{name}" for name in "batch_size fit_batch_size n_permutations patch_pairs head_parts".split()),
     ),
     Stage("prediction", ("data", "training", "localization"), ("analysis.batch_size", "analysis.probe_rows")),
     Stage("steering", ("data", "training", "localization"), ("analysis",)),

@@ -34,6 +34,8 @@ analysis = run.config.analysis
 # content. What this chapter finds comes from training groups and is tested on validation groups; test groups stay untouched.
 
 # %%
+import dataclasses
+
 import numpy as np
 import pandas as pd
 from IPython.display import display
@@ -257,7 +259,8 @@ run.table(
 # what it is worth to the answer, to first order.
 
 # %%
-attributed = attribution.attributions(subject, train, pairs, SITES)
+in_fewer = dataclasses.replace(subject, batch_size=analysis.fit_batch_size)  # gradients take more memory
+attributed = attribution.attributions(in_fewer, train, pairs, SITES)
 neurons = neurons.merge(attributed, on=["site", "layer", "neuron"])
 
 # %% [markdown]

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -52,14 +52,14 @@ def replacing(
     return context
 
 
-def prepare_last(subject: Subject, frame: pd.DataFrame, n_tokens: int = 1) -> list[behavior.Batch]:
+def prepare_last(subject: Subject, frame: pd.DataFrame, n_tokens: int = 1) -> Iterator[behavior.Batch]:
     """Batches for interventions at the last `n_tokens` prompt tokens, their rows numbered from 0.
 
     All before those tokens is computed once, and so is what enters each layer.
     """
     at_end = dataclasses.replace(subject, n_tokens=n_tokens)
-    batches = behavior.batches(at_end, frame.reset_index(drop=True), prefix=True)
-    return [behavior.cache_residuals(at_end, batch) for batch in batches]
+    for batch in behavior.batches(at_end, frame.reset_index(drop=True), prefix=True):
+        yield behavior.cache_residuals(at_end, batch)
 
 
 def whole_layers(subject: Subject, sites: Iterable[str], by_head: bool = False) -> pd.DataFrame:
@@ -109,7 +109,7 @@ def patch(
             n_tokens = -tokens.start if (tokens.start or 0) < 0 else max(of_role.max() for of_role in lengths)
             if not lengths[0].equals(lengths[1]) and n_tokens > min(of_role.min() for of_role in lengths):
                 raise ValueError(f"The members of a pair must have the same length where {part} tokens are patched.")
-            batches = prepare_last(subject, members[receiver], n_tokens)
+            batches = list(prepare_last(subject, members[receiver], n_tokens))
             for site, of_site in of_sites:
                 states = [_states(subject, batch, members[source], site) for batch in batches]
                 for columns in of_site.to_dict("records"):
@@ -171,16 +171,17 @@ def ablate(subject: Subject, frame: pd.DataFrame, reference: pd.DataFrame, sets:
         One row an input and set: the columns of `sets` without `chosen`, `input`, `inputs` (the kind), `group` and
         `value` (1 if the right answer is given, or, for conflict inputs, which have two, the behaviour stays).
     """
-    batches = prepare_last(subject, frame)
-    intact = behavior.measure(subject, batches).behavior.to_numpy()
-    expected = np.where(frame.kind == "conflict", intact, frame.kind.map(behavior.RIGHT_ANSWER))
-    inputs = {"input": frame.index, "inputs": frame.kind.to_numpy(), "group": frame.group.to_numpy()}
     states = behavior.states(subject, reference, list(sets.site.unique()))
-    means = {site: values.mean(0, dtype=np.float64).astype(np.float32) for site, values in states.items()}
+    means = {site: torch.from_numpy(values.mean(0, dtype=np.float64)).float() for site, values in states.items()}
     rows = []
-    for columns in sets.to_dict("records"):
-        chosen, mean = columns.pop("chosen"), torch.from_numpy(means[columns["site"]]).to(subject.device)
-        context = replacing(subject, columns["site"], chosen, LAST["last"], itertools.repeat(list(mean)))
-        answered = behavior.measure(subject, batches, context).behavior.to_numpy()
-        rows.append(pd.DataFrame(columns | inputs | {"value": (answered == expected).astype(float)}))
+    for batch in prepare_last(subject, frame):
+        part = frame.iloc[batch.rows.sort_values()]
+        intact = behavior.measure(subject, [batch]).behavior.to_numpy()
+        expected = np.where(part.kind == "conflict", intact, part.kind.map(behavior.RIGHT_ANSWER))
+        inputs = {"input": part.index, "inputs": part.kind.to_numpy(), "group": part.group.to_numpy()}
+        for columns in sets.to_dict("records"):
+            mean = list(means[columns["site"]].to(subject.device))
+            context = replacing(subject, columns["site"], columns.pop("chosen"), LAST["last"], [mean])
+            answered = behavior.measure(subject, [batch], context).behavior.to_numpy()
+            rows.append(pd.DataFrame(columns | inputs | {"value": (answered == expected).astype(float)}))
     return pd.concat(rows, ignore_index=True)
