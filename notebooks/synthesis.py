@@ -257,6 +257,24 @@ if len(in_same):
 else:
     print("No adapter is published.")
 
+# %% [markdown]
+# What is left beyond the strongest control of the same norm, and the same of a shift fitted to MLP neurons:
+
+# %%
+if lora:
+    net = lora.metrics.query("stage == 'steering' and measure == 'net' and method in ['study', 'fitted_mlp']")
+    net = net[net.population.isin(cells.POPULATIONS)].sort_values(["method", "target"], kind="stable")
+    columns = {"method": "shift", "target": "steered to", "task": "task", "seed": "seed", "population": "inputs"}
+    display(
+        run.table(
+            net[[*columns, "value", "ci_low", "ci_high", "n"]],
+            "adapters_net",
+            caption=f"Net effects in adapters.{whose}",
+            columns=columns | {"value": "net effect, points", "n": "n"},
+            rows=net.population != "flip_pairs",
+        )
+    )
+
 # %%
 in_second = in_adapters[in_adapters.setting == "retrained"]
 if len(in_second):
