@@ -253,8 +253,8 @@ def show_shifts(shifts, name, profile):
     figure = run.figure(
         figures.matrix(shown), f"{name}_matrix", caption=f"{caption}, and the control.{note}", data=shown
     )
-    columns = {"source": "computed on", "destination": "applied to", "target": "steered to", "value": "reached, %"}
-    columns |= {"best_control": "control, %", "other": "other answers, %"}
+    columns = {"task": "run", "source": "computed on", "destination": "applied to", "target": "steered to"}
+    columns |= {"value": "reached, %", "best_control": "control, %", "other": "other answers, %"}
     columns |= {name: f"lost, {name.removeprefix('lost_')}, points" for name in shown if name.startswith("lost_")}
     display(figure, run.table(shown, f"{name}_shifts", caption=f"{caption}, and its price.{note}", columns=columns))
     measure = "published_transferred_reached" if note else "transferred_reached"

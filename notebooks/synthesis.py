@@ -4,10 +4,9 @@
 # **Question.** What is left of each claim of the study when every number stands over several seeds, each trained anew,
 # with its interval and beside its control?
 #
-# **Answer.** [The table](#table-verdicts) has a verdict on each claim in each task. Except for claim b, the verdicts are
-# {glue:text}`statuses`: *confirmatory* where nothing about the
-# analysis was decided after test groups of these seeds had been seen, else *exploratory*. Below, the study's numbers stand beside
-# ours, cell by cell.
+# **Answer.** [The table](#table-verdicts) has a verdict on each claim in each task. Except for claim b, they are
+# {glue:text}`statuses` (*confirmatory*: nothing about the analysis was decided after test groups of these seeds had been seen; else
+# *exploratory*). Below, the study's numbers stand beside ours, cell by cell.
 
 # %% tags=["parameters"]
 profile: str = "default"  # a file of config/, such as smoke, default or full
