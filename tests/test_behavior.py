@@ -107,6 +107,16 @@ def test_an_answer_that_is_both_counts_as_generalization(stories):
 class TestAlternatives:
     """Several answers that count alike."""
 
+    def test_no_sum_of_probabilities_exceeds_one(self):
+        """Of five that have nearly all probability, the rounded ones add up to more in many cases."""
+        n_rows, logits = 500, torch.randn(500, 1, 40, generator=torch.Generator().manual_seed(0))
+        logits[..., :5] += 20
+        ones = torch.ones(n_rows, 1, dtype=torch.long)
+        answers = {"memorization": torch.arange(5)[None, :, None].expand(n_rows, -1, -1)}
+        batch = behavior.Batch(pd.RangeIndex(n_rows), ones, ones, ones[:, 0], answers)
+        assert (logits.log_softmax(-1)[:, 0, :5].logsumexp(-1) > 0).any()
+        assert (behavior.score(logits, batch)["memorization"][0] <= 0).all()
+
     def test_any_of_them_is_the_answer(self, stories):
         """Log-probabilities are those of a sum of probabilities, from a pass over the prompt alone."""
         frame = stories.frame[stories.frame.kind == "conflict"].iloc[:24].copy()

@@ -94,6 +94,10 @@ def test_table_is_escaped_readable_and_short():
     assert pd.read_csv(io.StringIO(table.csv)).equals(frame)
 
 
+def test_large_numbers_have_separators_and_a_minus_sign():
+    assert cells_of(pd.DataFrame({"size": [999.7, -1500.0, 999.2]})) == ["1,000", "−1,500", "999"]
+
+
 def test_number_and_its_interval_share_a_cell():
     rows = [
         (0.97412, 0.951, 1.0, "0.974 [0.951, 1.000]"),

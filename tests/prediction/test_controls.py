@@ -1,13 +1,16 @@
 """Controls: memorized labels, the model's own readout, and few neurons."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from memgen import behavior, prediction
+from memgen import activations, behavior, prediction
 from memgen.prediction.controls import first_tokens
 from memgen.prediction.tables import COLUMNS
+from tests.conftest import tiny_model
 
 
 def with_groups(rng, n_groups=24, rows=6, width=40, knows_group=True, knows_behavior=True):
@@ -80,6 +83,18 @@ def test_readouts_of_the_last_layer_are_the_models_logits(read):
     np.testing.assert_allclose(odds["agnostic reading"][:, -1], agnostic, atol=1e-4)
     assert odds["direct reading"].shape == odds["agnostic reading"].shape == (20, 2)
     assert abs(odds["direct reading"][:, 0] - direct).max() > 0.1  # an earlier layer says something else
+
+
+@pytest.mark.parametrize("name", activations.ARCHITECTURES)
+def test_readouts_of_every_architecture(read, name):
+    """Of the last layer the sign is that of the logits, also where these are capped."""
+    subject, frame, _ = read
+    subject = dataclasses.replace(subject, model=tiny_model(name, len(subject.tokenizer), window=64))
+    states = behavior.states(subject, frame, ["resid_post"])["resid_post"]
+    odds = prediction.readouts(subject, states, frame, frame)["direct reading"][:, -1]
+    logits, row = last_logits(subject, frame), np.arange(len(frame))
+    first = [first_tokens(subject, frame[f"answer_{name}"])[:, 0] for name in ("memorization", "generalization")]
+    assert (np.sign(odds) == np.sign(logits[row, first[0]] - logits[row, first[1]])).all()
 
 
 def test_agnostic_reading_does_not_know_the_answers_of_an_input(read, rng):
