@@ -401,7 +401,7 @@ run.table(
 # wrong), another tag or number, another word that is an answer elsewhere, or none of these; of words, whether the prompt has them.
 
 # %%
-sample = tested["test"][tested["test"].in_sample]
+sample = by_group(conflicts["test"], analysis.test_rows, run.rng("answers"))
 given = answers.shares(subject, sample, labels["test"], interventions)
 run.record_table(
     given,

@@ -39,13 +39,15 @@ GENERATORS = {
 
 
 def to_test(frame: pd.DataFrame, labels: pd.Series, n: int, rng: np.random.Generator) -> pd.DataFrame:
-    """At most `n` conflicts of a frame, as evenly from the groups as can be, and all members of flip pairs.
+    """At most `n` conflicts of a frame, half of either behaviour, and all members of flip pairs.
 
-    `labels` is the behaviour on them. `in_sample` and `in_flip_pair` tell why a row was taken.
+    `labels` is the behaviour on them; groups give as many each as they can. `in_sample` and `in_flip_pair` tell why a
+    row was taken.
     """
     pairs = behavior.flip_pairs(frame, labels)
     members = frame.index.isin(pd.concat([pairs.memorization, pairs.generalization]))
-    frame = frame.assign(in_sample=frame.index.isin(by_group(frame, n, rng).index), in_flip_pair=members)
+    sample = pd.concat([by_group(frame[labels[frame.index] == target], n // 2, rng) for target in TARGETS])
+    frame = frame.assign(in_sample=frame.index.isin(sample.index), in_flip_pair=members)
     return frame[frame.in_sample | frame.in_flip_pair]
 
 
