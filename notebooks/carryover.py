@@ -13,8 +13,8 @@
 # | of another seed, neurons matched by correlation | {glue:text}`carried_matched_inference` | {glue:text}`carried_matched_addition` |
 # | random neurons, the same norm | {glue:text}`carried_random_inference` | {glue:text}`carried_random_addition` |
 #
-# In one model of both tasks (no checkpoint of it meets the rule for {term}`coexistence`; the closest is taken), its shift computed on sums brings {glue:text}`joint_addition_to_inference` of the stories to generalization,
-# computed on stories {glue:text}`joint_inference_to_addition` of the sums. In the {term}`graded design`, a shift fitted to sums brings
+# In one model of both tasks (no checkpoint of it meets the rule for {term}`coexistence`; the closest is taken), its shift computed on
+# sums brings {glue:text}`joint_addition_to_inference` of the stories to generalization, computed on stories {glue:text}`joint_inference_to_addition` of the sums. In the {term}`graded design`, a shift fitted to sums brings
 # {glue:text}`graded_joint_addition_to_inference` of the stories there, one fitted to stories
 # {glue:text}`graded_joint_inference_to_addition` of the sums.
 
@@ -47,6 +47,7 @@ from memgen.figures.synthesis import depth, quantities
 from memgen.intervals import seeds_by
 from memgen.run import in_words
 from memgen.steering.interventions import Intervention
+from memgen.steering.shifts import evenly
 from memgen.study import STEERING
 from memgen.subject import Subject
 from memgen.synthesis import summary
@@ -290,7 +291,7 @@ for cell in run.config.shown() if run.config.carryover.checkpoints else ():
     }
     subject = load(cell)
     final_r = checkpoints.neuron_correlations(subject, frames["train"], checkpoints.SITE)
-    for step in checkpoints.evenly(trajectory.step[trajectory.kept], run.config.carryover.checkpoints):
+    for step in evenly(trajectory.step[trajectory.kept], run.config.carryover.checkpoints):
         folder = run.input("training", "checkpoints", f"step{step}", cell=cell)
         earlier = dataclasses.replace(subject, model=Subject.load(folder).model)
         measured = checkpoints.at_checkpoint(earlier, frames, final_r, analysis, run.rng(f"{tuple(cell)} {step}"))

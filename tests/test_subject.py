@@ -1,7 +1,5 @@
 """A subject: loaded from a folder, and made anew with random weights."""
 
-import dataclasses
-
 import pytest
 import torch
 
@@ -55,7 +53,3 @@ def test_fresh_weights_are_decided_by_their_seed_alone(subject):
         assert torch.equal(weights(first)[name], weights(same)[name])
         assert not torch.equal(weights(first)[name], weights(other)[name])
         assert not torch.equal(weights(first)[name], weights(subject)[name])
-
-
-def test_another_batch_size_changes_nothing_else(subject):
-    assert dataclasses.replace(subject, batch_size=3) == dataclasses.replace(subject, batch_size=3)

@@ -1,6 +1,6 @@
 """The questions to a model, asked of its earlier checkpoints."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -16,13 +16,6 @@ from memgen.subject import Subject
 
 LEAST_INPUTS = 10  # behind a rate of steering
 LEAST_PAIRS = 4  # behind a correlation
-
-
-def evenly(steps: Sequence[int], n: int) -> list[int]:
-    """At most `n` of the steps, evenly from the first to the last."""
-    steps = sorted(steps)
-    places = np.unique(np.linspace(0, len(steps) - 1, min(n, len(steps))).round().astype(int))
-    return [int(steps[place]) for place in places]
 
 
 def neuron_correlations(subject: Subject, frame: pd.DataFrame, site: str) -> np.ndarray | None:

@@ -77,8 +77,8 @@ def on_untrained(
     """The share of all conflicts that a vector reaches which was fitted on all layers of a network with random weights.
 
     There is no behaviour to start from, so conflicts of `test` count whatever they show, at most ``config.test_rows``.
-    The seed of the weights is drawn: the run's
-    seed would give those that the trained model started from. The result has the columns `target, value, ..., n`.
+    The seed of the weights is drawn: the run's seed would give those that the trained model started from. The result
+    has the columns `target, value, ..., n`.
     """
     untrained = subject.untrained(int(make_rng("untrained").integers(2**31)))
     inputs = by_group(train, config.fit_rows, make_rng("untrained"))

@@ -59,11 +59,18 @@ def study_candidates(
     ]
 
 
+def evenly(numbers: Sequence[int], n: int) -> list[int]:
+    """At most `n` of the numbers, evenly from the first to the last."""
+    numbers = sorted(numbers)
+    places = np.unique(np.linspace(0, len(numbers) - 1, min(n, len(numbers))).round().astype(int))
+    return [int(numbers[place]) for place in places]
+
+
 def layer_masks(n_layer: int, width: int, n_single: int) -> dict[str, Tensor]:
     """All neurons of single layers, at most `n_single` from first to last, and of all: boolean [n_layer, width]."""
     everywhere, layers = torch.ones(n_layer, width, dtype=torch.bool), torch.arange(n_layer)[:, None]
-    single = torch.linspace(0, n_layer - 1, min(n_single, n_layer)).round().int().tolist()
-    return {f"layer {layer}": everywhere & (layers == layer) for layer in single} | {"all": everywhere}
+    single = {f"layer {layer}": everywhere & (layers == layer) for layer in evenly(range(n_layer), n_single)}
+    return single | {"all": everywhere}
 
 
 def mean_candidates(difference: Tensor, target: int, n_single: int) -> list[Candidate]:

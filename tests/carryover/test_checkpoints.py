@@ -12,19 +12,6 @@ from memgen.steering.shifts import largest
 from tests.carryover.test_transfer import ANALYSIS
 
 
-@pytest.mark.parametrize(
-    ("steps", "n", "expected"),
-    [
-        ([100, 200, 300, 400, 500], 3, [100, 300, 500]),
-        ([100, 200], 5, [100, 200]),
-        ([300, 100, 200], 1, [100]),
-        ([], 5, []),
-    ],
-)
-def test_evenly(steps, n, expected):
-    assert checkpoints.evenly(steps, n) == expected
-
-
 def test_neuron_correlations_find_the_planted_neuron(planted, parts):
     frame = pd.concat(parts["first"].values()).sort_index().query("kind == 'conflict'")
     r = checkpoints.neuron_correlations(planted.subject, frame, SITE)

@@ -117,3 +117,16 @@ class TestMeanDifference:
     def test_hooks_are_gone(self, planted, trials):
         mean_difference(planted.subject, planted.frame, trials.before.behavior, "resid_post")
         assert all(not block._forward_hooks for block in activations.blocks(planted.subject.model))
+
+
+@pytest.mark.parametrize(
+    ("steps", "n", "expected"),
+    [
+        ([100, 200, 300, 400, 500], 3, [100, 300, 500]),
+        ([100, 200], 5, [100, 200]),
+        ([300, 100, 200], 1, [100]),
+        ([], 5, []),
+    ],
+)
+def test_evenly(steps, n, expected):
+    assert shifts.evenly(steps, n) == expected
