@@ -249,9 +249,13 @@ class PlantedConfig(Settings):
 
 
 class CarryoverConfig(Settings):
-    """Carry-over looks at so many earlier `checkpoints` of one run of each task; where at none, at published ones."""
+    """Carry-over looks at so many earlier `checkpoints` of one run of each task; where at none, at published ones.
+
+    `tasks` are those of whose runs checkpoints are looked at; none named means all.
+    """
 
     checkpoints: Annotated[int, Field(ge=0)] = 0
+    tasks: Annotated[tuple[RunName, ...], Field(strict=False), AfterValidator(_distinct)] = ()
 
 
 class RunSpec(Settings):
@@ -331,7 +335,7 @@ class Profile(Grid):
             same = spec.model_copy(update={"models": main.models, "seeds": main.seeds}) == main
             require(same, f"{name} has other settings in runs than in comparisons.")
         tasks = {self.spec(name).task for name in self.names()}
-        for task in (*self.data, *self.training):
+        for task in (*self.data, *self.training, *self.carryover.tasks):
             require(task in tasks, f"{task!r} has settings, but the tasks of the runs are {', '.join(sorted(tasks))}.")
         return self
 
@@ -342,6 +346,10 @@ class Profile(Grid):
     def spec(self, name: str) -> RunSpec:
         """The run of that name; with the models of the comparisons only where it is no main run."""
         return ((self.comparisons.runs if self.comparisons else {}) | self.runs)[name]
+
+    def analysis_of(self, name: str) -> AnalysisConfig:
+        """The settings of the analysis of the run of that name."""
+        return AnalysisConfig.read(dict(self.analysis) | self.spec(name).analysis, f"The analysis of {name}")
 
     def main_cells(self) -> list[Cell]:
         """The runs that are no comparisons."""
@@ -532,7 +540,7 @@ def resolve(profile: str, task: str, model: str = "", seed: int = 0, table: str 
         "seed": seed,
         "data": data,
         "training": TrainingConfig.read(training, f"The training of {task}"),
-        "analysis": AnalysisConfig.read(dict(loaded.analysis) | spec.analysis, f"The analysis of {task}"),
+        "analysis": loaded.analysis if is_own else loaded.analysis_of(task),
     }
     return RunConfig.read(values, "The run")
 

@@ -36,11 +36,13 @@ run = begin("carryover", profile=profile, results=results)
 
 # %%
 import dataclasses
+import itertools
 
 import pandas as pd
 from IPython.display import display
 
-from memgen import behavior
+from memgen import behavior, pretrained
+from memgen.behavior import TARGETS
 from memgen.carryover import checkpoints, matching, retrained, tables, transfer
 from memgen.figures import carryover as figures
 from memgen.figures.synthesis import depth, quantities
@@ -55,7 +57,8 @@ from memgen.synthesis.verdicts import on_test_groups
 
 # %%
 SPLITS, SITE = ("train", "validation", "test"), "resid_post"
-analysis, cells, spec = run.config.analysis, run.cells(), run.config.spec
+cells, spec = run.cells(), run.config.spec
+analysis = {name: run.config.analysis_of(name) for name in run.config.names()}
 shelves = [found for found in (run.published("full"), run.published("graded")) if found]
 metrics, absent = run.metrics(), "Neither this profile nor the published results have such runs."
 print(f"{len(cells)} runs of {', '.join(run.config.names())}; published: {[shelf.profile for shelf in shelves]}")
@@ -64,7 +67,8 @@ print(f"{len(cells)} runs of {', '.join(run.config.names())}; published: {[shelf
 # %%
 def load(cell):
     """The model of a run."""
-    return Subject.load(run.input("training", "model", cell=cell), analysis.batch_size, analysis.n_tokens)
+    settings = analysis[cell.task]
+    return Subject.load(run.input("training", "model", cell=cell), settings.batch_size, settings.n_tokens)
 
 
 def inputs(cell, split):
@@ -103,7 +107,8 @@ for key, same_run in members.items():
     resid = {seed: found[SITE] for seed, found in states[key].items()}
     for cell in same_run:
         rng = run.rng(f"retrained {tuple(cell)}")
-        table = retrained.from_other_seeds(load(cell), inputs(cell, "test"), cell.seed, of_study, resid, analysis, rng)
+        receiver = (load(cell), inputs(cell, "test"), cell.seed)
+        table = retrained.from_other_seeds(*receiver, of_study, resid, analysis[cell.task], rng)
         results_by_pair.append(table.assign(task=cell.task, seed=cell.seed))
 results_by_pair = pd.concat(results_by_pair, ignore_index=True) if results_by_pair else pd.DataFrame()
 
@@ -219,7 +224,8 @@ def transferred(column, of_runs, make_shifts=transfer.choose_shifts):
     shifts = [pd.DataFrame()]
     for cell in of_runs:
         parts = transfer.parts_by({split: inputs(cell, split) for split in SPLITS}, column)
-        matrix = transfer.shift_matrix(load(cell), parts, analysis, run.rng(f"transfer {tuple(cell)}"), make_shifts)
+        rng = run.rng(f"transfer {tuple(cell)}")
+        matrix = transfer.shift_matrix(load(cell), parts, analysis[cell.task], rng, make_shifts)
         shifts.append(matrix.assign(task=cell.task, seed=cell.seed))
     return pd.concat(shifts, ignore_index=True)
 
@@ -232,6 +238,7 @@ MADE = {
     "forms": "Fitted shifts from one format to the other (graded design)",
     "tasks": "Fitted shifts from one task to the other (graded design)",
     "study_tasks": "The study's shift from one task to the other",
+    "adapter_tasks": "The study's shift of an adapter in one on the other task",
 }
 
 
@@ -274,6 +281,24 @@ joint = [cell for cell in cells if spec(cell.task).task == "joint"]
 show_shifts(transferred("part", joint, transfer.study_shifts), "study_tasks", "joint")
 
 # %% [markdown]
+# Adapters of one base model share its neurons, whatever they were trained on: the study's shift of an adapter on one task, as it is, in an
+# adapter on the other, on a sample of the study's split (of new patterns, hardly an input is answered from memory).
+
+# %%
+adapted = [cell for cell in cells if pretrained.is_adapter(run.input("training", "model", cell=cell))]
+shifts = [pd.DataFrame()]
+for source, cell in itertools.permutations(adapted, 2):
+    if source.model == cell.model and source.task != cell.task:
+        made = Intervention.load(run.input("steering", "interventions", cell=source), "study")
+        moved = {target: made.shift(target) for target in TARGETS}
+        rng = run.rng(f"adapters {tuple(source)} {tuple(cell)}")
+        settings = analysis[cell.task]
+        sample = behavior.sample_by_kind(inputs(cell, "seen"), settings.test_rows, rng)
+        applied = transfer.apply_shifts(load(cell), sample, moved, settings, rng, made.site, transfer.STUDY_CONTROLS)
+        shifts.append(applied.assign(task=cell.task, source=source.task, destination=cell.task, seed=cell.seed))
+show_shifts(pd.concat(shifts, ignore_index=True), "adapter_tasks", "lora")
+
+# %% [markdown]
 # ## Checkpoints
 #
 # Does what we find depend on the checkpoint that the rule chose? At a few checkpoints of one run of each task: the behaviour on conflicts, a
@@ -281,20 +306,22 @@ show_shifts(transferred("part", joint, transfer.study_shifts), "study_tasks", "j
 # checkpoint (a tenth, by chance), all on validation groups.
 
 # %%
-found = [pd.DataFrame()]
-for cell in run.config.shown() if run.config.carryover.checkpoints else ():
+found, asked_for = [pd.DataFrame()], run.config.carryover
+of_tasks = [cell for cell in run.config.shown() if cell.task in (asked_for.tasks or run.config.names())]
+for cell in of_tasks if asked_for.checkpoints else ():
     trajectory = pd.read_parquet(run.input("training", "trajectory.parquet", cell=cell))
     asked = {split: run.rng(f"inputs to ask {split}") for split in ("train", "validation")}
     frames = {
-        split: behavior.sample_originals([inputs(cell, split)], analysis.checkpoint_rows, rng)
+        split: behavior.sample_originals([inputs(cell, split)], analysis[cell.task].checkpoint_rows, rng)
         for split, rng in asked.items()
     }
     subject = load(cell)
     final_r = checkpoints.neuron_correlations(subject, frames["train"], checkpoints.SITE)
-    for step in evenly(trajectory.step[trajectory.kept], run.config.carryover.checkpoints):
+    for step in evenly(trajectory.step[trajectory.kept], asked_for.checkpoints):
         folder = run.input("training", "checkpoints", f"step{step}", cell=cell)
         earlier = dataclasses.replace(subject, model=Subject.load(folder).model)
-        measured = checkpoints.at_checkpoint(earlier, frames, final_r, analysis, run.rng(f"{tuple(cell)} {step}"))
+        rng = run.rng(f"{tuple(cell)} {step}")
+        measured = checkpoints.at_checkpoint(earlier, frames, final_r, analysis[cell.task], rng)
         found.append(measured.assign(task=cell.task, step=step))
 
 # %%

@@ -237,15 +237,16 @@ run.record_table(
 # ## Adapters of a pretrained model
 #
 # In the study's other half LLaMA-3.2 learns both tasks through an adapter (LoRA). The profile `lora` gives adapters to SmolLM2, over
-# twenty times smaller, for inference alone. Each adapter stands by itself, with intervals over names, and for the study's Table 3 the
-# mean over adapters.
+# twenty times smaller. Each adapter stands by itself, with intervals over names or patterns, and for the study's Tables 3 and 4 the
+# mean over adapters, or over pairs of them.
 
 # %%
 lora = run.published("lora")
 adapted = cells.adapters(lora.metrics if lora else metrics[is_adapter])
 of_lora = [row for row in study.STEERING if "LoRA" in row["model"]]
 if lora:
-    adapted = pd.concat([adapted, cells.retrained_model(lora.stage_metrics("carryover"))], ignore_index=True)
+    of_tasks = cells.other_task(lora.table("carryover", "adapter_tasks_shifts"), "same index")
+    adapted = pd.concat([adapted, cells.retrained_model(lora.stage_metrics("carryover")), of_tasks], ignore_index=True)
 in_adapters = cells.beside(of_lora, adapted).query("task in @adapted.task")
 whose = f" Ours: {lora.label}." if lora else ""
 
@@ -279,6 +280,12 @@ in_second = in_adapters[in_adapters.setting == "retrained"]
 if len(in_second):
     caption = f"The study's Table 3: the shift of one adapter in a second one of the same base.{whose}"
     display(show_cells("second_adapter", in_second, caption, n="adapters"))
+
+# %%
+in_other = in_adapters[in_adapters.setting == "other_task"]
+if len(in_other):
+    caption = f"The study's Table 4: the shift of an adapter on the other task, neurons of the same index.{whose}"
+    display(show_cells("adapter_tasks", in_other, caption, n="pairs of adapters"))
 
 # %%
 if lora:

@@ -160,7 +160,7 @@ def test_files_of_others_change_nothing_and_stay(project: Project) -> None:
 def test_an_unknown_profile_is_refused_before_anything_runs(project: Project) -> None:
     done = project.make("book", "PROFILE=huge")
     assert done.returncode != 0
-    assert "PROFILE=huge is unknown; allowed: default full graded joint lora paper sizes smoke" in done.stderr
+    assert "PROFILE=huge is unknown; allowed: default full graded joint lora pairs paper sizes smoke" in done.stderr
     assert "▶" not in done.stdout
 
 
