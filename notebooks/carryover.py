@@ -163,7 +163,7 @@ def several(sources, query, by, within):
     return pd.DataFrame(), ""
 
 
-BY = {"size": "depth", "task": "training texts", "pairs": "the number of training pairs"}
+BY = {"size": "depth", "task": "training texts"}
 
 
 def show_headlines(name, by, numbers, note):
@@ -223,34 +223,43 @@ def with_pairs(numbers):
     """The numbers of runs, each with how many training pairs its run has."""
     keys = ["task", "model", "seed"]
     pairs = numbers[numbers.measure == "pairs"].set_index(keys).value.map("{:,.0f} pairs".format)
-    return numbers.join(pairs.rename("pairs"), on=keys)
+    return numbers.join(pairs.rename("flip_pairs"), on=keys)
 
 
 # %%
 of_pairs = [shelf for shelf in (run.published("full"), run.published("pairs")) if shelf]
 both = pd.concat([metrics.iloc[:0], *(with_pairs(shelf.metrics) for shelf in of_pairs)], ignore_index=True)
 note = f" Published results of {' and '.join(shelf.profile for shelf in of_pairs)}."
-by_pairs, note = several([(both, note)], "task == base_task", "pairs", ["task", "model", "seed"])
-show_headlines("more_pairs", "pairs", by_pairs, note)
+by_pairs, note = several([(both, note)], "task == base_task", "flip_pairs", ["task", "model", "seed"])
+
+# %%
+if len(by_pairs):
+    found = summary.headline(by_pairs)
+    found["number"] = [in_words(row) for row in found.to_dict("records")]
+    side_by_side = found.pivot(index="quantity", columns="flip_pairs", values="number").loc[found.quantity.unique()]
+    caption = f"Headline numbers of one run by the number of training pairs, with 95 % intervals.{note}"
+    columns = {name: name for name in ("quantity", *found.flip_pairs.unique())}
+    display(run.table(side_by_side.reset_index(), "more_pairs", caption=caption, columns=columns))
+else:
+    print(absent)
 
 # %%
 if len(by_pairs):
     parted = on_test_groups(by_pairs).query("measure == 'pair_auroc' and site == 'resid_post'").astype({"layer": int})
     caption = f"AUROC of within-pair differences after each block, on validation groups.{note}"
-    display(run.figure(depth(parted, "pairs"), "depth_by_pairs", caption=caption, data=parted))
+    display(run.figure(depth(parted, "flip_pairs"), "depth_by_pairs", caption=caption, data=parted))
+
+# %% [markdown]
+# The probes of that run, fitted on an eighth, a half and all of its pairs:
 
 # %%
 if len(by_pairs):
-    probed = by_pairs.query("measure == 'study_probe_accuracy'").astype({"layer": int, "n_pairs": int})
+    probed = of_pairs[-1].metrics.query("measure == 'study_probe_accuracy'").astype({"layer": int, "n_pairs": int})
     split = probed.split.map({"test": "new groups", "seen": "seen groups"})
     probed["panel"] = probed.probe.replace("study", "study's") + " probe, " + split
     probed = probed.assign(kind="hidden states", probe=probed.n_pairs.map("{:,} pairs".format))
-    probed = probed.sort_values("n_pairs", kind="stable")[
-        ["panel", "layer", "kind", "probe", "value", "ci_low", "ci_high", "n"]
-    ]
-    caption = (
-        f"Accuracy on members of flip pairs by layer and number of training pairs, as in the study's figure 4.{note}"
-    )
+    probed = probed[["panel", "layer", "kind", "probe", "value", "ci_low", "ci_high", "n"]]
+    caption = "Accuracy on members of flip pairs by layer and number of training pairs. Published results of pairs."
     chart = prediction_figures.accuracy(probed, panel="panel", columns=2)
     display(run.figure(chart, "more_pairs_probed", caption=caption, data=probed))
 
@@ -282,7 +291,7 @@ MADE = {
     "forms": "Fitted shifts from one format to the other (graded design)",
     "tasks": "Fitted shifts from one task to the other (graded design)",
     "study_tasks": "The study's shift from one task to the other",
-    "adapter_tasks": "The study's shift of an adapter in one on the other task",
+    "adapter_tasks": "The study's shift from an adapter on one task to one on the other",
 }
 
 

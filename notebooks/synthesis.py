@@ -284,7 +284,9 @@ if len(in_second):
 # %%
 in_other = in_adapters[in_adapters.setting == "other_task"]
 if len(in_other):
-    caption = f"The study's Table 4: the shift of an adapter on the other task, neurons of the same index.{whose}"
+    caption = (
+        f"The study's Table 4: the shift of an adapter in one on the other task, neurons of the same index.{whose}"
+    )
     display(show_cells("adapter_tasks", in_other, caption, n="pairs of adapters"))
 
 # %%
