@@ -23,9 +23,10 @@ MODEL_PATTERN = re.compile(r"(gpt2|llama)-([1-9]\d*)x([1-9]\d*)")
 PUBLISHED_SIZES = {"gpt2": ("gpt2", 12, 12, 768), "gpt2-medium": ("gpt2", 24, 16, 1024)}
 PRETRAINED = {"smollm2-135m": "results/models/smollm2-135m"}  # by name the folder that `make model` makes
 PATH_PATTERN = re.compile(r"[\w./+-]*[/+][\w./+-]+")
-#: Seeds whose test groups had been seen before choices were made (the probe of all layers together, the rule for the
-#: dose, the rule for the verdicts). What rests on them is exploratory.
-SEEN_SEEDS = frozenset(range(8))
+#: Seeds whose test groups had been seen before choices were made: of the graded design (the probe of all layers
+#: together, the rule for the dose, the rule for the verdicts), and 20 and 21, of adapters (how many inputs and layers
+#: steering is tried on). What rests on them is exploratory.
+SEEN_SEEDS = frozenset({*range(8), 20, 21})
 HEAD_WIDTH = 16  # of the small models; the published sizes have heads of 64
 
 

@@ -83,7 +83,8 @@ def inputs(cell, split):
 # ## Another seed
 #
 # The study applies its shift to a second adapter of one base model. Here the shift of each seed is applied to the model of each other
-# seed. An index means nothing across seeds, so neurons are also *matched* by what they do: all models of a task read the same conflict
+# seed. An index means nothing across models trained from scratch (adapters share the neurons of their base), so neurons are also
+# *matched* by what they do: all models of a task read the same conflict
 # prompts, and within each layer every neuron's part goes to its partner in the one-to-one pairing with the largest summed correlation of
 # activations, its sign turned where that is negative. Beside them stand the model's *own* shift and the same magnitudes on random
 # neurons, all on a sample of the receiving model's test conflicts, evenly from its groups (so that shares differ from those in Synthesis).
@@ -288,10 +289,10 @@ def transferred(column, of_runs, make_shifts=transfer.choose_shifts):
 
 # %%
 MADE = {
-    "forms": "Fitted shifts from one format to the other (graded design)",
-    "tasks": "Fitted shifts from one task to the other (graded design)",
-    "study_tasks": "The study's shift from one task to the other",
-    "adapter_tasks": "The study's shift from an adapter on one task to one on the other",
+    "forms": "Fitted shifts from one format to the other (graded design), test groups",
+    "tasks": "Fitted shifts from one task to the other (graded design), test groups",
+    "study_tasks": "The study's shift from one task to the other, test groups",
+    "adapter_tasks": "The study's shift from an adapter on one task to one on the other, the study's split",
 }
 
 
@@ -310,7 +311,7 @@ def show_shifts(shifts, name, profile):
     if shown.empty:
         print(absent)
         return
-    caption = f"{MADE[name]}: share of test inputs of the opposite behaviour that reach the target"
+    caption = f"{MADE[name]}: share of inputs of the opposite behaviour that reach the target"
     figure = run.figure(
         figures.matrix(shown), f"{name}_matrix", caption=f"{caption}, and the control.{note}", data=shown
     )
@@ -335,7 +336,8 @@ show_shifts(transferred("part", joint, transfer.study_shifts), "study_tasks", "j
 
 # %% [markdown]
 # Adapters of one base model share its neurons, whatever they were trained on: the study's shift of an adapter on one task, as it is, in an
-# adapter on the other, on a sample of the study's split (of new patterns, hardly an input is answered from memory).
+# adapter on the other. It is tried on a sample of the study's split, since of new patterns hardly an input is answered from memory: that
+# was known when the split was chosen, and the numbers are exploratory.
 
 # %%
 adapted = [cell for cell in cells if pretrained.is_adapter(run.input("training", "model", cell=cell))]
@@ -354,9 +356,9 @@ show_shifts(pd.concat(shifts, ignore_index=True), "adapter_tasks", "lora")
 # %% [markdown]
 # ## Checkpoints
 #
-# Does what we find depend on the checkpoint that the rule chose? At a few checkpoints of one run of each task: the behaviour on conflicts, a
-# shift of MLP neurons fitted anew and its random control, and how much of the top tenth of MLP neurons by $|r|$ is that of the chosen
-# checkpoint (a tenth, by chance), all on validation groups.
+# Does what we find depend on the checkpoint that the rule chose? At a few checkpoints of one run of a task: the behaviour on conflicts, a
+# shift of MLP neurons fitted anew, one vector for all layers, and its random control, and how much of the top tenth of MLP neurons by
+# $|r|$ is that of the chosen checkpoint (a tenth, by chance), all on validation groups.
 
 # %%
 found, asked_for = [pd.DataFrame()], run.config.carryover
@@ -391,7 +393,7 @@ if len(computed):
 over_steps, note = tables.or_published(computed, shelves[:1], lambda shelf: shelf.table("carryover", "checkpoints"))
 if len(over_steps):
     caption = (
-        "Checkpoints of one run of each task, on validation groups: behaviour, a fitted shift and its control, and the share of "
+        "Checkpoints of one run of a task, on validation groups: behaviour, a fitted shift and its control, and the share of "
         f"the chosen checkpoint's top neurons that are top neurons there.{note}"
     )
     display(run.figure(figures.checkpoints(over_steps), "checkpoints", caption=caption, data=over_steps))
@@ -400,14 +402,17 @@ else:
 
 # %%
 if len(over_steps):
-    named = over_steps[over_steps.control.isna() & over_steps.behavior.ne("other")].copy()
-    named["column"] = named.behavior.fillna("to " + named.target)
+    named = over_steps[over_steps.behavior.ne("other")].copy()
+    named["column"] = named.behavior.fillna(
+        "to " + named.target + named.control.map(", {}".format, na_action="ignore").fillna("")
+    )
     wide = named.dropna(subset="column").pivot(index=["task", "step"], columns="column", values="value").reset_index()
     columns = {"task": "task", "step": "step", "memorization": "memorization, %", "generalization": "generalization, %"}
-    columns |= {"to memorization": "steered to memorization, %", "to generalization": "steered to generalization, %"}
+    for target in ("memorization", "generalization"):
+        columns |= {f"to {target}": f"steered to {target}, %", f"to {target}, random_direction": "control, %"}
     caption = (
-        "Shares of both behaviours, and what a shift fitted anew reaches, at each checkpoint. Penalty and dose are the "
-        f"first, not chosen as in Steering, so that shares differ from those there.{note}"
+        "Shares of both behaviours, and what a shift fitted anew reaches, at each checkpoint. Layers, penalty and "
+        f"dose are not chosen, as they are in Steering, so that shares differ from those there.{note}"
     )
     display(run.table(wide.reindex(columns=list(columns)), "checkpoints_by_step", caption=caption, columns=columns))
 

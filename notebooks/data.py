@@ -16,7 +16,7 @@
 #
 # - **In-context inference.** Sentences say of what kind somebody is, and of what colour; the query asks for the colour of somebody
 #   whose kind is told and whose colour is not. Inference takes three hops: from the name to its kind, to another of that kind, to
-#   that one's colour. In training each name comes with a few colours of its own, and the implied colour is one of them, so memory and
+#   that one's colour. In training each name comes with a colour of its own, or a few, and the implied colour is one of them, so memory and
 #   inference agree. In a conflict it is none of them.
 # - **Addition.** Four numbers are added, digit by digit with running sums. Where the third and the fourth are one of a few
 #   {term}`patterns <pattern>`, training shows a tag in place of the sum, and never the sum. At test, first and second numbers are

@@ -225,7 +225,7 @@ if pretrained.is_adapter(folder):
 # %% [markdown]
 # ## Heat map
 #
-# The study's first picture. Its site, "post-feed-forward LayerNorm-2 output", does not exist in GPT-2: it may be the output of the
+# The study's first picture. Its site, "post-feed-forward LayerNorm-2 output", exists neither in GPT-2 nor in LLaMA: it may be the output of the
 # block (`resid_post`) or that output after the next norm (`resid_post_normed`).
 
 # %%
@@ -451,7 +451,7 @@ run.finish()
 # - **Single neurons.** {glue:text}`selected_resid_post` of the neurons of the residual stream and
 #   {glue:text}`selected_mlp.hook_post` of those of the MLPs differ at q < 0.05; under shuffled labels, {glue:text}`null_any` of the draws
 #   select any.
-# - **Single heads.** The head that turns most of the training pairs is {glue:text}`head`, at the {glue:text}`head_part` tokens:
+# - **Single heads.** The head that turns the most training pairs is {glue:text}`head`, at the {glue:text}`head_part` tokens:
 #   patched alone, it brings {glue:text}`head_to_memorization` of the receivers to memorization and
 #   {glue:text}`head_to_generalization` to generalization.
 # - **One right answer.** With the top tenth of the MLP neurons at its mean, {glue:text}`right_attribution` of the

@@ -2,7 +2,8 @@
 # # Prediction
 #
 # **Question.** Can the behaviour be predicted from the hidden states (claim b; the study's figures show accuracies of about
-# [.88]{.study} for in-context inference and [.84]{.study} for addition in its models from scratch), and better than from the input alone?
+# [.88]{.study} for in-context inference and [.84]{.study} for addition in its models from scratch, [.87]{.study} and [.85]{.study} in its
+# adapters), and better than from the input alone?
 #
 # **Answer.** On flip pairs of groups that were never probed, the study's probe is right for {glue:text}`study_probe_test` in its best
 # layer; on new inputs of groups that it was fitted on, which is how the study tests, for {glue:text}`study_probe_seen`. A guess is
@@ -523,4 +524,4 @@ run.finish()
 # an untrained network reaches {glue:text}`untrained_accuracy_conflicts`; a random label of each group is known for
 # {glue:text}`control_task_accuracy`, so that the selectivity is {glue:text}`selectivity`. The model's own readout, which knows the task's
 # answers and not the input's, reaches {glue:text}`agnostic_accuracy`. Told the input's two answers, it is right for
-# {glue:text}`direct_accuracy` one block before the last.
+# {glue:text}`direct_accuracy` one block before the last. (Where all tags begin with one token, and all sums with another, the two are one.)

@@ -398,7 +398,8 @@ run.table(
 # ## What the answers are
 #
 # *Other* answers are not noise. The table tells the first token of the greedy answer: memorized or inferred (the rest may go
-# wrong), another tag or number, another word that is an answer elsewhere, or none of these; of words, whether the prompt has them.
+# wrong; to a pretrained model all tags begin alike, and all sums), another tag or number, another word that is an answer elsewhere, or none
+# of these; of words, whether the prompt has them.
 
 # %%
 sample = by_group(conflicts["test"], analysis.test_rows, run.rng("answers"))

@@ -18,16 +18,19 @@ from memgen.run import begin
 run = begin("synthesis", profile=profile, results=results)
 
 # %%
+import contextlib
 import itertools
 
 import pandas as pd
 from IPython.display import display
 
 from memgen import intervals, study
+from memgen.config import InputError
 from memgen.figures import localization as localization_figures
 from memgen.figures import prediction as prediction_figures
 from memgen.figures import synthesis as figures
 from memgen.manifest import load_metrics
+from memgen.published import read_table
 from memgen.synthesis import cells, summary, verdicts
 
 # %% [markdown]
@@ -66,6 +69,7 @@ for task in metrics.task.unique():
 # | **effect** | replicated | smaller than reported |
 # | **no effect** | not testable here | not replicated |
 #
+# Sizes are those of the study's models from scratch.
 # So a null result is *replicated* no more often than the test errs, and a wide interval decides nothing. Intervals are not corrected for the six tests, so that one
 # may leave out zero where no effect is certain enough. For claim d the null is a random tenth of
 # the neurons, which attribution, an estimate of what patching does, is made to beat: *replicated* says how much, not whether. By the
@@ -158,9 +162,11 @@ if len(further) and "match" not in carried:  # one seed here has no other to car
 adaptation = {task: settings.get("adaptation") for task, settings in run.config.training.items()}
 is_adapter = metrics.base_task.map(adaptation) == "lora"
 of_shown = metrics[(metrics.model == metrics.base_task.map(first_model)) & ~is_adapter]
+carried = carried.reindex(columns=[*dict.fromkeys([*carried, "task"])])
+between_adapters = carried.task.isin(metrics[is_adapter].task)
 measured = [
     cells.same_model(of_shown),
-    cells.retrained_model(carried),
+    cells.retrained_model(carried[~between_adapters]),
 ]
 joint = run.published("joint")
 if joint:
@@ -201,8 +207,8 @@ show_cells(
 )
 
 # %% [markdown]
-# Its Table 3: a retrained model. The study trains a second adapter on one base model. Ours are models from scratch with another
-# seed, where an index means nothing; so neurons are also matched by correlation.
+# Its Table 3: a retrained model. The study trains a second adapter on one base model, with the same data. Ours are models from scratch
+# with another seed and other data, where an index means nothing; so neurons are also matched by correlation.
 
 # %%
 show_cells("retrained_model", in_settings("retrained"), f"The study's shift of one model in a retrained one.{note}")
@@ -237,18 +243,22 @@ run.record_table(
 # ## Adapters of a pretrained model
 #
 # In the study's other half LLaMA-3.2 learns both tasks through an adapter (LoRA). The profile `lora` gives adapters to SmolLM2, over
-# twenty times smaller. Each adapter stands by itself, with intervals over names or patterns, and for the study's Tables 3 and 4 the
-# mean over adapters, or over pairs of them.
+# twenty times smaller, with weights that were rounded to four bits and, in in-context inference, one colour a name. Each adapter stands
+# by itself, with intervals over names or patterns, and for the study's Tables 3 and 4 the mean over adapters, or over pairs of them. The
+# study's shift is chosen from nine for each target, and each control is drawn once.
 
 # %%
-lora = run.published("lora")
-adapted = cells.adapters(lora.metrics if lora else metrics[is_adapter])
+lora, whose = run.published("lora"), ""
+of_adapters, of_carried = metrics[is_adapter], carried[between_adapters]
+if lora and of_adapters.empty:
+    of_adapters, of_carried, whose = lora.metrics, lora.stage_metrics("carryover"), f" Ours: {lora.label}."
+adapted = [cells.adapters(of_adapters), cells.retrained_model(of_carried)]
+with contextlib.suppress(InputError):  # no adapters on both tasks, neither here nor published
+    of_tasks = read_table(run.input("carryover", "tables", "adapter_tasks_shifts.csv"))
+    adapted.append(cells.other_task(of_tasks, "same index"))
+adapted = pd.concat(adapted, ignore_index=True)
 of_lora = [row for row in study.STEERING if "LoRA" in row["model"]]
-if lora:
-    of_tasks = cells.other_task(lora.table("carryover", "adapter_tasks_shifts"), "same index")
-    adapted = pd.concat([adapted, cells.retrained_model(lora.stage_metrics("carryover")), of_tasks], ignore_index=True)
 in_adapters = cells.beside(of_lora, adapted).query("task in @adapted.task")
-whose = f" Ours: {lora.label}." if lora else ""
 
 # %%
 in_same = in_adapters[in_adapters.setting.isin(["lora", "random"])]
@@ -261,8 +271,8 @@ else:
 # What is left beyond the strongest control of the same norm, and the same of a shift fitted to MLP neurons:
 
 # %%
-if lora:
-    net = lora.metrics.query("stage == 'steering' and measure == 'net' and method in ['study', 'fitted_mlp']")
+if len(of_adapters):
+    net = of_adapters.query("stage == 'steering' and measure == 'net' and method in ['study', 'fitted_mlp']")
     net = net[net.population.isin(cells.POPULATIONS)].sort_values(["method", "target"], kind="stable")
     columns = {"method": "shift", "target": "steered to", "task": "task", "seed": "seed", "population": "inputs"}
     display(
@@ -278,45 +288,58 @@ if lora:
 # %%
 in_second = in_adapters[in_adapters.setting == "retrained"]
 if len(in_second):
-    caption = f"The study's Table 3: the shift of one adapter in a second one of the same base.{whose}"
+    caption = (
+        "The study's Table 3: the shift of one adapter in a second one of the same base. The study's second one saw the same data; "
+        f"in ours names have other colours and other splits.{whose}"
+    )
     display(show_cells("second_adapter", in_second, caption, n="adapters"))
 
 # %%
 in_other = in_adapters[in_adapters.setting == "other_task"]
 if len(in_other):
     caption = (
-        f"The study's Table 4: the shift of an adapter in one on the other task, neurons of the same index.{whose}"
+        "The study's Table 4: the shift of an adapter in one on the other task, neurons of the same index, on the study's "
+        f"split (its controls: Carry-over).{whose}"
     )
     display(show_cells("adapter_tasks", in_other, caption, n="pairs of adapters"))
 
-# %%
-if lora:
-    first = lora.about["runs"][0]
-    projections = lora.table("localization", "projections", first)
-    caption = (
-        "The study's figure 6: mean |NMD| at the query and value projections, by layer, of what the base's weights put out and "
-        f"of what the adapter adds. Published: {first}."
-    )
-    display(run.figure(localization_figures.projections(projections), "projections", caption=caption, data=projections))
+# %% [markdown]
+# The study's figures 6 and 5, for the first adapter on each task.
 
 # %%
-if lora:
-    by_pairs = lora.table("prediction", "by_pairs", first)
+first_adapters = {}
+for name in lora.about["runs"] if lora else ():
+    first_adapters.setdefault(name.partition("/")[0], name)
+
+# %%
+for task, name in first_adapters.items():
+    projections = lora.table("localization", "projections", name)
+    parts = projections.pivot(index=["projection", "layer"], columns="part", values="value")
+    ratio = (parts.adapter / parts.base).groupby("projection").median()
     caption = (
-        f"Its figure 5: accuracy on members of flip pairs by layer and number of training pairs. Published: {first}."
+        "Mean |NMD| at the query and value projections, by layer, of what the base's weights put out and of what the adapter adds. "
+        "The study finds next to nothing in the adapter; here it has, at the median layer, "
+        f"{ratio.q_proj:.2f} (query) and {ratio.v_proj:.2f} (value) of the base's. Published: {name}."
     )
+    chart = localization_figures.projections(projections)
+    display(run.figure(chart, f"projections_{task}", caption=caption, data=projections))
+
+# %%
+for task, name in first_adapters.items():
+    by_pairs = lora.table("prediction", "by_pairs", name)
+    caption = f"Accuracy on members of flip pairs by layer and number of training pairs. Published: {name}."
     chart = prediction_figures.accuracy(by_pairs, panel="panel", columns=2)
-    display(run.figure(chart, "adapters_by_pairs", caption=caption, data=by_pairs))
+    display(run.figure(chart, f"adapters_by_pairs_{task}", caption=caption, data=by_pairs))
 
 # %%
-if lora:
-    english = lora.table("steering", "english", first)
+for task, name in first_adapters.items():
+    english = lora.table("steering", "english", name)
     caption = (
         "Plain English, which has nothing to do with the task: means over sentences, each of the mean over its tokens "
-        f"but the first. Published: {first}."
+        f"but the first. Published: {name}."
     )
     columns = {"method": "model, or shift", "control": "control", "target": "steered to", "quantity": "quantity"}
-    display(run.table(english, "english", caption=caption, columns=columns | {"value": "nats a token"}))
+    display(run.table(english, f"english_{task}", caption=caption, columns=columns | {"value": "nats a token"}))
 
 # %%
 run.record_table(

@@ -14,7 +14,8 @@
 #
 # The loss is the causal language-modelling loss over the tokens that a text asks for. A small model does not learn to chain sentences
 # from the texts of inference alone: it learns what is remembered, or guesses one of the answers in the input. So {term}`lessons <lesson>`
-# come first, each of which teaches a part of what generalization is made of, until it is learnt; for addition a single one, sums. Trials stand on the page *What was tried*.
+# come first, each of which teaches a part of what the texts ask for, until it is learnt or its steps are used up; for addition a single
+# one, sums. Trials stand on the page *What was tried*.
 #
 # The study stops at [28]{.study} % memorization and [55]{.study} % generalization of the conflicts (inference), and at
 # [62]{.study} % and [38]{.study} % (addition): its models are half-trained by design.
@@ -145,7 +146,7 @@ chosen, both_present = training.choose_checkpoint(trajectory, config)
 print(f"Rule: {config.checkpoint}. Step {chosen:,}.{'' if both_present else ' No checkpoint has both behaviours.'}")
 
 # %% [markdown]
-# Diamonds show where the study stopped, with its models from scratch.
+# Diamonds show where the study stopped, with its models from scratch. (Of its adapters it tells no such shares.)
 
 # %%
 study_stop = STOPPED.get(run.config.base_task, {}) if config.adaptation != "lora" else {}
@@ -155,8 +156,8 @@ run.figure(
     figures.trajectory(trajectory, chosen, study_stop),
     "trajectory",
     caption="Share of the watched conflicts (never of test groups) with each behaviour, stacked, by training step; "
-    "pink line: the share of their variants that flip it; dashed rule: the analysed step; diamonds: where the study "
-    "stopped.",
+    "pink line: the share of their variants that flip it; dashed rule: the analysed step"
+    f"{'; diamonds: where the study stopped' if study_stop else ''}.",
     data=trajectory,
 )
 
@@ -276,7 +277,7 @@ run.record_table(
 )
 
 # %% [markdown]
-# Where the study stopped training stands beside where we did.
+# Where the study stopped its models from scratch stands beside where we did.
 
 # %%
 study = shares.behavior.map(study_stop).astype(float)

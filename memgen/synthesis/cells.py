@@ -93,8 +93,9 @@ def beside(reported: Iterable[Mapping[str, Any]], measured: pd.DataFrame) -> pd.
     keys = ["setting", "model", "task", "target"]
     cells = pd.DataFrame(list(reported)).melt(keys, OUTCOMES, "outcome", "study").drop_duplicates(CELL)
     table = cells.merge(measured, on=CELL, how="left")
-    is_control = (table.setting == "retrained") & (table.ours == CONTROLS["random_neurons"])  # the study has none there
-    table["study"] = table.study.mask(is_control)
+    table["study"] = table.study.mask(
+        table.ours == CONTROLS["random_neurons"]
+    )  # the study has no control of equal norm
     return table.assign(ours=table.ours.fillna(NOT_MEASURED), n=table.n.fillna(0).astype(int))
 
 

@@ -221,7 +221,7 @@ def test_verdicts_on_seeds_that_were_seen_are_exploratory():
         assert set(table.status[table.claim != "b"]) == {status}
 
 
-@pytest.mark.parametrize(("seeds", "status"), [(range(15, 23), "exploratory"), (range(16, 24), "confirmatory")])
+@pytest.mark.parametrize(("seeds", "status"), [(range(12, 20), "exploratory"), (range(22, 30), "confirmatory")])
 def test_an_endpoint_that_was_decided_later_is_exploratory_on_the_seeds_of_before(seeds, status):
     table = verdicts.verdicts(run(seeds), run(range(3), "matched"))
     assert table.status[table.claim == "b"].tolist() == [status]
