@@ -183,23 +183,6 @@ def test_papermill_alone_refuses_bad_input_in_a_sentence(project: Project, param
     assert project.contents("results") == before
 
 
-def test_papermill_alone_gives_the_same_bytes(project: Project) -> None:
-    """A stage run by itself, into other results, makes what the graph made."""
-    given = "-p profile smoke -p task inference -p seed 10 -p results again".split()
-    for stage in ("data", "training"):
-        done = project.run("papermill", f"notebooks/{stage}.ipynb", "out.ipynb", "--no-progress-bar", *given)
-        assert done.returncode == 0, done.stderr
-    run = f"smoke/inference/{model_of(project)}/seed10"
-    for name in ("data/train.parquet", "data/tokenizer/tokenizer.json", "training/model/model.safetensors"):
-        assert (project.root / "again" / run / name).read_bytes() == (
-            project.root / "results" / run / name
-        ).read_bytes(), name
-    outputs = [
-        json.loads(project.read(f"{folder}/{run}/data/manifest.json"))["outputs"] for folder in ("again", "results")
-    ]
-    assert set(outputs[1]) - set(outputs[0]) == {"notebook.ipynb"}
-
-
 def test_papermill_explains_the_parameters(project: Project) -> None:
     done = project.run("papermill", "--help-notebook", "notebooks/steering.ipynb")
     assert done.returncode == 0

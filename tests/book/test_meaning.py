@@ -64,7 +64,9 @@ def test_a_sentence_holds_where_all_its_conditions_are_met(
     assert meaning.verdict(sentence, NUMBERS) == found
     assert meaning.as_list([sentence], NUMBERS, "a page") == f"- {found}It does."
     told = capsys.readouterr().out
-    assert told == ("The results do not show what a sentence of a page says: It does.\n" if found == meaning.CONTRADICTED else "")
+    assert told == (
+        "The results do not show what a sentence of a page says: It does.\n" if found == meaning.CONTRADICTED else ""
+    )
 
 
 @pytest.mark.parametrize(
