@@ -15,7 +15,7 @@ TINY = """
 runs:
   inference: {models: [gpt2-2x32, llama-1x16]}
   addition: {models: [gpt2-2x32]}
-  addition-matched: {task: addition, form: matched, models: [gpt2-2x32], training: {steps: 9}}
+  addition-matched: {task: addition, form: matched, models: [gpt2-2x32], training: {steps: 9}, analysis: {fit_rows: 9}}
 seeds: [0, 3]
 comparisons:
   seeds: [1]
@@ -136,6 +136,7 @@ def test_a_folder_outside_any_project_names_itself(tmp_path, monkeypatch):
         ({"training": {"inference": {"mixed_precision": "fp16"}}}, ["fp16", "bf16"]),
         ({"analysis": "fast"}, ["analysis", "'fast'"]),
         ({"analysis": {"alpha": 3}}, ["analysis: alpha", "alphas"]),
+        ({"carryover": {"tasks": ["addition", "chess"]}}, ["'chess'", "addition, inference"]),
     ],
 )
 def test_wrong_profile(project, change, parts):
@@ -240,6 +241,8 @@ def test_settings_of_a_run_stand_on_those_of_its_task(project):
     assert (matched.label, matched.model.architecture) == ("addition-matched/llama-1x16/seed5", "llama")
     assert (matched.base_task, matched.form) == ("addition", "matched")
     assert matched.training == TrainingConfig(steps=9, lessons={"copy": 5})
+    assert matched.analysis == AnalysisConfig(alphas=(1.0, 2.5), fit_rows=9)
+    assert config.load_profile("tiny").analysis_of("addition-matched") == matched.analysis
 
     half = config.resolve("tiny", "addition-half")
     assert (half.model.name, half.conflicts) == ("gpt2-1x16", "half")
