@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-HOLDS, CONTRADICTED, NOT_MEASURED = "", "**These results do not show this:** ", "*Not measured here:* "
+HOLDS, CONTRADICTED, NOT_MEASURED = "", "**Not borne out by these results:** ", "*Not measured here:* "
 HOLDS_IN_PUBLISHED = "*In the published runs:* "
 
 
@@ -45,7 +45,7 @@ def _met(condition: dict[str, Any], metrics: pd.DataFrame) -> bool | None:
 def as_list(
     sentences: list[dict[str, Any]], metrics: pd.DataFrame, page: str, published: pd.DataFrame | None = None
 ) -> str:
-    """Sentences as a Markdown list; those that the numbers do not show are marked, and printed.
+    """Sentences as a Markdown list; those that the numbers do not bear out are marked, and printed.
 
     What they do not measure is held against `published` numbers, if given, and marked as such.
     """
@@ -56,5 +56,5 @@ def as_list(
             found = HOLDS_IN_PUBLISHED
         lines.append(f"- {found}{words}")
         if found == CONTRADICTED:
-            print(f"The results do not show what a sentence of {page} says: {words}")
+            print(f"The results do not bear out a sentence of {page}: {words}")
     return "\n".join(lines)

@@ -93,9 +93,8 @@ def beside(reported: Iterable[Mapping[str, Any]], measured: pd.DataFrame) -> pd.
     keys = ["setting", "model", "task", "target"]
     cells = pd.DataFrame(list(reported)).melt(keys, OUTCOMES, "outcome", "study").drop_duplicates(CELL)
     table = cells.merge(measured, on=CELL, how="left")
-    table["study"] = table.study.mask(
-        table.ours == CONTROLS["random_neurons"]
-    )  # the study has no control of equal norm
+    is_control = table.ours == CONTROLS["random_neurons"]  # of equal norm: the study has none
+    table["study"] = table.study.mask(is_control)
     return table.assign(ours=table.ours.fillna(NOT_MEASURED), n=table.n.fillna(0).astype(int))
 
 

@@ -138,9 +138,9 @@ def test_what_results_mean_stands_at_the_end_and_on_the_first_page(
     source = next(
         cell.source for cell in chapter(whole, "training-inference").cells if cell.source.startswith("## What")
     )
-    assert source.endswith("In general.\n\n- A third.\n- **These results do not show this:** A half.")
+    assert source.endswith("In general.\n\n- A third.\n- **Not borne out by these results:** A half.")
     assert (whole / "book/_static/downloads/answer.md").read_text() == "- *Not measured here:* A tenth."
-    assert capsys.readouterr().out == "The results do not show what a sentence of training-inference says: A half.\n"
+    assert capsys.readouterr().out == "The results do not bear out a sentence of training-inference: A half.\n"
 
 
 def test_main_figure_opens_the_chapter(whole: Path) -> None:

@@ -65,7 +65,7 @@ def test_a_sentence_holds_where_all_its_conditions_are_met(
     assert meaning.as_list([sentence], NUMBERS, "a page") == f"- {found}It does."
     told = capsys.readouterr().out
     assert told == (
-        "The results do not show what a sentence of a page says: It does.\n" if found == meaning.CONTRADICTED else ""
+        "The results do not bear out a sentence of a page: It does.\n" if found == meaning.CONTRADICTED else ""
     )
 
 
