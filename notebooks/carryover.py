@@ -82,11 +82,12 @@ def inputs(cell, split):
 # %% [markdown]
 # ## Another seed
 #
-# The study applies its shift to a second adapter of one base model. Here the shift of each seed is applied to the model of each other
-# seed. An index means nothing across models trained from scratch (adapters share the neurons of their base), so neurons are also
-# *matched* by what they do: all models of a task read the same conflict prompts, and within each layer every neuron's part goes to its partner in the one-to-one pairing with the largest summed correlation of
-# activations, its sign turned where that is negative. Beside them stand the model's *own* shift and the same magnitudes on random
-# neurons, all on a sample of the receiving model's test conflicts, evenly from its groups (so that shares differ from those in Synthesis).
+# The study applies its shift to a second adapter of one base model. Here the shift of each seed is applied to the model of each other seed.
+# An index means nothing across models trained from scratch (adapters share the neurons of their base), so neurons are also *matched* by
+# what they do: all models of a task read the same conflict prompts, and within each layer every neuron's part goes to its partner in the
+# one-to-one pairing with the largest summed correlation of activations, its sign turned where that is negative. Beside them stand the
+# model's *own* shift and the same magnitudes on random neurons, all on a sample of the receiving model's test conflicts, evenly from its
+# groups (so that shares differ from those in Synthesis).
 
 # %%
 main = [(name, of_name.models[0]) for name, of_name in run.config.runs.items() if of_name.analysed]
