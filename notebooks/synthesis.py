@@ -69,15 +69,14 @@ for task in metrics.task.unique():
 # | **effect** | replicated | smaller than reported |
 # | **no effect** | not testable here | not replicated |
 #
-# Sizes are those of the study's models from scratch.
-# So a null result is *replicated* no more often than the test errs, and a wide interval decides nothing. Intervals are not corrected for the six tests, so that one
-# may leave out zero where no effect is certain enough. For claim d the null is a random tenth of
-# the neurons, which attribution, an estimate of what patching does, is made to beat: *replicated* says how much, not whether. By the
-# study's own ranking, $|r|$, the value is {glue:text}`concentration_r_inference` in inference and {glue:text}`concentration_r_addition`
-# in addition. What a probe gains is taken as a share of what the
-# best predictor without states leaves, for both the study and us: in points, the reported gain over a guess could not be reached over a
-# good predictor. That was decided after these seeds had been seen, so the verdict on b is *exploratory*. Steering is *replicated* only if it also costs at
-# most [10 points]{.set} of accuracy on any kind of input with one right answer, and if [half]{.set} of its effect is left where both
+# Sizes are those of the study's models from scratch. So a null result is *replicated* no more often than the test errs, and a wide
+# interval decides nothing. Intervals are not corrected for the six tests, so that one may leave out zero where no effect is certain
+# enough. For claim d the null is a random tenth of the neurons, which attribution, an estimate of what patching does, is made to beat:
+# *replicated* says how much, not whether. By the study's own ranking, $|r|$, the value is {glue:text}`concentration_r_inference` in
+# inference and {glue:text}`concentration_r_addition` in addition. What a probe gains is taken as a share of what the best predictor
+# without states leaves, for both the study and us: in points, the reported gain over a guess could not be reached over a good predictor.
+# That was decided after these seeds had been seen, so the verdict on b is *exploratory*. Steering is *replicated* only if it also costs
+# at most [10 points]{.set} of accuracy on any kind of input with one right answer, and if [half]{.set} of its effect is left where both
 # answers have one format (addition's {term}`matched form`; in inference both are colours anyway). Three seeds or fewer have no interval
 # and decide nothing. Nor do numbers from groups that the analysis was fitted on.
 
