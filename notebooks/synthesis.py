@@ -62,14 +62,15 @@ for task in metrics.task.unique():
 #
 # Each task has six endpoints, with a value for each seed. Is there an *effect*: does Student's t-test over seeds reject what an
 # empty claim gives (nothing; of the rarer behaviour [a tenth]{.set} of the conflicts, which could be errors), at [5 %]{.set},
-# Holm-corrected for the six? Is the *reported size excluded*: does the 95 % interval of the mean end below it?
+# Holm-corrected for the six? Is the *reported size excluded*: does the 95 % interval of the mean end below it? (The size is that of the
+# study's models from scratch.)
 #
 # |  | reported size not excluded | reported size excluded |
 # | --- | --- | --- |
 # | **effect** | replicated | smaller than reported |
 # | **no effect** | not testable here | not replicated |
 #
-# Sizes are those of the study's models from scratch. So a null result is *replicated* no more often than the test errs, and a wide
+# So a null result is *replicated* no more often than the test errs, and a wide
 # interval decides nothing. Intervals are not corrected for the six tests, so that one may leave out zero where no effect is certain
 # enough. For claim d the null is a random tenth of the neurons, which attribution, an estimate of what patching does, is made to beat:
 # *replicated* says how much, not whether. By the study's own ranking, $|r|$, the value is {glue:text}`concentration_r_inference` in
