@@ -634,8 +634,8 @@ print(n_receivers)
 
 # %%
 if min(n_receivers.values()) > 0:
-    layers = range(subject.n_layer)
-    directions = [interchanges["train"].fit(layer, analysis, rng) for layer in layers]
+    layers = shifts.evenly(range(subject.n_layer), analysis.single_layers)
+    directions = {layer: interchanges["train"].fit(layer, analysis, rng) for layer in layers}
     tried = pd.concat([interchanges["validation"].rates(layer, directions[layer], 1, rng) for layer in layers])
     by_layer = tried.assign(control=tried.control.fillna("none")).pivot_table("value", "layer", "control")
     layer = int((by_layer["none"] - by_layer["random_direction"]).idxmax())

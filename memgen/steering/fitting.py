@@ -11,7 +11,7 @@ from torch import Tensor
 from memgen import behavior
 from memgen.behavior import NAMES, RIGHT_ANSWER
 from memgen.config import AnalysisConfig
-from memgen.steering.passes import first_layer, run_side_by_side
+from memgen.steering.passes import at_once, first_layer, run_side_by_side
 from memgen.steering.shifts import Candidate, layer_masks
 from memgen.steering.trials import by_group, showing_opposite
 from memgen.subject import Subject
@@ -73,11 +73,13 @@ def fit(
     optimizer = torch.optim.Adam([vectors], lr=config.fit_learning_rate)
     for step in range(config.fit_steps):
         batch = cached[step % len(cached)]
-        shifts = vectors * allowed
-        logits = run_side_by_side(subject, batch, site, shifts, start)
-        losses = [-behavior.score(of_trial, batch)[NAMES[target]][0].mean() for of_trial in logits]
-        norms = (shifts.square().sum((1, 2)) + 1e-12).sqrt()
-        (vectors.grad,) = torch.autograd.grad((torch.stack(losses) + penalty * norms).sum(), vectors)
+        vectors.grad = torch.zeros_like(vectors)
+        for part in torch.arange(len(sets)).split(at_once(batch)):  # so that memory holds the states of one pass
+            shifts = vectors[part] * allowed[part]
+            logits = run_side_by_side(subject, batch, site, shifts, start)
+            losses = [-behavior.score(of_trial, batch)[NAMES[target]][0].mean() for of_trial in logits]
+            norms = (shifts.square().sum((1, 2)) + 1e-12).sqrt()
+            vectors.grad += torch.autograd.grad((torch.stack(losses) + penalty[part] * norms).sum(), vectors)[0]
         for group in optimizer.param_groups:
             group["lr"] = config.fit_learning_rate * (1 - 0.9 * step / config.fit_steps)
         optimizer.step()

@@ -25,6 +25,11 @@ def first_layer(shift: Tensor) -> int:
     return int(changed[0]) if len(changed) else len(shift) - 1
 
 
+def at_once(batch: behavior.Batch) -> int:
+    """How many trials of a batch one sequence holds."""
+    return max(1, TOKENS_PER_PASS // batch.input_ids.shape[1])
+
+
 def run_side_by_side(subject: Subject, batch: behavior.Batch, site: str, shifts: Tensor, start: int = 0) -> Tensor:
     """The logits [trial batch pos vocabulary] under each shift [trial n_layer d], as if each were run alone.
 
@@ -39,9 +44,8 @@ def run_side_by_side(subject: Subject, batch: behavior.Batch, site: str, shifts:
             f"what came has the shape {list(shifts.shape)}."
         )
     n_trials, (n_rows, size) = len(shifts), batch.input_ids.shape
-    at_once = max(1, TOKENS_PER_PASS // size)
-    if n_trials > at_once:
-        parts = shifts.split(at_once)
+    if n_trials > at_once(batch):
+        parts = shifts.split(at_once(batch))
         return torch.cat([run_side_by_side(subject, batch, site, part, start) for part in parts])
     where = batch.from_end(subject.n_tokens)[:, None, :, None].to(shifts.dtype)
 
