@@ -200,8 +200,8 @@ class AnalysisConfig(Settings):
     study's shift, `mean_doses` those of the difference in means, `doses` those of a fitted shift. A sweep looks at
     `sweep_rows` inputs and draws each kind of control `sweep_draws` times; on test groups it is drawn `random_draws`
     times. At most `single_layers` layers, from the first to the last, are shifted alone, with the first of
-    `norm_penalties`, or have a direction exchanged. Probes see at most `probe_rows` conflicts of a split, or training pairs; steering is tested on at
-    most `test_rows`, half of either behaviour, and on all members of flip pairs.
+    `norm_penalties`, or have a direction exchanged. Probes see at most `probe_rows` conflicts of a split, or training
+    pairs; steering is tested on at most `test_rows`, half of either behaviour, and on all members of flip pairs.
     Carry-over asks an earlier checkpoint `checkpoint_rows` inputs of a kind and split. `max_other`, `max_control` and
     `max_loss` decide nothing: they were limits in earlier editions, and stand in what those published.
     """
