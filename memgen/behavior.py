@@ -199,7 +199,8 @@ def _batch(
     prefix = None
     if any(starts):
         first = _pad([prompt[:start] for prompt, start in zip(prompts, starts, strict=True)], pad).to(subject.device)
-        cache = subject.model(first, use_cache=True).past_key_values  # no token sees the padding, which comes later
+        # No token sees the padding, which comes later; a vocabulary of many words makes logits that nobody reads dear.
+        cache = subject.model(first, use_cache=True, logits_to_keep=1).past_key_values
         prefix = tuple((layer.keys, layer.values) for layer in cache.layers)
     prompts = [prompt[start:] for prompt, start in zip(prompts, starts, strict=True)]
     rows = [prompt + answer for prompt, answer in zip(prompts, appended, strict=True)]
