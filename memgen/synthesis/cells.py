@@ -93,7 +93,7 @@ def beside(reported: Iterable[Mapping[str, Any]], measured: pd.DataFrame) -> pd.
     keys = ["setting", "model", "task", "target"]
     cells = pd.DataFrame(list(reported)).melt(keys, OUTCOMES, "outcome", "study").drop_duplicates(CELL)
     table = cells.merge(measured, on=CELL, how="left")
-    is_control = table.ours == CONTROLS["random_neurons"]  # of equal norm: the study has none
+    is_control = table.ours.str.startswith(CONTROLS["random_neurons"], na=False)  # of equal norm: the study has none
     table["study"] = table.study.mask(is_control)
     return table.assign(ours=table.ours.fillna(NOT_MEASURED), n=table.n.fillna(0).astype(int))
 

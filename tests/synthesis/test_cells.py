@@ -121,3 +121,13 @@ def test_cells_in_percent():
     assert matched[["n", "reached, study", "reached, ours"]].tolist() == [3, "70.0", "50.0 [5.0, 60.0]"]
     nothing = cells.in_percent(cells.beside(reported, cells.retrained_model(carried[:0]))).iloc[0]
     assert nothing[["ours", "other, study", "other, ours"]].tolist() == ["not measured", "10.0", ""]
+
+
+def test_the_study_stands_beside_its_own_random_baseline_alone():
+    table = cells.beside(study.STEERING, cells.adapters(run(NEW)))
+    random = table[(table.setting == "random") & (table.outcome == "other") & (table.task == "inference")]
+    is_baseline = random.ours.str.startswith("up to the largest shift, seed")
+    assert is_baseline.any()
+    assert (random.study[is_baseline] == 1).all()
+    assert random.study[~is_baseline].isna().all()
+    assert random.ours[~is_baseline].str.startswith("random neurons, equal norm, seed").all()
