@@ -124,10 +124,10 @@ def test_cells_in_percent():
 
 
 def test_the_study_stands_beside_its_own_random_baseline_alone():
-    table = cells.beside(study.STEERING, cells.adapters(run(NEW)))
-    random = table[(table.setting == "random") & (table.outcome == "other") & (table.task == "inference")]
-    is_baseline = random.ours.str.startswith("up to the largest shift, seed")
-    assert is_baseline.any()
-    assert (random.study[is_baseline] == 1).all()
-    assert random.study[~is_baseline].isna().all()
-    assert random.ours[~is_baseline].str.startswith("random neurons, equal norm, seed").all()
+    baseline = cells.adapters(run(NEW)).query("setting == 'random'")
+    assert baseline.ours.str.startswith(cells.CONTROLS["uniform"]).all()
+    control = baseline.assign(ours=baseline.ours.str.replace(*cells.CONTROLS.values()))  # of equal norm
+    table = cells.beside(study.STEERING, pd.concat([baseline, control], ignore_index=True))
+    reported = table[(table.setting == "random") & (table.outcome == "other")].groupby("ours").study.max()
+    assert (reported[baseline.ours.unique()] == 1).all()
+    assert reported[control.ours.unique()].isna().all()
