@@ -29,6 +29,7 @@ from memgen.config import InputError
 from memgen.figures import localization as localization_figures
 from memgen.figures import prediction as prediction_figures
 from memgen.figures import synthesis as figures
+from memgen.figures import theme
 from memgen.manifest import load_metrics
 from memgen.published import read_table
 from memgen.synthesis import cells, summary, verdicts
@@ -261,11 +262,16 @@ of_lora = [row for row in study.STEERING if "LoRA" in row["model"]]
 in_adapters = cells.beside(of_lora, adapted).query("task in @adapted.task")
 
 # %%
-in_same = in_adapters[in_adapters.setting.isin(["lora", "random"])]
-if len(in_same):
-    display(show_cells("adapters", in_same, f"The study's Table 2: adapters.{whose}", n="inputs"))
-else:
-    print("No adapter is published.")
+TABLE_2 = {
+    "lora": "its shift in the adapter that it was computed from",
+    "random": "random shifts, on conflicts of new groups",
+}
+for setting, words in TABLE_2.items():
+    found = in_adapters[in_adapters.setting == setting]
+    if len(found):
+        display(show_cells(f"adapters_{setting}", found, f"The study's Table 2: {words}.{whose}", n="inputs"))
+    else:
+        print("No adapter is published.")
 
 # %% [markdown]
 # What is left beyond the strongest control of the same norm, and the same of a shift fitted to MLP neurons:
@@ -273,17 +279,13 @@ else:
 # %%
 if len(of_adapters):
     net = of_adapters.query("stage == 'steering' and measure == 'net' and method in ['study', 'fitted_mlp']")
-    net = net[net.population.isin(cells.POPULATIONS)].sort_values(["method", "target"], kind="stable")
-    columns = {"method": "shift", "target": "steered to", "task": "task", "seed": "seed", "population": "inputs"}
-    display(
-        run.table(
-            net[[*columns, "value", "ci_low", "ci_high", "n"]],
-            "adapters_net",
-            caption=f"Net effects in adapters.{whose}",
-            columns=columns | {"value": "net effect, points", "n": "n"},
-            rows=net.population != "flip_pairs",
-        )
-    )
+    net = net[net.population.isin(["seen_flip_pairs", "conflicts"])].sort_values("target", kind="stable")
+    columns = {"target": "steered to", "task": "task", "seed": "seed", "population": "inputs"}
+    for method in ("study", "fitted_mlp"):
+        of_method = net.loc[net.method == method, [*columns, "value", "ci_low", "ci_high", "n"]]
+        caption = f"Net effects in adapters, {theme.METHOD_NAMES[method]}.{whose}"
+        shown = columns | {"value": "net effect, points", "n": "n"}
+        display(run.table(of_method, f"adapters_net_{method}", caption=caption, columns=shown))
 
 # %%
 in_second = in_adapters[in_adapters.setting == "retrained"]
