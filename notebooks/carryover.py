@@ -45,7 +45,6 @@ from memgen import behavior, pretrained
 from memgen.behavior import TARGETS
 from memgen.carryover import checkpoints, matching, retrained, tables, transfer
 from memgen.figures import carryover as figures
-from memgen.figures import prediction as prediction_figures
 from memgen.figures.synthesis import depth, quantities
 from memgen.intervals import seeds_by
 from memgen.run import in_words
@@ -211,58 +210,6 @@ if len(by_size):
 # %%
 mixes = several(sources, "form == 'study' and base_task != 'graded_joint'", "task", ["base_task", "model"])
 show_headlines("mixes", "task", *mixes)
-
-# %% [markdown]
-# ## More pairs
-#
-# The study has thousands of flip pairs, a run of `full` has hundreds. One of its runs again, trained on the same texts and analysed on
-# seven times the inputs.
-
-
-# %%
-def with_pairs(numbers):
-    """The numbers of runs, each with how many training pairs its run has."""
-    keys = ["task", "model", "seed"]
-    pairs = numbers[numbers.measure == "pairs"].set_index(keys).value.map("{:,.0f} pairs".format)
-    return numbers.join(pairs.rename("flip_pairs"), on=keys)
-
-
-# %%
-of_pairs = [shelf for shelf in (run.published("full"), run.published("pairs")) if shelf]
-both = pd.concat([metrics.iloc[:0], *(with_pairs(shelf.metrics) for shelf in of_pairs)], ignore_index=True)
-note = f" Published results of {' and '.join(shelf.profile for shelf in of_pairs)}."
-by_pairs, note = several([(both, note)], "task == base_task", "flip_pairs", ["task", "model", "seed"])
-
-# %%
-if len(by_pairs):
-    found = summary.headline(by_pairs)
-    found["number"] = [in_words(row) for row in found.to_dict("records")]
-    side_by_side = found.pivot(index="quantity", columns="flip_pairs", values="number").loc[found.quantity.unique()]
-    caption = f"Headline numbers of one run by the number of training pairs, with 95 % intervals.{note}"
-    columns = {name: name for name in ("quantity", *found.flip_pairs.unique())}
-    display(run.table(side_by_side.reset_index(), "more_pairs", caption=caption, columns=columns))
-else:
-    print(absent)
-
-# %%
-if len(by_pairs):
-    parted = on_test_groups(by_pairs).query("measure == 'pair_auroc' and site == 'resid_post'").astype({"layer": int})
-    caption = f"AUROC of within-pair differences after each block, on validation groups.{note}"
-    display(run.figure(depth(parted, "flip_pairs"), "depth_by_pairs", caption=caption, data=parted))
-
-# %% [markdown]
-# The probes of that run, fitted on an eighth, a half and all of its pairs:
-
-# %%
-if len(by_pairs):
-    probed = of_pairs[-1].metrics.query("measure == 'study_probe_accuracy'").astype({"layer": int, "n_pairs": int})
-    split = probed.split.map({"test": "new groups", "seen": "seen groups"})
-    probed["panel"] = probed.probe.replace("study", "study's") + " probe, " + split
-    probed = probed.assign(kind="hidden states", probe=probed.n_pairs.map("{:,} pairs".format))
-    probed = probed[["panel", "layer", "kind", "probe", "value", "ci_low", "ci_high", "n"]]
-    caption = "Accuracy on members of flip pairs by layer and number of training pairs. Published results of pairs."
-    chart = prediction_figures.accuracy(probed, panel="panel", columns=2)
-    display(run.figure(chart, "more_pairs_probed", caption=caption, data=probed))
 
 # %% [markdown]
 # ## Another format, another task
