@@ -245,8 +245,8 @@ run.record_table(
 #
 # In the study's other half LLaMA-3.2 learns both tasks through an adapter (LoRA). The profile `lora` gives adapters to SmolLM2, over
 # twenty times smaller, with weights that were rounded to four bits and, in in-context inference, one colour a name. Each adapter stands
-# by itself, with intervals over names or patterns, and for the study's Tables 3 and 4 the mean over adapters, or over pairs of them. The
-# study's shift is chosen from nine for each target, and each control is drawn once.
+# by itself, with intervals over names or patterns; for the study's Table 3 the mean over adapters stands, for its Table 4 that over pairs
+# of them. The study's shift is chosen from nine for each target, and each control is drawn once.
 
 # %%
 lora, whose = run.published("lora"), ""
@@ -306,7 +306,7 @@ if len(in_other):
     display(show_cells("adapter_tasks", in_other, caption, n="pairs of adapters"))
 
 # %% [markdown]
-# The study's figures 6 and 5, for the first adapter on each task.
+# The study's figure 6, and its figure 5, for the first adapter on each task.
 
 # %%
 first_adapters = {}

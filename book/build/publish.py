@@ -19,11 +19,12 @@ from memgen.manifest import digest, load_metrics, write_json
 from memgen.place import PUBLISHED, Place, put_in_place, sync
 
 NUMBERS = "metrics.json"
-LEFT_OUT = ("/all_trials.csv", "/try_it.csv")  # megabytes: every trial of every sweep, and what the page Try it shows
+#: Megabytes: every trial of every sweep, twice, and what the page Try it shows.
+LEFT_OUT = ("/all_trials.csv", "/frontier.csv", "/try_it.csv")
 FILES = {
     published.METRICS: "every number of every stage; base_task is missing for the stages of the whole profile",
     published.MANIFESTS: "how each stage was made: parameters, versions, commit, checksums, time, memory",
-    "**/*.csv": "the tables, and the data of the figures",
+    "**/*.csv": "the tables, and the data of the figures, but not every trial of the sweeps",
 }
 
 
